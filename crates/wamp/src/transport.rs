@@ -1,0 +1,1 @@
+//! WebSocket framing over TCP and TLS.

@@ -1,0 +1,1 @@
+//! Composition: builds the parts, start-up order, shutdown order with a deadline.

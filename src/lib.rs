@@ -1,0 +1,17 @@
+//! The device agent `reagent`, as a library: the binary only parses, runs and exits.
+//!
+//! Modules and what each owns: `docs/ARCHITECTURE.md`.
+
+pub mod access;
+pub mod agent;
+pub mod app;
+pub mod backend;
+pub mod cli;
+pub mod engine;
+pub mod flock;
+pub mod link;
+pub mod logs;
+pub mod rpc;
+pub mod settings;
+pub mod store;
+pub mod system;

@@ -1,0 +1,1 @@
+//! The procedures exposed to the studio: one table, one file per group.
