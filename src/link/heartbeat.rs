@@ -12,6 +12,8 @@ use crate::backend::BackendError;
 use crate::rpc::chain;
 
 const INTERVAL: Duration = Duration::from_secs(30);
+/// Bound of the Docker ping whose result goes into the statistics.
+const DOCKER_PING: Duration = Duration::from_secs(3);
 /// Unanswered heartbeats in a row after which the session counts as dead.
 const FAILURE_LIMIT: u32 = 2;
 
@@ -54,13 +56,15 @@ pub(super) async fn send(
     status: DeviceStatus,
 ) -> Result<(), BackendError> {
     let device = context.device.current();
+    let mut stats = context.host.current();
+    stats.docker_available = Some(context.procedures.engine.is_up(DOCKER_PING).await);
     let update = StatusUpdate {
         swarm_key: device.swarm_key,
         device_key: device.device_key,
         status,
         wamp_session_id: session.id(),
         tunnel_capable: Some(false),
-        stats: context.host.current(),
+        stats,
     };
     let reply = context.backend.update_device_status(&update).await?;
     if let Some(url) = reply.base_url {

@@ -1,1 +1,6 @@
-//! x
+//! Development only: starts the real servers that tests need, and waits on conditions instead of sleeping.
+//!
+//! Everything started here ends with the value that started it, also when a test panics.
+
+pub mod process;
+pub mod wait;
