@@ -230,12 +230,8 @@ impl FlockDocument {
 
     /// Replaces the member under the spelling it has; a new one goes to its place in the table.
     fn set(&mut self, name: &'static str, value: Value) {
-        if let Some((_, present)) = self
-            .members
-            .iter_mut()
-            .filter(|(key, _)| key.eq_ignore_ascii_case(name))
-            .last()
-        {
+        let mut spelled = self.members.iter_mut();
+        if let Some((_, present)) = spelled.rfind(|(key, _)| key.eq_ignore_ascii_case(name)) {
             *present = value;
             return;
         }
@@ -288,8 +284,7 @@ impl std::fmt::Debug for FlockDocument {
 fn member<'a>(members: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     members
         .iter()
-        .filter(|(key, _)| key.eq_ignore_ascii_case(name))
-        .last()
+        .rfind(|(key, _)| key.eq_ignore_ascii_case(name))
         .map(|(_, value)| value)
 }
 
