@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use testkit::crossbar::{Crossbar, User};
-use testkit::process::Process;
 use testkit::docker;
+use testkit::process::Process;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -30,7 +30,10 @@ fn main() {
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
     runtime.expect("a runtime").block_on(figures());
 }
 
@@ -61,7 +64,8 @@ async fn round_trips() {
     promise("rpc_round_trip_p99", p99, "us", 300.0);
     stop.cancel();
 
-    let crossbar = Crossbar::start(&[User::new("system", SECRET, "backend")]).unwrap_or_else(|error| panic!("{error}"));
+    let crossbar =
+        Crossbar::start(&[User::new("system", SECRET, "backend")]).unwrap_or_else(|error| panic!("{error}"));
     let (p50, p99) = round_trip(&config(&crossbar.url(), "system", SECRET)).await;
     peer("rpc_round_trip_p50_crossbar", p50, "us");
     peer("rpc_round_trip_p99_crossbar", p99, "us");
@@ -71,13 +75,19 @@ async fn round_trips() {
 async fn round_trip(config: &ClientConfig) -> (f64, f64) {
     let callee = Session::connect(config).await.expect("the callee joins");
     let echo = handler(|invocation| async move { Ok(invocation.payload) });
-    callee.register("bench.echo", RegisterOptions::default(), echo).await.expect("registered");
+    callee
+        .register("bench.echo", RegisterOptions::default(), echo)
+        .await
+        .expect("registered");
     let caller = Session::connect(config).await.expect("the caller joins");
     let payload = Payload::from_args(vec!["sixteen bytes...".into()]);
     let mut times = Vec::with_capacity(CALLS);
     for call in 0..CALLS + 200 {
         let begin = Instant::now();
-        caller.call("bench.echo", payload.clone(), CallOptions::default()).await.expect("the call succeeds");
+        caller
+            .call("bench.echo", payload.clone(), CallOptions::default())
+            .await
+            .expect("the call succeeds");
         if call >= 200 {
             times.push(begin.elapsed());
         }
@@ -95,7 +105,10 @@ fn percentile(times: &mut [Duration], fraction: f64) -> f64 {
 
 fn config(url: &str, authid: &str, secret: &str) -> ClientConfig {
     let mut config = ClientConfig::new(url, "realm1");
-    config.credentials = Credentials::Cra { authid: authid.to_owned(), secret: secret.to_owned() };
+    config.credentials = Credentials::Cra {
+        authid: authid.to_owned(),
+        secret: secret.to_owned(),
+    };
     config
 }
 
@@ -125,7 +138,9 @@ async fn router() -> (String, CancellationToken) {
         }),
         limits: Limits::default(),
     });
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("loopback has free ports");
+    let listener = TcpListener::bind(("127.0.0.1", 0))
+        .await
+        .expect("loopback has free ports");
     let url = format!("ws://{}/ws", listener.local_addr().expect("bound"));
     let stop = CancellationToken::new();
     let until = stop.clone();
@@ -146,7 +161,10 @@ struct Device {
 impl Device {
     async fn new() -> Device {
         let (url, stop) = router().await;
-        let home = tempfile::Builder::new().prefix("reagent-bench-").tempdir().expect("a directory");
+        let home = tempfile::Builder::new()
+            .prefix("reagent-bench-")
+            .tempdir()
+            .expect("a directory");
         let flock = json!({
             "name": "bench", "secret": SECRET, "swarm_key": 1, "device_key": 1, "swarm_name": "s", "swarm_owner_name": "o",
             "serial_number": "00000000-0000-4000-8000-000000000001", "device_endpoint_url": url,
@@ -158,7 +176,9 @@ impl Device {
         for app in 1..=APPS {
             docker::tag(&image, &format!("127.0.0.1:9/bench/prod_amd64_{app}_bench:1.0.0"));
         }
-        let backend = Session::connect(&config(&url, "system", SECRET)).await.expect("the backend joins");
+        let backend = Session::connect(&config(&url, "system", SECRET))
+            .await
+            .expect("the backend joins");
         let (connected_sender, connected) = mpsc::channel(64);
         let (running_sender, running) = mpsc::channel(64);
         serve(&backend, "reswarm.devices.update_device_status", move |args| {
@@ -185,18 +205,44 @@ impl Device {
                 .collect()
         })
         .await;
-        serve(&backend, "reswarm.devices.read_device_metadata", |_| json!({"swarm_key": 1})).await;
+        serve(
+            &backend,
+            "reswarm.devices.read_device_metadata",
+            |_| json!({"swarm_key": 1}),
+        )
+        .await;
         serve(&backend, "reswarm.devices.get_app_cred_key", |_| json!("key")).await;
-        serve(&backend, "reswarm.devices.update_device_architecture", |_| json!(null)).await;
-        Device { home, image, connected, running, _backend: backend, stop }
+        serve(&backend, "reswarm.devices.update_device_architecture", |_| {
+            json!(null)
+        })
+        .await;
+        Device {
+            home,
+            image,
+            connected,
+            running,
+            _backend: backend,
+            stop,
+        }
     }
 
     fn start(&self) -> (Process, Instant) {
         let path = |name: &str| self.home.path().join(name);
         let mut command = Command::new(AGENT);
-        command.arg("-config").arg(path("device.flock")).arg("-agentDir").arg(path("agent"));
-        command.arg("-appsDir").arg(path("agent/apps")).arg("-dbFileName").arg(path("agent/reagent.db"));
-        command.arg("-logFile").arg(path("reagent.log")).args(["-nmw=false", "-update=false"]);
+        command
+            .arg("-config")
+            .arg(path("device.flock"))
+            .arg("-agentDir")
+            .arg(path("agent"));
+        command
+            .arg("-appsDir")
+            .arg(path("agent/apps"))
+            .arg("-dbFileName")
+            .arg(path("agent/reagent.db"));
+        command
+            .arg("-logFile")
+            .arg(path("reagent.log"))
+            .args(["-nmw=false", "-update=false"]);
         command.env("REAGENT_LOCK_FILE", path("lock"));
         let begin = Instant::now();
         (Process::start("agent", &mut command), begin)
@@ -206,7 +252,10 @@ impl Device {
         let (mut agent, _) = self.start();
         let mut seen = std::collections::BTreeSet::new();
         while seen.len() < APPS as usize {
-            let app = tokio::time::timeout(MINUTE, self.running.recv()).await.expect("all apps run").expect("open");
+            let app = tokio::time::timeout(MINUTE, self.running.recv())
+                .await
+                .expect("all apps run")
+                .expect("open");
             seen.insert(app);
         }
         agent.terminate(MINUTE);
@@ -215,11 +264,19 @@ impl Device {
         let mut times = Vec::new();
         for _ in 0..STARTS {
             let (mut agent, begin) = self.start();
-            let at = tokio::time::timeout(MINUTE, self.connected.recv()).await.expect("connected").expect("open");
+            let at = tokio::time::timeout(MINUTE, self.connected.recv())
+                .await
+                .expect("connected")
+                .expect("open");
             times.push(at.duration_since(begin));
             agent.terminate(MINUTE);
         }
-        promise("start_to_connected_p50", percentile(&mut times, 0.5) / 1e3, "ms", 100.0);
+        promise(
+            "start_to_connected_p50",
+            percentile(&mut times, 0.5) / 1e3,
+            "ms",
+            100.0,
+        );
 
         let (mut agent, _) = self.start();
         let _ = tokio::time::timeout(MINUTE, self.connected.recv()).await;
@@ -253,7 +310,10 @@ async fn serve(session: &Session, uri: &str, answer: impl Fn(Value) -> Value + S
             Ok(Payload::from_args(vec![answer(first).into()]))
         }
     });
-    session.register(uri, RegisterOptions::default(), function).await.expect("registered");
+    session
+        .register(uri, RegisterOptions::default(), function)
+        .await
+        .expect("registered");
 }
 
 /// Resident set and private dirty pages of a process, MB.
@@ -261,8 +321,17 @@ fn memory(pid: u32) -> (f64, f64) {
     let rollup = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("smaps_rollup"))
         .expect("the agent runs");
     let kilobytes = |key: &str| -> f64 {
-        let line = rollup.lines().find(|line| line.starts_with(key)).unwrap_or_default();
-        line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).unwrap_or_default()
+        let line = rollup
+            .lines()
+            .find(|line| line.starts_with(key))
+            .unwrap_or_default();
+        line.split_whitespace()
+            .nth(1)
+            .and_then(|number| number.parse().ok())
+            .unwrap_or_default()
     };
-    (kilobytes("Rss:") * 1.024e-3, kilobytes("Private_Dirty:") * 1.024e-3)
+    (
+        kilobytes("Rss:") * 1.024e-3,
+        kilobytes("Private_Dirty:") * 1.024e-3,
+    )
 }

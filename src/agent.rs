@@ -14,9 +14,10 @@ use crate::app::{AppContext, Apps};
 use crate::backend::Backend;
 use crate::engine::Engine;
 use crate::flock::DeviceFile;
+use crate::journal::Chain;
 use crate::link::{self, LinkContext, LinkEnd};
 use crate::logs::Logs;
-use crate::rpc::{self, chain};
+use crate::rpc;
 use crate::settings::Settings;
 use crate::store::{Opened, Store};
 use crate::system::HostSampler;
@@ -66,7 +67,7 @@ pub async fn run(settings: Settings, device: DeviceFile, stop: CancellationToken
         Err(failure) => {
             return Exit::Failure(format!(
                 "cannot read the apps from the database: {}",
-                chain(&failure)
+                Chain(&failure)
             ));
         }
     };
@@ -127,7 +128,7 @@ async fn open_store(settings: &Settings) -> Result<Store, Exit> {
         Err(failure) => Err(Exit::Failure(format!(
             "cannot open the database {}: {}; check -dbFileName and the directory's permissions",
             settings.database.display(),
-            chain(&failure)
+            Chain(&failure)
         ))),
     }
 }

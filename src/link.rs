@@ -28,6 +28,7 @@ use wamp::uri::{close, error};
 use crate::app::Apps;
 use crate::backend::Backend;
 use crate::flock::DeviceFile;
+use crate::journal::{self, Chain, START_UP};
 use crate::logs::Logs;
 use crate::rpc;
 use crate::settings::Settings;
@@ -96,7 +97,7 @@ pub async fn run(
     publish: watch::Sender<Option<Session>>,
     stop: CancellationToken,
 ) -> LinkEnd {
-    crate::journal::announce("Attempting to establish a socket connection...");
+    tracing::info!(target: START_UP, "Attempting to establish a socket connection...");
     let mut backoff = Backoff::link();
     let mut credentials = Backoff::credentials();
     let mut evictions = Backoff::evictions();
@@ -113,7 +114,7 @@ pub async fn run(
             Err(failure) => {
                 attempt = attempt.saturating_add(1);
                 if is_rejected_signature(&failure) {
-                    crate::journal::announce("The IronFlock device connect authentication failed");
+                    journal::say("The IronFlock device connect authentication failed");
                     if !joined_before && context.apps.known().await.is_empty() {
                         return LinkEnd::AuthenticationFailed;
                     }
@@ -142,9 +143,7 @@ pub async fn run(
                         tracing::warn!(attempt = duplicates, "another session holds this serial number");
                         if duplicates >= DUPLICATE_LIMIT {
                             let serial = &context.device.current().serial_number;
-                            crate::journal::announce(&format!(
-                                "a WAMP connection for {serial} already exists"
-                            ));
+                            journal::say(&format!("a WAMP connection for {serial} already exists"));
                             return LinkEnd::DuplicateSerial;
                         }
                         DUPLICATE_PAUSE
@@ -276,7 +275,7 @@ async fn hold(
         }
     }
     if !joined_before {
-        crate::journal::announce("Connected!");
+        tracing::info!(target: START_UP, "Connected!");
     }
     tracing::info!(session = session.id(), "session established");
     publish.send_replace(Some(session.clone()));
@@ -336,7 +335,7 @@ async fn keep_testament(context: LinkContext, session: Session) -> Verdict {
                 tracing::warn!("the router offers no testaments");
                 return Verdict::Done;
             }
-            Err(failure) => tracing::warn!(error = %rpc::chain(&failure), "could not leave a testament"),
+            Err(failure) => tracing::warn!(error = %Chain(&failure), "could not leave a testament"),
         }
         tokio::time::sleep(backoff.next()).await;
     }

@@ -7,12 +7,11 @@
 mod apps;
 mod containers;
 mod device;
-mod limit;
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -28,6 +27,7 @@ use crate::access::{Access, Disclosed, Gate, Refusal};
 use crate::app::Apps;
 use crate::engine::Engine;
 use crate::flock::DeviceFile;
+use crate::journal::{Chain, Limiter, Verdict};
 use crate::logs::Logs;
 use crate::system::HostSampler;
 
@@ -128,21 +128,9 @@ impl From<Refusal> for Failure {
                 code: Code::Denied,
                 text: (*text).to_owned(),
             },
-            Refusal::Unchecked(cause) => Failure::unavailable(chain(cause)),
+            Refusal::Unchecked(cause) => Failure::unavailable(Chain(cause).to_string()),
         }
     }
-}
-
-/// An error and its causes in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 /// What a handler returns: positional and keyword results.
@@ -201,11 +189,14 @@ table! {
 /// Calls of one procedure that run or wait at once; further ones are refused (R43).
 const CONCURRENCY: usize = 16;
 
+/// Failures of one procedure that are logged per minute; the rest is counted (R68).
+const COMPLAINTS: u32 = 5;
+
 /// A handler for [`wamp::client::Session::register`].
 pub fn handler(context: &Context, procedure: &'static Procedure) -> wamp::client::Handler {
     let context = context.clone();
     let slots = Arc::new(Semaphore::new(CONCURRENCY));
-    let complaints = Arc::new(limit::Complaints::default());
+    let complaints = Arc::new(Mutex::new(Limiter::new(COMPLAINTS, Duration::from_secs(60))));
     wamp::client::handler(move |invocation| {
         serve(
             context.clone(),
@@ -221,7 +212,7 @@ async fn serve(
     context: Context,
     procedure: &'static Procedure,
     slots: Arc<Semaphore>,
-    complaints: Arc<limit::Complaints>,
+    complaints: Arc<Mutex<Limiter>>,
     invocation: Invocation,
 ) -> HandlerResult {
     let Ok(_slot) = slots.try_acquire() else {
@@ -242,8 +233,9 @@ async fn serve(
         },
     };
     reply.map_err(|failure| {
-        if let Some(suppressed) = complaints.admit() {
-            tracing::warn!(procedure = procedure.name, code = failure.code.as_str(), error = %failure.text, suppressed, "call failed");
+        let verdict = complaints.lock().unwrap_or_else(PoisonError::into_inner).ask();
+        if let Verdict::Say { held_back } = verdict {
+            tracing::warn!(procedure = procedure.name, code = failure.code.as_str(), error = %failure.text, held_back, "call failed");
         }
         failure.into_error()
     })

@@ -28,10 +28,17 @@ fn an_app_lives_its_life(plane: Plane) {
     let mut agent = device.start_agent(Path::new(AGENT), &[]);
     fleet.wait_for_device(&device, "CONNECTED");
 
-    fleet.publish_app("hello", "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.2; done");
+    fleet.publish_app(
+        "hello",
+        "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.2; done",
+    );
     let installed = fleet.studio(&["install", "press-07", "hello", "--wait"]).ok();
     for state in ["DOWNLOADING", "STARTING", "RUNNING"] {
-        assert!(installed.stdout.contains(state), "{state} is missing in: {}", installed.stdout);
+        assert!(
+            installed.stdout.contains(state),
+            "{state} is missing in: {}",
+            installed.stdout
+        );
     }
     assert_eq!(fleet.app_state(&device, "hello").as_deref(), Some("RUNNING"));
 
@@ -57,9 +64,16 @@ fn an_app_lives_its_life(plane: Plane) {
     fleet.studio(&["start", "press-07", "hello", "--wait"]).ok();
     fleet.studio(&["remove", "press-07", "hello", "--wait"]).ok();
     assert_eq!(docker::count(&name), 0);
-    assert_eq!(docker::images_of(&fleet.registry()), Vec::<String>::new(), "no image of the registry is left");
+    assert_eq!(
+        docker::images_of(&fleet.registry()),
+        Vec::<String>::new(),
+        "no image of the registry is left"
+    );
 
-    assert!(agent.terminate(MINUTE).success(), "SIGTERM ends the agent in good order");
+    assert!(
+        agent.terminate(MINUTE).success(),
+        "SIGTERM ends the agent in good order"
+    );
     fleet.wait_for_device(&device, "DISCONNECTED");
 }
 
@@ -125,7 +139,10 @@ fn a_wrong_secret_is_said_clearly_and_ends_a_device_that_never_joined() {
     let status = agent.wait(MINUTE);
     assert_eq!(status.code(), Some(1));
     let output = agent.output().join("\n");
-    assert!(output.contains("The IronFlock device connect authentication failed"), "{output}");
+    assert!(
+        output.contains("The IronFlock device connect authentication failed"),
+        "{output}"
+    );
 }
 
 #[test]
@@ -136,21 +153,40 @@ fn a_second_device_with_the_same_serial_gives_up_after_eight_attempts() {
     fleet.wait_for_device(&device, "CONNECTED");
     let twin_home = tempfile::tempdir().unwrap();
     let mut command = Command::new(AGENT);
-    command.arg("-config").arg(&device.flock).args(["-nmw=false", "-update=false"]);
-    for (flag, name) in [("-agentDir", "a"), ("-appsDir", "a/apps"), ("-dbFileName", "a.db"), ("-logFile", "a.log")] {
+    command
+        .arg("-config")
+        .arg(&device.flock)
+        .args(["-nmw=false", "-update=false"]);
+    for (flag, name) in [
+        ("-agentDir", "a"),
+        ("-appsDir", "a/apps"),
+        ("-dbFileName", "a.db"),
+        ("-logFile", "a.log"),
+    ] {
         command.arg(flag).arg(twin_home.path().join(name));
     }
     command.env("REAGENT_LOCK_FILE", twin_home.path().join("lock"));
     let mut second = Process::start("second twin", &mut command);
     assert_eq!(second.wait(MINUTE).code(), Some(1));
     let expected = format!("a WAMP connection for {} already exists", device.serial);
-    assert!(second.output().iter().any(|line| line.contains(&expected)), "{:?}", second.output());
+    assert!(
+        second.output().iter().any(|line| line.contains(&expected)),
+        "{:?}",
+        second.output()
+    );
     fleet.wait_for_device(&device, "CONNECTED");
 }
 
 /// The container name of an app that this fleet knows under one stage only.
 fn container_of(fleet: &Fleet, app: &str) -> String {
     let apps = fleet.studio(&["app", "list", "--json"]).ok().json();
-    let key = apps.as_array().unwrap().iter().find(|row| row["name"] == app).unwrap()["key"].as_u64().unwrap();
+    let key = apps
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|row| row["name"] == app)
+        .unwrap()["key"]
+        .as_u64()
+        .unwrap();
     format!("prod_{key}_{app}")
 }

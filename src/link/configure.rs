@@ -6,14 +6,16 @@
 
 use std::time::Duration;
 
+use protocol::flock::FlockDocument;
 use protocol::report::{ArchitectureUpdate, DeviceStatus};
 use tokio::sync::watch;
 use wamp::client::Session;
 
 use super::{Backoff, LinkContext, Verdict, heartbeat, registrations};
 use crate::backend::{BackendError, DeviceMetadata};
-use crate::rpc::chain;
-use crate::system;
+use crate::cli::VERSION;
+use crate::journal::{Chain, START_UP};
+use crate::system::platform::Platform;
 
 /// Attempts per step before the run goes on without it; the next connect or the resync below repairs it.
 const ATTEMPTS: u32 = 3;
@@ -27,14 +29,14 @@ pub(super) async fn run(
     session: Session,
     status: watch::Sender<DeviceStatus>,
 ) -> Verdict {
-    crate::journal::announce("Running onConnect handler");
+    tracing::info!(target: START_UP, "Running onConnect handler");
     if refresh_identity(&context).await {
         return Verdict::Moved;
     }
     match retried(|| context.backend.get_app_cred_key()).await {
         Ok(key) => context.apps.set_credential_key(key).await,
         Err(failure) => {
-            tracing::warn!(error = %chain(&failure), "no app credential key; keeping the last one")
+            tracing::warn!(error = %Chain(&failure), "no app credential key; keeping the last one")
         }
     }
     push_status(&context, &session, DeviceStatus::Configuring).await;
@@ -43,7 +45,7 @@ pub(super) async fn run(
     context.logs.attach(session.clone()).await;
     let mut synced = sync(&context).await;
     if let Err(failure) = context.apps.report_all().await {
-        tracing::error!(error = %chain(&failure), "could not queue the app reports");
+        tracing::error!(error = %Chain(&failure), "could not queue the app reports");
     }
     status.send_replace(DeviceStatus::Connected);
     push_status(&context, &session, DeviceStatus::Connected).await;
@@ -69,7 +71,7 @@ async fn refresh_identity(context: &LinkContext) -> bool {
     let metadata = match retried(|| context.backend.read_device_metadata(device.device_key)).await {
         Ok(metadata) => metadata,
         Err(failure) => {
-            tracing::warn!(error = %chain(&failure), "no device metadata; keeping the known identity");
+            tracing::warn!(error = %Chain(&failure), "no device metadata; keeping the known identity");
             return false;
         }
     };
@@ -87,7 +89,7 @@ async fn refresh_identity(context: &LinkContext) -> bool {
             "the device was moved to another project"
         );
     }
-    context.device.update(|document| {
+    let change = |document: &mut FlockDocument| {
         if let Some(name) = &device_name {
             document.set_name(name);
         }
@@ -98,30 +100,31 @@ async fn refresh_identity(context: &LinkContext) -> bool {
             document.set_swarm_owner_name(name);
         }
         document.set_swarm_key(swarm_key);
-    });
+    };
+    context.device.update(change).await;
     moved
 }
 
 async fn push_status(context: &LinkContext, session: &Session, status: DeviceStatus) {
     if let Err(failure) = retried(|| heartbeat::send(context, session, status)).await {
-        tracing::warn!(?status, error = %chain(&failure), "status not delivered; the heartbeat repeats it");
+        tracing::warn!(?status, error = %Chain(&failure), "status not delivered; the heartbeat repeats it");
     }
 }
 
 async fn push_architecture(context: &LinkContext) {
     let device = context.device.current();
-    let platform = system::platform();
+    let platform = Platform::detect();
     let update = ArchitectureUpdate {
         swarm_key: device.swarm_key,
         device_key: device.device_key,
-        architecture: platform.architecture.clone(),
-        os: platform.os.clone(),
-        arch: platform.arch.clone(),
-        variant: platform.variant.clone(),
-        agent_version: system::VERSION.to_owned(),
+        architecture: platform.architecture(),
+        os: platform.detailed_os,
+        arch: platform.arch,
+        variant: platform.variant,
+        agent_version: VERSION.to_owned(),
     };
     if let Err(failure) = context.backend.update_device_architecture(&update).await {
-        tracing::warn!(error = %chain(&failure), "platform facts not delivered");
+        tracing::warn!(error = %Chain(&failure), "platform facts not delivered");
     }
 }
 
@@ -131,14 +134,14 @@ async fn sync(context: &LinkContext) -> bool {
     let answer = match retried(|| context.backend.get_requested_app_states(device_key)).await {
         Ok(answer) => answer,
         Err(failure) => {
-            tracing::warn!(error = %chain(&failure), "no requested app states; apps stay as they are");
+            tracing::warn!(error = %Chain(&failure), "no requested app states; apps stay as they are");
             return false;
         }
     };
     match context.apps.sync(answer).await {
         Ok(()) => true,
         Err(failure) => {
-            tracing::error!(error = %chain(&failure), "could not store the requested app states");
+            tracing::error!(error = %Chain(&failure), "could not store the requested app states");
             false
         }
     }

@@ -9,7 +9,7 @@ use wamp::client::Session;
 
 use super::{LinkContext, Verdict};
 use crate::backend::BackendError;
-use crate::rpc::chain;
+use crate::journal::Chain;
 
 const INTERVAL: Duration = Duration::from_secs(30);
 /// Bound of the Docker ping whose result goes into the statistics.
@@ -35,12 +35,12 @@ pub(super) async fn run(
             Ok(()) => failures = 0,
             // An answer, even an error, proves that the link works; only silence counts (R25).
             Err(failure) if failure.is_answer() => {
-                tracing::warn!(error = %chain(&failure), "heartbeat was answered with an error");
+                tracing::warn!(error = %Chain(&failure), "heartbeat was answered with an error");
                 failures = 0;
             }
             Err(failure) => {
                 failures += 1;
-                tracing::warn!(failures, error = %chain(&failure), "heartbeat was not answered");
+                tracing::warn!(failures, error = %Chain(&failure), "heartbeat was not answered");
             }
         }
         if failures >= FAILURE_LIMIT {

@@ -7,7 +7,7 @@ use protocol::AppId;
 
 use super::{Backoff, Verdict};
 use crate::backend::Backend;
-use crate::rpc::chain;
+use crate::journal::Chain;
 use crate::store::Store;
 
 /// Answers with an error after which a report is given up: the backend understood and does not want it.
@@ -43,7 +43,7 @@ async fn drain(store: &Store, backend: &Backend, refusals: &mut HashMap<i64, u32
     let pending = match store.pending_reports().await {
         Ok(pending) => pending,
         Err(failure) => {
-            tracing::error!(error = %chain(&failure), "could not read the report outbox");
+            tracing::error!(error = %Chain(&failure), "could not read the report outbox");
             return Drained::SomeFailed;
         }
     };
@@ -59,7 +59,7 @@ async fn drain(store: &Store, backend: &Backend, refusals: &mut HashMap<i64, u32
         }
         if let Err(failure) = backend.report_state(&pending.report).await {
             if !failure.is_answer() {
-                tracing::debug!(%app, error = %chain(&failure), "state report not delivered yet");
+                tracing::debug!(%app, error = %Chain(&failure), "state report not delivered yet");
                 return Drained::SomeFailed;
             }
             let refused = refusals.entry(pending.number).or_default();
@@ -70,10 +70,10 @@ async fn drain(store: &Store, backend: &Backend, refusals: &mut HashMap<i64, u32
                 blocked.push(app);
                 continue;
             }
-            tracing::warn!(%app, state = %pending.report.state, error = %chain(&failure), "the backend refuses a state report; dropped");
+            tracing::warn!(%app, state = %pending.report.state, error = %Chain(&failure), "the backend refuses a state report; dropped");
         }
         if let Err(failure) = store.confirm_report(pending.number).await {
-            tracing::error!(error = %chain(&failure), "could not confirm a report");
+            tracing::error!(error = %Chain(&failure), "could not confirm a report");
             return Drained::SomeFailed;
         }
     }

@@ -4,8 +4,9 @@ use protocol::{naming, request};
 use serde_json::Value;
 use wamp::Payload;
 
-use super::{Call, Code, Context, Failure, Reply, chain, one};
+use super::{Call, Code, Context, Failure, Reply, one};
 use crate::app::RequestError;
+use crate::journal::Chain;
 
 /// Commits the request and answers; the transition runs on its own (`session-and-api.md` 6.4).
 pub(super) async fn request_app_state(context: Context, call: Call) -> Reply {
@@ -19,7 +20,7 @@ pub(super) async fn request_app_state(context: Context, call: Call) -> Reply {
         };
         Failure {
             code,
-            text: chain(&error),
+            text: Chain(&error).to_string(),
         }
     })?;
     Ok(Payload::Empty)

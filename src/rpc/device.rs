@@ -5,7 +5,9 @@ use serde_json::json;
 use wamp::{Dict, Payload, Value};
 
 use super::{Call, Context, Reply, one};
-use crate::system;
+use crate::cli::VERSION;
+use crate::system::platform::Platform;
+use crate::system::power;
 
 /// Local time and serial number, as keyword results.
 pub(super) async fn device_handshake(context: Context, _call: Call) -> Reply {
@@ -22,13 +24,13 @@ pub(super) async fn device_handshake(context: Context, _call: Call) -> Reply {
 /// What runs here. The members about newer versions are left out and `canUpdate` is false: this version neither looks
 /// new versions up nor installs them, and a button that cannot work misleads.
 pub(super) async fn get_agent_metadata(context: Context, _call: Call) -> Reply {
-    let platform = system::platform();
+    let platform = Platform::detect();
     one(&json!({
-        "os": platform.os,
-        "OSVersion": platform.os,
+        "os": platform.detailed_os,
+        "OSVersion": platform.detailed_os,
         "arch": platform.arch,
         "variant": platform.variant,
-        "version": system::VERSION,
+        "version": VERSION,
         "serialNumber": context.device.current().serial_number,
         "canUpdate": false,
         "tunnelCapable": false,
@@ -42,6 +44,7 @@ pub(super) async fn get_storage_data(context: Context, _call: Call) -> Reply {
 
 /// Answers at once and acts two seconds later.
 pub(super) async fn system_restart_agent(context: Context, _call: Call) -> Reply {
-    system::power::restart_agent(context.stop.clone());
+    // Owned by the runtime; ends with the process, which is what it is for.
+    tokio::spawn(power::restart_agent(context.stop.clone()));
     Ok(Payload::Empty)
 }
