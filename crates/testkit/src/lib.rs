@@ -6,4 +6,5 @@ pub mod crossbar;
 pub mod docker;
 pub mod fleet;
 pub mod process;
+pub mod registry;
 pub mod wait;

@@ -36,7 +36,11 @@ impl Process {
         if let Some(stream) = child.stderr.take() {
             collect(stream, Arc::clone(&output));
         }
-        Process { name: name.to_owned(), child, output }
+        Process {
+            name: name.to_owned(),
+            child,
+            output,
+        }
     }
 
     /// The process id.
@@ -58,7 +62,11 @@ impl Process {
                 return line;
             }
             let over = matches!(self.child.try_wait(), Ok(Some(_))) || std::time::Instant::now() > end;
-            assert!(!over, "waited in vain until {what}; it printed:\n{}", self.output().join("\n"));
+            assert!(
+                !over,
+                "waited in vain until {what}; it printed:\n{}",
+                self.output().join("\n")
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -121,8 +129,15 @@ fn collect(stream: impl Read + Send + 'static, output: Arc<Mutex<Vec<String>>>) 
 /// The directory of the workspace's binaries of this profile, found from a test's own executable.
 pub fn binary(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its own path");
-    let profile = test.parent().and_then(Path::parent).expect("tests lie in target/<profile>/deps");
+    let profile = test
+        .parent()
+        .and_then(Path::parent)
+        .expect("tests lie in target/<profile>/deps");
     let path = profile.join(name);
-    assert!(path.exists(), "{} is missing: cargo build --workspace", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing: cargo build --workspace",
+        path.display()
+    );
     path
 }
