@@ -113,7 +113,11 @@ impl Store {
                     "UPDATE RequestedAppStates SET manually_requested_state = ?3
                      WHERE app_key = ?1 AND stage = ?2 AND manually_requested_state <> ?3",
                 )?
-                .execute(params![signed(app.key), app.stage.as_str(), target.normalised().as_str()])?;
+                .execute(params![
+                    signed(app.key),
+                    app.stage.as_str(),
+                    target.normalised().as_str()
+                ])?;
             Ok(())
         })
         .await
@@ -322,7 +326,9 @@ fn record(connection: &Connection, change: &StateChange) -> rusqlite::Result<Rec
     let app = change.app;
     let (key, stage) = (signed(app.key), app.stage.as_str());
     let old: Option<(String, String, i64)> = connection
-        .prepare_cached("SELECT state, version, release_key FROM AppStates WHERE app_key = ?1 AND stage = ?2")?
+        .prepare_cached(
+            "SELECT state, version, release_key FROM AppStates WHERE app_key = ?1 AND stage = ?2",
+        )?
         .query_row(params![key, stage], |row| {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?))
         })
@@ -373,7 +379,13 @@ fn record(connection: &Connection, change: &StateChange) -> rusqlite::Result<Rec
                     "UPDATE RequestedAppStates SET current_state = ?3, present_version = ?4, release_key = ?5
                      WHERE app_key = ?1 AND stage = ?2",
                 )?
-                .execute(params![key, stage, new, change.version, signed(change.release_key)])?;
+                .execute(params![
+                    key,
+                    stage,
+                    new,
+                    change.version,
+                    signed(change.release_key)
+                ])?;
         }
     }
     let gone = change.state == AppState::Removed

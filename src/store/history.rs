@@ -10,7 +10,9 @@ impl Store {
     pub async fn log_history(&self, app: AppId) -> Result<Vec<String>, StoreError> {
         self.call("reading a log history", move |connection| {
             let text: Option<String> = connection
-                .prepare_cached("SELECT log FROM LogHistory WHERE app_key = ?1 AND stage = ?2 ORDER BY id LIMIT 1")?
+                .prepare_cached(
+                    "SELECT log FROM LogHistory WHERE app_key = ?1 AND stage = ?2 ORDER BY id LIMIT 1",
+                )?
                 .query_row(params![signed(app.key), app.stage.as_str()], |row| row.get(0))
                 .optional()?;
             // The reference also stores the text `null`.

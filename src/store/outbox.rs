@@ -2,9 +2,9 @@
 
 use protocol::AppId;
 use protocol::report::StateReport;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{PendingReport, Store, StoreError, signed};
+use super::{PendingReport, Store, StoreError, signed, unsigned};
 
 /// Reports kept per app while nobody can send them. When an app has more, its oldest go: they are states the app has
 /// long left, and the newest is always there.
@@ -41,15 +41,21 @@ impl Store {
         .await
     }
 
-    /// Queues reports without changing any state: the snapshot after a connect.
-    pub async fn queue_reports(&self, reports: Vec<StateReport>) -> Result<(), StoreError> {
-        if reports.is_empty() {
-            return Ok(());
-        }
-        self.call("queueing reports", move |connection| {
+    /// Queues a report of the recorded state: state and release are filled in here, so that it can never overtake a
+    /// change. Nothing is queued for an app without a row.
+    pub async fn queue_report(&self, mut report: StateReport) -> Result<(), StoreError> {
+        self.call("queueing a report", move |connection| {
             let transaction = connection.transaction()?;
-            for report in &reports {
-                queue(&transaction, report)?;
+            let recorded: Option<(String, i64)> = transaction
+                .prepare_cached("SELECT state, release_key FROM AppStates WHERE app_key = ?1 AND stage = ?2")?
+                .query_row(params![signed(report.app_key), report.stage.as_str()], |row| {
+                    Ok((row.get(0)?, row.get(1)?))
+                })
+                .optional()?;
+            if let Some((state, release)) = recorded {
+                report.state = state.parse().unwrap_or(report.state);
+                report.release_key = unsigned(release);
+                queue(&transaction, &report)?;
             }
             transaction.commit()
         })
@@ -65,7 +71,8 @@ pub(super) fn queue(transaction: &Connection, report: &StateReport) -> rusqlite:
         key: report.app_key,
         stage: report.stage,
     };
-    let text = serde_json::to_string(report).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+    let text = serde_json::to_string(report)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
     transaction
         .prepare_cached("INSERT INTO ReagentReports (app_key, stage, report) VALUES (?1, ?2, ?3)")?
         .execute(params![signed(app.key), app.stage.as_str(), text])?;

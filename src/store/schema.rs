@@ -18,9 +18,7 @@ const OWN_STEPS: &[&str] = &[include_str!("own_1.sql")];
 const BUSY: Duration = Duration::from_secs(5);
 
 pub(super) fn open(path: &Path) -> Result<(Connection, Opened), StoreError> {
-    let created = !path
-        .metadata()
-        .is_ok_and(|metadata| metadata.len() > 0);
+    let created = !path.metadata().is_ok_and(|metadata| metadata.len() > 0);
     match connect(path, created) {
         Ok(connection) => Ok((connection, Opened::Healthy { created })),
         Err(Trouble::Damaged) => {

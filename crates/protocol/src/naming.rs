@@ -22,18 +22,6 @@ pub fn registry_image(registry: &str, repository: &str, app: AppId, arch: &str, 
     format!("{registry}{repository}{}", image(app, arch, name)).to_lowercase()
 }
 
-/// The architecture in image names: `amd64`, `arm64`, `armv7`.
-pub fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        "x86" => "386",
-        // The 32-bit Arm targets that are released have hardware floats, which v7 names.
-        "arm" => "armv7",
-        other => other,
-    }
-}
-
 /// Repository part of an image reference: without tag and digest. A registry's port is not a tag.
 pub fn repository(reference: &str) -> &str {
     let reference = reference.split('@').next().unwrap_or(reference);
