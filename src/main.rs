@@ -1,1 +1,96 @@
-fn main() {}
+//! The daemon: parse, lock, log, directories, identity, run, drain, exit code. Everything else is in the library.
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use reagent::agent::{self, Exit};
+use reagent::cli::{self, Invocation, VERSION};
+use reagent::flock::DeviceFile;
+use reagent::journal::{self, START_UP};
+use reagent::settings::Settings;
+use reagent::system::platform;
+use reagent::{exit, instance};
+use tokio::runtime::{Builder, Runtime};
+use tokio_util::sync::CancellationToken;
+
+/// Enough for an agent that mostly waits, and one is still free for signals while the other is busy.
+const WORKERS: usize = 2;
+
+fn main() -> ExitCode {
+    match cli::parse(std::env::args_os().collect::<Vec<OsString>>()) {
+        Invocation::Answer(answer) => {
+            // Whoever closed these does not want the text.
+            let _ = std::io::stdout().write_all(answer.stdout.as_bytes());
+            let _ = std::io::stderr().write_all(answer.stderr.as_bytes());
+            ExitCode::from(answer.code)
+        }
+        Invocation::Run { settings, warning } => {
+            if let Some(warning) = warning {
+                journal::complain(&warning);
+            }
+            ExitCode::from(start(*settings).unwrap_or_else(|error| {
+                tracing::error!(error = format!("{error:#}"), "failed to start agent");
+                journal::complain(&format!("{error:#}"));
+                exit::FAILURE
+            }))
+        }
+    }
+}
+
+fn start(settings: Settings) -> anyhow::Result<u8> {
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let stop = exit::on_signals(&runtime).context("cannot watch for signals")?;
+    let code = serve(&runtime, settings, stop);
+    // A thread that hangs in the kernel must not keep the process.
+    runtime.shutdown_background();
+    code
+}
+
+fn serve(runtime: &Runtime, settings: Settings, stop: CancellationToken) -> anyhow::Result<u8> {
+    let _lock = instance::acquire()?;
+    journal::start(&settings);
+    tracing::info!(
+        version = VERSION,
+        commit = option_env!("REAGENT_COMMIT").unwrap_or("unknown"),
+        target = platform::target(),
+        config = %settings.config.display(),
+        "reagent starts"
+    );
+    tracing::info!(
+        target: START_UP,
+        "Starting... Reagent initialization sequence (OOS: {}, ARCH: {})",
+        platform::os(),
+        platform::build_arch()
+    );
+    settings.create_directories()?;
+    let device = DeviceFile::load(&settings.config)?;
+    let environment = device.current().effective_environment().to_owned();
+    if !settings.environment.is_empty() && settings.environment != environment {
+        tracing::info!(
+            flag = settings.environment,
+            environment,
+            "-env has no effect, the .flock file decides"
+        );
+    }
+    Ok(match runtime.block_on(agent::run(settings, device, stop)) {
+        Exit::Clean => {
+            tracing::info!(code = exit::code(), "reagent ends: it was asked to");
+            exit::code()
+        }
+        Exit::Failure(reason) => {
+            tracing::error!(
+                error = reason,
+                code = exit::FAILURE,
+                "reagent ends: it cannot go on"
+            );
+            journal::complain(&reason);
+            exit::FAILURE
+        }
+    })
+}

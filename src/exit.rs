@@ -1,0 +1,66 @@
+//! How the process ends: signals, the bound on an orderly end, exit codes (`session-and-api.md` 3.5, 3.6). Must not
+//! know what is being ended.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Everything went as asked.
+pub const OK: u8 = 0;
+/// The agent could not start or go on.
+pub const FAILURE: u8 = 1;
+
+/// What an orderly end may take (3.5); then the process ends anyway. Killing is safe at any moment.
+const BOUND: Duration = Duration::from_secs(10);
+
+/// A restart was asked for: part of the exit code, which is the process's own and one only.
+static RESTART: AtomicBool = AtomicBool::new(false);
+
+/// From now on SIGINT and SIGTERM cancel the returned token, whatever the agent is doing (weakness R15). [`BOUND`]
+/// later, or at once on a second signal, the process ends with the code it would have ended with.
+pub fn on_signals(runtime: &Runtime) -> io::Result<CancellationToken> {
+    let stop = CancellationToken::new();
+    let _context = runtime.enter();
+    let interrupt = signal(SignalKind::interrupt())?;
+    let terminate = signal(SignalKind::terminate())?;
+    // Owned by the runtime: it ends with the process.
+    runtime.spawn(watch(interrupt, terminate, stop.clone()));
+    Ok(stop)
+}
+
+async fn watch(mut interrupt: Signal, mut terminate: Signal, stop: CancellationToken) {
+    tokio::select! {
+        _ = interrupt.recv() => tracing::info!("stopping on SIGINT"),
+        _ = terminate.recv() => tracing::info!("stopping on SIGTERM"),
+        // Somebody inside wants the end; the bound holds for them too.
+        () = stop.cancelled() => {}
+    }
+    stop.cancel();
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        () = tokio::time::sleep(BOUND) => {}
+    }
+    tracing::warn!("stopped before everything was closed");
+    std::process::exit(i32::from(code()));
+}
+
+/// Ends the process in order, with an exit code after which every supervisor starts it again.
+pub fn restart(stop: &CancellationToken) {
+    RESTART.store(true, Ordering::Relaxed);
+    stop.cancel();
+}
+
+/// The code for an end that was asked for: 0, or 1 when a supervisor shall start the agent again (as the reference
+/// does under the Windows service manager: policies that restart on failure only must see one).
+pub fn code() -> u8 {
+    if RESTART.load(Ordering::Relaxed) {
+        FAILURE
+    } else {
+        OK
+    }
+}
