@@ -162,14 +162,15 @@ impl Shared {
         let Some(path) = &self.path else { return };
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let text = self.document().to_text();
-        match durable::replace(path, text.as_bytes(), NEW_MODE) {
-            Ok(()) => self.keep_backup(text.as_bytes()),
-            Err(error) => tracing::warn!(
+        if let Err(error) = durable::replace(path, text.as_bytes(), NEW_MODE) {
+            tracing::warn!(
                 file = %path.display(),
                 error = %Chain(&error),
                 "cannot write the .flock file, going on with the values in memory"
-            ),
+            );
         }
+        // Also when the file itself cannot be written: where its name is taken by a mount, the directory may be free.
+        self.keep_backup(text.as_bytes());
     }
 
     /// Makes the backup equal to `good`; writes only when it differs. Working from the backup, there is nothing to do.

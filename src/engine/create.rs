@@ -39,33 +39,46 @@ impl Engine {
     pub async fn create(&self, spec: &ContainerSpec) -> Result<(), EngineError> {
         let mut body = body_of(spec);
         match self.create_body(&spec.name, body.clone()).await {
-            Err(error) if spec.runtime.is_some() && is_about_nvidia(&error) => {
-                tracing::warn!(container = %spec.name, %error, "creating without the GPU runtime");
-                self.remove(&spec.name).await?;
-                if let Some(host) = &mut body.host_config {
-                    host.runtime = None;
+            Err(error) => match Concession::for_error(&error) {
+                Some(concession)
+                    if body
+                        .host_config
+                        .as_mut()
+                        .is_some_and(|host| concession.make(host)) =>
+                {
+                    tracing::warn!(container = %spec.name, %error, "creating {}", concession.words());
+                    self.remove(&spec.name).await?;
+                    self.create_body(&spec.name, body).await
                 }
-                self.create_body(&spec.name, body).await
-            }
-            result => result,
+                Some(_) | None => Err(error),
+            },
+            created => created,
         }
     }
 
-    /// Starts a created or stopped container; one that runs already is success. Where only the GPU runtime keeps it
-    /// from starting, the container is made again without that runtime (weakness W23).
+    /// Starts a created or stopped container; one that runs already is success. Where only something that this machine
+    /// cannot give keeps it from starting ([`Concession`]), the container is made again without it (weakness W23).
     pub async fn start(&self, name: &str) -> Result<(), EngineError> {
-        match self.start_once(name).await {
-            Err(error) if is_about_nvidia(&error) => {
-                let Some(body) = self.without_runtime(name).await? else {
-                    return Err(error);
-                };
-                tracing::warn!(container = %name, %error, "starting without the GPU runtime");
-                self.remove(name).await?;
-                self.create_body(name, body).await?;
-                self.start_once(name).await
+        let mut result = self.start_once(name).await;
+        while let Err(error) = &result {
+            let Some(concession) = Concession::for_error(error) else {
+                break;
+            };
+            let mut body = self.configuration(name).await?;
+            // Each can be made once, so this ends.
+            if !body
+                .host_config
+                .as_mut()
+                .is_some_and(|host| concession.make(host))
+            {
+                break;
             }
-            result => result,
+            tracing::warn!(container = %name, %error, "starting {}", concession.words());
+            self.remove(name).await?;
+            self.create_body(name, body).await?;
+            result = self.start_once(name).await;
         }
+        result
     }
 
     async fn start_once(&self, name: &str) -> Result<(), EngineError> {
@@ -85,9 +98,8 @@ impl Engine {
         .map(|_| ())
     }
 
-    /// The configuration of an existing container, to make the same one on the default runtime. `None` when it has no
-    /// GPU runtime.
-    async fn without_runtime(&self, name: &str) -> Result<Option<ContainerCreateBody>, EngineError> {
+    /// The configuration of an existing container, to make another one like it.
+    async fn configuration(&self, name: &str) -> Result<ContainerCreateBody, EngineError> {
         #[derive(serde::Deserialize)]
         #[serde(rename_all = "PascalCase")]
         struct Existing {
@@ -98,34 +110,71 @@ impl Engine {
         let existing: Existing = self
             .get("inspect", name, &format!("/containers/{name}/json"))
             .await?;
-        if existing.host_config.runtime.as_deref() != Some("nvidia") {
-            return Ok(None);
-        }
         let unreadable =
             |error: serde_json::Error| EngineError::Other(format!("configuration of {name}: {error}"));
         let config = serde_json::to_value(existing.config).map_err(unreadable)?;
         let mut body: ContainerCreateBody = serde_json::from_value(config).map_err(unreadable)?;
-        // The daemon filled these in from the old container's id and its last start.
+        // The daemon made it from the old container's id.
         body.hostname = None;
-        body.host_config = Some(HostConfig {
-            runtime: None,
-            ..existing.host_config
-        });
-        Ok(Some(body))
+        body.host_config = Some(existing.host_config);
+        Ok(body)
     }
 }
 
-fn is_about_nvidia(error: &EngineError) -> bool {
-    match error {
-        EngineError::Other(text) | EngineError::NoSuchImage(text) => text.to_lowercase().contains("nvidia"),
-        EngineError::Unreachable(_)
-        | EngineError::NoSuchContainer(_)
-        | EngineError::Denied(_)
-        | EngineError::NameInUse(_)
-        | EngineError::PortConflict(_)
-        | EngineError::NoSpace(_)
-        | EngineError::Canceled
-        | EngineError::Timeout(..) => false,
+/// What a container goes without where the machine cannot give it.
+#[derive(Clone, Copy)]
+enum Concession {
+    /// The NVIDIA runtime is not installed or broken (`app-lifecycle.md` 4.7).
+    GpuRuntime,
+    /// The daemon may not give all capabilities away, because it runs in a container itself. From version 23 on
+    /// Docker leaves out on its own what it does not have; older ones refuse to start the container.
+    Privileges,
+}
+
+impl Concession {
+    fn for_error(error: &EngineError) -> Option<Concession> {
+        match error {
+            EngineError::Other(text) if text.to_lowercase().contains("nvidia") => {
+                Some(Concession::GpuRuntime)
+            }
+            EngineError::Other(text) if text.contains("unable to apply caps") => Some(Concession::Privileges),
+            EngineError::Other(_)
+            | EngineError::Unreachable(_)
+            | EngineError::NoSuchContainer(_)
+            | EngineError::NoSuchImage(_)
+            | EngineError::Denied(_)
+            | EngineError::NameInUse(_)
+            | EngineError::PortConflict(_)
+            | EngineError::NoSpace(_)
+            | EngineError::Canceled
+            | EngineError::Timeout(..) => None,
+        }
+    }
+
+    /// Makes the concession; `false` when it is made already.
+    fn make(self, host: &mut HostConfig) -> bool {
+        match self {
+            Concession::GpuRuntime => {
+                let had = host.runtime.as_deref() == Some("nvidia");
+                host.runtime = None;
+                had
+            }
+            Concession::Privileges => {
+                // Only a privileged container gets at all devices without being allowed to.
+                for device in host.devices.iter_mut().flatten() {
+                    device.cgroup_permissions = Some("rwm".to_owned());
+                }
+                host.cap_add = None;
+                host.privileged.replace(false) == Some(true)
+            }
+        }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Concession::GpuRuntime => "without the GPU runtime",
+            Concession::Privileges => "without privileges: the daemon itself lacks capabilities",
+        }
     }
 }
 

@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn a_line_above_the_limit_comes_in_pieces_of_which_none_is_lost_or_cuts_a_character() {
-        let long = format!("a{}", "ü".repeat(MAX_LINE + 10));
+        let long = format!("a{}", "ü".repeat(MAX_LINE + 100));
         let text = format!("{STAMP} {long}\nshort\n");
         let chunks: Vec<&[u8]> = text.as_bytes().chunks(10_000).collect();
         let lines = split(Lines::new(false, true), &chunks);

@@ -184,6 +184,17 @@ impl LogFile {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// As if the pause after a failed attempt were over.
+    #[cfg(test)]
+    pub(super) fn forget_failure(&mut self) {
+        self.failed = None;
+    }
+
     fn reopen(&mut self, new_mode: u32) {
         match open(&self.place.file, new_mode) {
             Ok(open) => {
@@ -211,14 +222,19 @@ impl LogFile {
             .file
             .metadata()
             .map_or(0o600, |metadata| metadata.permissions().mode() & 0o777);
-        if let Err(error) = fs::rename(&self.place.file, self.place.backup_at(Timestamp::now())) {
-            complain(&format!(
-                "cannot keep a backup of the log file, emptying it: {error}"
-            ));
-            if open.file.set_len(0).is_ok() {
-                open.size = 0;
+        match fs::rename(&self.place.file, self.place.backup_at(Timestamp::now())) {
+            Ok(()) => {}
+            // Somebody took it away: a new file is all that is left to do.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                complain(&format!(
+                    "cannot keep a backup of the log file, emptying it: {error}"
+                ));
+                if open.file.set_len(0).is_ok() {
+                    open.size = 0;
+                }
+                return;
             }
-            return;
         }
         self.reopen(mode);
         if let Ok(backups) = self.place.backups() {

@@ -1,1 +1,8 @@
-//! x
+//! Development only: starts the real servers that tests need, and waits on conditions instead of sleeping.
+//!
+//! Everything started here ends with the value that started it, also when a test panics.
+
+pub mod docker;
+pub mod process;
+pub mod registry;
+pub mod wait;
