@@ -2,7 +2,9 @@
 //!
 //! Everything started here ends with the value that started it, also when a test panics.
 
+pub mod crossbar;
 pub mod docker;
+pub mod fleet;
 pub mod process;
 pub mod registry;
 pub mod wait;
