@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::codec::Codec;
 use crate::payload::Payload;
+pub use crate::transport::TlsOptions;
 use crate::value::Dict;
 use crate::{Id, uri};
 
@@ -36,17 +37,6 @@ impl std::fmt::Debug for Credentials {
             Credentials::Cra { authid, .. } => write!(formatter, "Cra({authid})"),
         }
     }
-}
-
-/// What the TLS layer trusts and presents.
-#[derive(Clone, Default)]
-pub struct TlsOptions {
-    /// PEM certificates trusted in addition to the system's and the built-in roots.
-    pub extra_roots_pem: Option<String>,
-    /// PEM certificate chain and key presented to the server (legacy endpoints, `session-and-api.md` 4.3).
-    pub client_identity_pem: Option<(String, String)>,
-    /// Do not verify the server. Only for the legacy endpoint mode; logged as a warning on every connect.
-    pub insecure: bool,
 }
 
 /// Everything [`Session::connect`] needs.
