@@ -1,0 +1,303 @@
+//! The broker: subscriptions and publications.
+//!
+//! Every matching subscription gives one EVENT with the publication's id, shared by all its receivers. Contract:
+//! `wamp-interop.md` 3.4 and the cases R-P1 to R-P9.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::audience::Audience;
+use super::directory::is_reserved;
+use super::outbox::SharedEvent;
+use super::pattern::MatchPolicy;
+use super::permission::Action;
+use super::realm::Realm;
+use super::refusal::{Refusal, choice};
+use super::session::{MAX_PER_SESSION, Session};
+use super::testament::Testament;
+use crate::message::Message;
+use crate::payload::Payload;
+use crate::uri::error;
+use crate::value::{Dict, Value};
+use crate::{Id, MAX_ID, uri};
+
+/// The sessions behind a subscription.
+pub(super) type Subscribers = BTreeSet<Id>;
+
+/// A publication on its way to the matching subscriptions.
+struct Publication<'p> {
+    id: Id,
+    topic: &'p str,
+    /// Never gets the event: the publisher, unless it wants to.
+    skip: Option<Id>,
+    audience: &'p Audience,
+    /// Identity of the publisher, if disclosed.
+    details: Dict,
+    payload: Payload,
+}
+
+impl Realm {
+    /// SUBSCRIBE.
+    pub(super) fn subscribe(
+        &mut self,
+        session: Id,
+        request: Id,
+        options: &Dict,
+        topic: String,
+    ) -> Result<(), Refusal> {
+        let policy = choice(options, "match", MatchPolicy::Exact, MatchPolicy::from_name)?;
+        if !policy.accepts(&topic) {
+            return Err(Refusal::uri(&topic));
+        }
+        let Some(subscriber) = self.sessions.get(&session) else {
+            return Ok(());
+        };
+        if !subscriber.role.allows(Action::Subscribe, &topic) {
+            return Err(self.not_authorized(session, Action::Subscribe, &topic));
+        }
+        if subscriber.subscriptions.len() >= MAX_PER_SESSION {
+            return Err(Refusal::error(
+                error::RUNTIME_ERROR,
+                "too many subscriptions in this session",
+            ));
+        }
+        let existing = self.subscriptions.find(policy, &topic);
+        let subscription = existing.unwrap_or_else(|| {
+            self.subscriptions
+                .create(policy, topic, Subscribers::new(), &mut self.random)
+        });
+        let mut joined = false;
+        if let Some(entry) = self.subscriptions.get_mut(subscription) {
+            joined = entry.members.insert(session);
+        }
+        if let Some(subscriber) = self.sessions.get_mut(&session) {
+            subscriber.subscriptions.insert(subscription);
+        }
+        self.outbox.send(
+            session,
+            Message::Subscribed {
+                request,
+                subscription,
+            },
+        );
+        if existing.is_none() {
+            self.subscription_created(session, subscription);
+        }
+        if joined {
+            self.subscription_event("wamp.subscription.on_subscribe", session, subscription);
+        }
+        Ok(())
+    }
+
+    /// UNSUBSCRIBE.
+    pub(super) fn unsubscribe(&mut self, session: Id, request: Id, subscription: Id) -> Result<(), Refusal> {
+        let owned = self
+            .sessions
+            .get_mut(&session)
+            .is_some_and(|session| session.subscriptions.remove(&subscription));
+        if !owned {
+            return Err(Refusal::error(
+                error::NO_SUCH_SUBSCRIPTION,
+                format!("this session has no subscription {subscription}"),
+            ));
+        }
+        let details = Dict::new();
+        self.outbox
+            .send(session, Message::Unsubscribed { request, details });
+        self.drop_subscriber(subscription, session);
+        Ok(())
+    }
+
+    /// Removes a subscriber from a subscription, and the subscription with its last subscriber. The session's own list
+    /// is the caller's business.
+    pub(super) fn drop_subscriber(&mut self, subscription: Id, subscriber: Id) {
+        let Some(entry) = self.subscriptions.get_mut(subscription) else {
+            return;
+        };
+        entry.members.remove(&subscriber);
+        let last = entry.members.is_empty();
+        self.subscription_event("wamp.subscription.on_unsubscribe", subscriber, subscription);
+        if last {
+            self.subscription_event("wamp.subscription.on_delete", subscriber, subscription);
+            self.subscriptions.remove(subscription);
+        }
+    }
+
+    /// PUBLISH. Without `acknowledge` the publisher never hears of it, not even why it was refused.
+    pub(super) fn publish(
+        &mut self,
+        session: Id,
+        request: Id,
+        options: &Dict,
+        topic: &str,
+        payload: Payload,
+    ) -> Result<(), Refusal> {
+        let acknowledge = options
+            .get("acknowledge")
+            .and_then(Value::as_bool)
+            .unwrap_or(false);
+        match self.publish_for(session, options, topic, payload) {
+            Ok(publication) if acknowledge => {
+                let message = Message::Published { request, publication };
+                self.outbox.send(session, message);
+                Ok(())
+            }
+            Err(refusal) if acknowledge => Err(refusal),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    fn publish_for(
+        &mut self,
+        publisher: Id,
+        options: &Dict,
+        topic: &str,
+        payload: Payload,
+    ) -> Result<Id, Refusal> {
+        if !uri::is_loose(topic) || is_reserved(topic) {
+            return Err(Refusal::uri(topic));
+        }
+        let Some(session) = self.sessions.get(&publisher) else {
+            return Ok(0);
+        };
+        if !session.role.allows(Action::Publish, topic) {
+            return Err(self.not_authorized(publisher, Action::Publish, topic));
+        }
+        let audience = Audience::from_options(options)?;
+        let id = self.random.u64(1..=MAX_ID);
+        let publication = Publication {
+            id,
+            topic,
+            skip: (!audience.include_publisher).then_some(publisher),
+            audience: &audience,
+            details: publisher_details(publisher, session, topic),
+            payload,
+        };
+        self.route(publication);
+        Ok(id)
+    }
+
+    /// Publishes the testament of a session that is no longer in the realm.
+    pub(super) fn publish_testament(&mut self, publisher: Id, session: &Session, testament: Testament) {
+        self.route(Publication {
+            id: testament.publication,
+            topic: &testament.topic,
+            skip: Some(publisher),
+            audience: &testament.audience,
+            details: publisher_details(publisher, session, &testament.topic),
+            payload: testament.payload,
+        });
+    }
+
+    /// Publishes an event of the router itself. The arguments are built only if somebody listens.
+    pub(super) fn publish_meta(&mut self, topic: &'static str, args: impl FnOnce() -> Vec<Value>) {
+        let mut matched = std::mem::take(&mut self.matched);
+        self.subscriptions.all(topic, &mut matched);
+        let nobody = matched.is_empty();
+        matched.clear();
+        self.matched = matched;
+        if nobody {
+            return;
+        }
+        let id = self.random.u64(1..=MAX_ID);
+        self.route(Publication {
+            id,
+            topic,
+            skip: None,
+            audience: &Audience::default(),
+            details: Dict::new(),
+            payload: Payload::from_args(args()),
+        });
+    }
+
+    /// Sends a publication to the subscribers of every matching subscription.
+    fn route(&mut self, publication: Publication<'_>) {
+        let mut matched = std::mem::take(&mut self.matched);
+        self.subscriptions.all(publication.topic, &mut matched);
+        for subscription in matched.drain(..) {
+            self.deliver(subscription, &publication);
+        }
+        self.matched = matched;
+    }
+
+    fn deliver(&mut self, subscription: Id, publication: &Publication<'_>) {
+        let Some(entry) = self.subscriptions.get(subscription) else {
+            return;
+        };
+        let by_pattern = entry.policy != MatchPolicy::Exact;
+        let mut event = None;
+        for &receiver in &entry.members {
+            if publication.skip == Some(receiver) {
+                continue;
+            }
+            if by_pattern || !publication.audience.is_everybody() {
+                let Some(session) = self.sessions.get(&receiver) else {
+                    continue;
+                };
+                // A pattern may cover topics that the subscriber's role may not see.
+                let visible = !by_pattern || session.role.allows(Action::Subscribe, publication.topic);
+                if !visible || !publication.audience.admits(receiver, &session.identity) {
+                    continue;
+                }
+            }
+            let event = event.get_or_insert_with(|| publication.event(subscription, by_pattern));
+            self.outbox.send_event(receiver, event);
+        }
+    }
+
+    fn subscription_created(&mut self, session: Id, subscription: Id) {
+        let Some(entry) = self.subscriptions.get(subscription) else {
+            return;
+        };
+        if entry.is_hidden() {
+            return;
+        }
+        let details = entry.details();
+        self.publish_meta("wamp.subscription.on_create", || {
+            vec![Value::Uint(session), details.into()]
+        });
+    }
+
+    fn subscription_event(&mut self, topic: &'static str, session: Id, subscription: Id) {
+        let hidden = self
+            .subscriptions
+            .get(subscription)
+            .is_none_or(|entry| entry.is_hidden());
+        if !hidden {
+            self.publish_meta(topic, || vec![Value::Uint(session), Value::Uint(subscription)]);
+        }
+    }
+}
+
+impl Publication<'_> {
+    fn event(&self, subscription: Id, by_pattern: bool) -> Arc<SharedEvent> {
+        let mut details = self.details.clone();
+        if by_pattern {
+            details.insert("topic".to_owned(), self.topic.into());
+        }
+        Arc::new(SharedEvent::new(Message::Event {
+            subscription,
+            publication: self.id,
+            details,
+            payload: self.payload.clone(),
+        }))
+    }
+}
+
+/// What an EVENT says about the publisher: nothing unless the publisher's role discloses it for this topic.
+fn publisher_details(id: Id, session: &Session, topic: &str) -> Dict {
+    if !session.role.discloses(topic) {
+        return Dict::new();
+    }
+    Dict::from([
+        ("publisher".to_owned(), Value::Uint(id)),
+        (
+            "publisher_authid".to_owned(),
+            session.identity.authid.as_str().into(),
+        ),
+        (
+            "publisher_authrole".to_owned(),
+            session.identity.authrole.as_str().into(),
+        ),
+    ])
+}

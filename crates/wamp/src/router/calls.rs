@@ -1,0 +1,400 @@
+//! Calls under way: from CALL over INVOCATION to the one final reply, and every way it can come about.
+//!
+//! A call lives in two places at once: in the caller's session until the caller has its reply, in the callee's session
+//! until the callee has answered. Cancelling cuts the first from the second. Contract: `wamp-interop.md` 3.3, cases
+//! R-R1, R-R2, R-R9 to R-R21 and R-R23.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::directory::is_reserved;
+use super::pattern::MatchPolicy;
+use super::permission::Action;
+use super::realm::Realm;
+use super::refusal::{Refusal, choice, flag, number};
+use super::session::{MAX_PER_SESSION, PendingCall, PendingInvocation, Session, deadline};
+use crate::message::{Message, code};
+use crate::payload::Payload;
+use crate::uri::error;
+use crate::value::{Dict, Value};
+use crate::{Id, uri};
+
+/// `mode` of CANCEL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CancelMode {
+    /// The caller gets its reply, the callee is not told.
+    Skip,
+    /// The callee is told, the caller's reply waits for the callee's.
+    Kill,
+    /// The callee is told, the caller gets its reply at once.
+    KillNoWait,
+}
+
+impl CancelMode {
+    fn from_name(name: &str) -> Option<CancelMode> {
+        match name {
+            "skip" => Some(CancelMode::Skip),
+            "kill" => Some(CancelMode::Kill),
+            "killnowait" => Some(CancelMode::KillNoWait),
+            _ => None,
+        }
+    }
+}
+
+impl Realm {
+    /// CALL.
+    pub(super) fn call(
+        &mut self,
+        caller: Id,
+        request: Id,
+        options: &Dict,
+        procedure: &str,
+        payload: Payload,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        let Some(session) = self.sessions.get(&caller) else {
+            return Ok(());
+        };
+        if session.calls.contains_key(&request) {
+            // Two calls under one id could not be answered apart.
+            return Err(Refusal::Violation(format!("call {request} is still pending")));
+        }
+        if !uri::is_loose(procedure) {
+            return Err(Refusal::uri(procedure));
+        }
+        if !session.role.allows(Action::Call, procedure) {
+            return Err(self.not_authorized(caller, Action::Call, procedure));
+        }
+        let progress = flag(options, "receive_progress")?.unwrap_or(false);
+        let timeout = number(options, "timeout")?.filter(|timeout| *timeout > 0);
+        if is_reserved(procedure) {
+            let result = self.meta_call(caller, procedure, &payload)?;
+            let details = Dict::new();
+            let payload = Payload::from_args(vec![result]);
+            self.outbox.send(
+                caller,
+                Message::Result {
+                    request,
+                    details,
+                    payload,
+                },
+            );
+            return Ok(());
+        }
+        if session.calls.len() >= MAX_PER_SESSION {
+            return Err(Refusal::error(
+                error::RUNTIME_ERROR,
+                "too many pending calls in this session",
+            ));
+        }
+        let mut details = caller_details(caller, session, procedure);
+
+        let found = self.registrations.best(procedure);
+        let Some(entry) = found.and_then(|id| self.registrations.get_mut(id)) else {
+            return Err(Refusal::error(
+                error::NO_SUCH_PROCEDURE,
+                format!("no callee registered for procedure {procedure:?}"),
+            ));
+        };
+        let registration = entry.id;
+        let by_pattern = entry.policy != MatchPolicy::Exact;
+        let chosen = entry.members.choose(&mut self.random);
+        let Some((callee, session)) = chosen.and_then(|id| Some((id, self.sessions.get_mut(&id)?))) else {
+            return Err(Refusal::error(
+                error::NO_SUCH_PROCEDURE,
+                "the callee has just left",
+            ));
+        };
+        if session.invocations.len() >= MAX_PER_SESSION {
+            return Err(Refusal::error(
+                error::NETWORK_FAILURE,
+                "the callee has too many calls pending",
+            ));
+        }
+        if !session.identity.features.callee_identification {
+            details.clear();
+        }
+        if by_pattern {
+            details.insert("procedure".to_owned(), procedure.into());
+        }
+        if progress {
+            details.insert("receive_progress".to_owned(), true.into());
+        }
+        session.last_invocation += 1;
+        let invocation = session.last_invocation;
+        session.invocations.insert(
+            invocation,
+            PendingInvocation {
+                caller: Some((caller, request)),
+                progress,
+                killed: false,
+            },
+        );
+        let deadline = timeout.and_then(|timeout| deadline(now, Duration::from_millis(timeout)));
+        if let Some(session) = self.sessions.get_mut(&caller) {
+            session.add_call(
+                request,
+                PendingCall {
+                    callee,
+                    invocation,
+                    deadline,
+                },
+            );
+        }
+        self.outbox.send(
+            callee,
+            Message::Invocation {
+                request: invocation,
+                registration,
+                details,
+                payload,
+            },
+        );
+        Ok(())
+    }
+
+    /// YIELD.
+    pub(super) fn yielded(
+        &mut self,
+        callee: Id,
+        request: Id,
+        options: &Dict,
+        payload: Payload,
+    ) -> Result<(), Refusal> {
+        let Some(pending) = self.pending_invocation(callee, request)? else {
+            return Ok(());
+        };
+        let partial = options.get("progress").and_then(Value::as_bool).unwrap_or(false);
+        if partial {
+            let wanted = pending.progress && !pending.killed;
+            if let Some((caller, call)) = pending.caller.filter(|_| wanted) {
+                let details = Dict::from([("progress".to_owned(), true.into())]);
+                self.send_result(caller, call, details, payload);
+            }
+            return Ok(());
+        }
+        let killed = pending.killed;
+        if let Some((caller, call)) = self.finish(callee, request) {
+            if killed {
+                self.send_canceled(caller, call);
+            } else {
+                self.send_result(caller, call, Dict::new(), payload);
+            }
+        }
+        Ok(())
+    }
+
+    /// ERROR of a callee.
+    pub(super) fn failed(
+        &mut self,
+        callee: Id,
+        request_type: u64,
+        request: Id,
+        uri: String,
+        payload: Payload,
+    ) -> Result<(), Refusal> {
+        if request_type != code::INVOCATION {
+            return Err(Refusal::Violation(format!(
+                "ERROR for request type {request_type} is not expected from a client"
+            )));
+        }
+        let Some(pending) = self.pending_invocation(callee, request)? else {
+            return Ok(());
+        };
+        let killed = pending.killed;
+        let Some((caller, call)) = self.finish(callee, request) else {
+            return Ok(());
+        };
+        if killed {
+            self.send_error_payload(caller, code::CALL, call, error::CANCELED, payload);
+        } else if uri::is_loose(&uri) {
+            self.send_error_payload(caller, code::CALL, call, &uri, payload);
+        } else {
+            let text = format!("the callee failed with the invalid error URI {uri:?}");
+            self.send_error(caller, code::CALL, call, error::INVALID_URI, &text);
+        }
+        Ok(())
+    }
+
+    /// The invocation a callee answers. `None`: answered before, so the message is late. An id that was never issued to
+    /// this session is a violation (R-R20).
+    fn pending_invocation(&self, callee: Id, request: Id) -> Result<Option<&PendingInvocation>, Refusal> {
+        let Some(session) = self.sessions.get(&callee) else {
+            return Ok(None);
+        };
+        if request > session.last_invocation {
+            return Err(Refusal::Violation(format!(
+                "invocation {request} was not issued to this session"
+            )));
+        }
+        Ok(session.invocations.get(&request))
+    }
+
+    /// Removes an invocation that the callee has answered; returns who waits for the answer.
+    fn finish(&mut self, callee: Id, request: Id) -> Option<(Id, Id)> {
+        let pending = self
+            .sessions
+            .get_mut(&callee)
+            .and_then(|session| session.invocations.remove(&request))?;
+        let (caller, call) = pending.caller?;
+        self.sessions.get_mut(&caller)?.take_call(call)?;
+        Some((caller, call))
+    }
+
+    /// CANCEL. Unknown and finished requests are ignored (R-R16).
+    pub(super) fn cancel(&mut self, caller: Id, request: Id, options: &Dict) -> Result<(), Refusal> {
+        let mode = choice(options, "mode", CancelMode::KillNoWait, CancelMode::from_name)?;
+        let Some((callee, invocation)) = self
+            .sessions
+            .get(&caller)
+            .and_then(|session| session.calls.get(&request))
+            .map(|call| (call.callee, call.invocation))
+        else {
+            return Ok(());
+        };
+        match mode {
+            CancelMode::Skip => self.release(caller, request),
+            CancelMode::KillNoWait => {
+                self.release(caller, request);
+                self.interrupt(callee, invocation, "killnowait", error::CANCELED);
+            }
+            CancelMode::Kill => {
+                let Some(session) = self.sessions.get_mut(&callee) else {
+                    return Ok(());
+                };
+                // A callee that cannot be interrupted answers whenever it likes: the caller does not wait for it.
+                if !session.identity.features.callee_canceling {
+                    self.release(caller, request);
+                    self.send_canceled(caller, request);
+                    return Ok(());
+                }
+                if let Some(pending) = session.invocations.get_mut(&invocation)
+                    && !std::mem::replace(&mut pending.killed, true)
+                {
+                    self.interrupt(callee, invocation, "kill", error::CANCELED);
+                }
+                return Ok(());
+            }
+        }
+        self.send_canceled(caller, request);
+        Ok(())
+    }
+
+    /// The router's own deadline for a call has passed.
+    pub(super) fn time_out(&mut self, caller: Id, request: Id) {
+        let Some(call) = self
+            .sessions
+            .get(&caller)
+            .and_then(|session| session.calls.get(&request))
+        else {
+            return;
+        };
+        let (callee, invocation) = (call.callee, call.invocation);
+        self.release(caller, request);
+        self.interrupt(callee, invocation, "killnowait", error::TIMEOUT);
+        self.send_error(caller, code::CALL, request, error::TIMEOUT, "call timeout");
+    }
+
+    /// Cuts a call from its invocation: the caller's side is forgotten, a late answer goes nowhere.
+    fn release(&mut self, caller: Id, request: Id) {
+        let Some(call) = self
+            .sessions
+            .get_mut(&caller)
+            .and_then(|session| session.take_call(request))
+        else {
+            return;
+        };
+        self.orphan(&call);
+    }
+
+    fn orphan(&mut self, call: &PendingCall) {
+        if let Some(pending) = self
+            .sessions
+            .get_mut(&call.callee)
+            .and_then(|session| session.invocations.get_mut(&call.invocation))
+        {
+            pending.caller = None;
+        }
+    }
+
+    /// The caller has gone (R-R18).
+    pub(super) fn abandon_calls(&mut self, caller: &mut Session) {
+        caller.deadlines.clear();
+        for (_, call) in caller.calls.drain() {
+            self.orphan(&call);
+            self.interrupt(call.callee, call.invocation, "killnowait", error::CANCELED);
+        }
+    }
+
+    /// The callee has gone (R-R19).
+    pub(super) fn fail_invocations(&mut self, callee: &mut Session) {
+        for (_, pending) in callee.invocations.drain() {
+            let Some((caller, call)) = pending.caller else {
+                continue;
+            };
+            let waiting = self
+                .sessions
+                .get_mut(&caller)
+                .and_then(|session| session.take_call(call));
+            if waiting.is_some() {
+                let text = "callee disconnected from in-flight request";
+                self.send_error(caller, code::CALL, call, error::CANCELED, text);
+            }
+        }
+    }
+
+    /// INTERRUPT, to a callee that announced it can be cancelled.
+    fn interrupt(&mut self, callee: Id, invocation: Id, mode: &str, reason: &str) {
+        let able = self
+            .sessions
+            .get(&callee)
+            .is_some_and(|session| session.identity.features.callee_canceling);
+        if able {
+            let options = Dict::from([
+                ("mode".to_owned(), mode.into()),
+                ("reason".to_owned(), reason.into()),
+            ]);
+            self.outbox.send(
+                callee,
+                Message::Interrupt {
+                    request: invocation,
+                    options,
+                },
+            );
+        }
+    }
+
+    fn send_result(&mut self, caller: Id, request: Id, details: Dict, payload: Payload) {
+        self.outbox.send(
+            caller,
+            Message::Result {
+                request,
+                details,
+                payload,
+            },
+        );
+    }
+
+    fn send_canceled(&mut self, caller: Id, request: Id) {
+        self.send_error_payload(caller, code::CALL, request, error::CANCELED, Payload::Empty);
+    }
+}
+
+/// What an INVOCATION says about the caller: nothing unless the caller's role discloses it for this procedure.
+fn caller_details(id: Id, session: &Session, procedure: &str) -> Dict {
+    if !session.role.discloses(procedure) {
+        return Dict::new();
+    }
+    Dict::from([
+        ("caller".to_owned(), Value::Uint(id)),
+        (
+            "caller_authid".to_owned(),
+            session.identity.authid.as_str().into(),
+        ),
+        (
+            "caller_authrole".to_owned(),
+            session.identity.authrole.as_str().into(),
+        ),
+    ])
+}

@@ -1,0 +1,229 @@
+//! The send queue of one session: filled under the router's lock, emptied by the session's own task.
+//!
+//! Bounded in messages and bytes. An EVENT beyond the bound is dropped and counted; anything else beyond it ends the
+//! session, because a lost RESULT or INVOCATION would leave somebody waiting for ever (`wamp-interop.md` 2).
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use super::outbox::{Ending, Outgoing};
+use crate::message::Message;
+
+/// What the session's task gets next.
+#[derive(Debug)]
+pub(super) enum Next {
+    Message(Outgoing),
+    /// A WebSocket ping, ahead of everything else.
+    Ping,
+    /// The last message and what to do after it. Nothing follows.
+    End(Option<Message>, Ending),
+    /// The queue overflowed: close the transport without a word, nobody would read it.
+    Overflow,
+}
+
+/// What became of a message.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Pushed {
+    Queued,
+    /// An EVENT that found no room.
+    Dropped,
+    /// Something else found no room: the session has to end.
+    Overflow,
+}
+
+#[derive(Debug)]
+pub(super) struct Queue {
+    max_messages: usize,
+    max_bytes: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    messages: VecDeque<Outgoing>,
+    bytes: usize,
+    ping: bool,
+    end: Option<Next>,
+    waker: Option<Waker>,
+}
+
+impl Queue {
+    pub(super) fn new(max_messages: usize, max_bytes: usize) -> Queue {
+        Queue {
+            max_messages,
+            max_bytes,
+            state: Mutex::default(),
+        }
+    }
+
+    /// Appends a message. The waker, if there is one, is the caller's to wake once it holds no lock.
+    pub(super) fn push(&self, message: Outgoing) -> (Pushed, Option<Waker>) {
+        let mut state = self.lock();
+        if state.end.is_some() {
+            return (Pushed::Queued, None);
+        }
+        let weight = message.weight();
+        // A single message larger than the whole bound passes when nothing else is queued.
+        let full = state.messages.len() >= self.max_messages
+            || (state.bytes + weight > self.max_bytes && !state.messages.is_empty());
+        if full {
+            let pushed = match message.is_event() {
+                true => Pushed::Dropped,
+                false => Pushed::Overflow,
+            };
+            return (pushed, None);
+        }
+        state.bytes += weight;
+        state.messages.push_back(message);
+        (Pushed::Queued, state.waker.take())
+    }
+
+    /// Ends the queue after what is in it.
+    pub(super) fn end(&self, message: Option<Message>, ending: Ending) -> Option<Waker> {
+        let mut state = self.lock();
+        state.end.get_or_insert(Next::End(message, ending));
+        state.waker.take()
+    }
+
+    /// Ends the queue at once.
+    pub(super) fn overflow(&self) -> Option<Waker> {
+        let mut state = self.lock();
+        state.messages = VecDeque::new();
+        state.end = Some(Next::Overflow);
+        state.waker.take()
+    }
+
+    /// Has a ping sent next.
+    pub(super) fn ping(&self) {
+        let waker = {
+            let mut state = self.lock();
+            state.ping = true;
+            state.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Takes the next message, if there is one.
+    pub(super) fn try_pop(&self) -> Option<Next> {
+        self.lock().pop()
+    }
+
+    /// Takes the next message, or remembers whom to wake when there is one.
+    pub(super) fn poll_pop(&self, context: &mut Context<'_>) -> Poll<Next> {
+        let mut state = self.lock();
+        if let Some(next) = state.pop() {
+            return Poll::Ready(next);
+        }
+        state.remember(context);
+        Poll::Pending
+    }
+
+    /// Ready once the queue has been ended, even if the last message is still in it.
+    pub(super) fn poll_ended(&self, context: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        if state.end.is_some() {
+            return Poll::Ready(());
+        }
+        state.remember(context);
+        Poll::Pending
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn remember(&mut self, context: &mut Context<'_>) {
+        match &mut self.waker {
+            Some(waker) => waker.clone_from(context.waker()),
+            none => *none = Some(context.waker().clone()),
+        }
+    }
+
+    fn pop(&mut self) -> Option<Next> {
+        if std::mem::take(&mut self.ping) {
+            return Some(Next::Ping);
+        }
+        if let Some(message) = self.messages.pop_front() {
+            self.bytes -= message.weight().min(self.bytes);
+            if self.messages.is_empty() {
+                // A burst must not occupy memory for as long as the session lives.
+                self.messages.shrink_to(16);
+            }
+            return Some(Next::Message(message));
+        }
+        let end = self.end.take()?;
+        // Later pushes still have to see that the queue has ended.
+        self.end = Some(Next::Overflow);
+        Some(end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::message::Message;
+    use crate::payload::Payload;
+    use crate::router::outbox::SharedEvent;
+    use crate::value::Dict;
+
+    fn event(bytes: usize) -> Outgoing {
+        Outgoing::Event(Arc::new(SharedEvent::new(Message::Event {
+            subscription: 1,
+            publication: 1,
+            details: Dict::new(),
+            payload: Payload::Raw {
+                codec: crate::Codec::Json,
+                args: vec![b' '; bytes].into(),
+                kwargs: bytes::Bytes::new(),
+            },
+        })))
+    }
+
+    fn reply() -> Outgoing {
+        Outgoing::One(Message::Published {
+            request: 1,
+            publication: 1,
+        })
+    }
+
+    fn pop(queue: &Queue) -> Poll<Next> {
+        queue.poll_pop(&mut Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn events_beyond_the_message_bound_are_dropped_and_replies_end_the_session() {
+        let queue = Queue::new(2, 1 << 20);
+        assert_eq!(queue.push(event(1)).0, Pushed::Queued);
+        assert_eq!(queue.push(reply()).0, Pushed::Queued);
+        assert_eq!(queue.push(event(1)).0, Pushed::Dropped);
+        assert_eq!(queue.push(reply()).0, Pushed::Overflow);
+    }
+
+    #[test]
+    fn events_beyond_the_byte_bound_are_dropped_until_there_is_room() {
+        let queue = Queue::new(100, 1000);
+        assert_eq!(queue.push(event(2000)).0, Pushed::Queued, "alone it passes");
+        assert_eq!(queue.push(event(10)).0, Pushed::Dropped);
+        assert!(matches!(pop(&queue), Poll::Ready(Next::Message(_))));
+        assert_eq!(queue.push(event(10)).0, Pushed::Queued);
+    }
+
+    #[test]
+    fn the_end_comes_after_what_was_queued_and_is_final() {
+        let queue = Queue::new(10, 1000);
+        queue.push(reply());
+        queue.end(None, Ending::Left);
+        queue.push(reply());
+        assert!(matches!(pop(&queue), Poll::Ready(Next::Message(_))));
+        assert!(matches!(pop(&queue), Poll::Ready(Next::End(None, Ending::Left))));
+        queue.push(reply());
+        assert!(!matches!(pop(&queue), Poll::Ready(Next::Message(_))));
+    }
+}

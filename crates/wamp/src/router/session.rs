@@ -1,0 +1,165 @@
+//! What the realm keeps for one joined session. Plain data; the rules are in `dealer`, `broker` and `realm`.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::permission::Role;
+use super::testament::Testaments;
+use crate::Id;
+use crate::value::{Dict, Value};
+
+/// Most registrations, subscriptions, pending calls or pending invocations of one session, each. A request beyond is
+/// answered with an ERROR; no honest peer comes near.
+pub(super) const MAX_PER_SESSION: usize = 65_536;
+
+/// Who joined, as the handshake established it.
+#[derive(Clone, Debug)]
+pub(super) struct Identity {
+    pub(super) authid: String,
+    pub(super) authrole: String,
+    pub(super) authmethod: &'static str,
+    pub(super) authextra: Dict,
+    /// Where the peer comes from, for people.
+    pub(super) peer: String,
+    pub(super) features: Features,
+}
+
+/// What the peer announced in HELLO, as far as the router behaves differently.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Features {
+    /// Callee: `call_canceling`, it understands INTERRUPT.
+    pub(super) callee_canceling: bool,
+    /// Callee: `caller_identification`.
+    pub(super) callee_identification: bool,
+}
+
+impl Features {
+    /// Reads the `roles` of HELLO; `None` when none of the four client roles is announced (R-S5).
+    pub(super) fn from_hello(details: &Dict) -> Option<Features> {
+        let roles = details.get("roles").and_then(Value::as_dict)?;
+        if !["caller", "callee", "publisher", "subscriber"]
+            .iter()
+            .any(|role| roles.get(*role).is_some_and(|role| role.as_dict().is_some()))
+        {
+            return None;
+        }
+        let callee = |feature: &str| {
+            roles
+                .get("callee")
+                .and_then(|callee| callee.get("features"))
+                .and_then(|features| features.get(feature))
+                .and_then(Value::as_bool)
+                .unwrap_or(false)
+        };
+        Some(Features {
+            callee_canceling: callee("call_canceling"),
+            callee_identification: callee("caller_identification"),
+        })
+    }
+}
+
+/// A call as its caller's session knows it.
+#[derive(Debug)]
+pub(super) struct PendingCall {
+    pub(super) callee: Id,
+    /// Request id of the INVOCATION in the callee's session.
+    pub(super) invocation: Id,
+    pub(super) deadline: Option<Instant>,
+}
+
+/// An invocation as its callee's session knows it. It stays until the callee answers, even when nobody waits any more:
+/// that is what makes a late answer legal.
+#[derive(Debug)]
+pub(super) struct PendingInvocation {
+    /// Session and CALL request id that get the answer; `None` once they have their reply.
+    pub(super) caller: Option<(Id, Id)>,
+    /// The caller asked for partial results.
+    pub(super) progress: bool,
+    /// CANCEL `kill` is under way: whatever the callee answers, the call ends as cancelled.
+    pub(super) killed: bool,
+}
+
+/// One joined session.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) identity: Identity,
+    pub(super) role: Arc<Role>,
+    pub(super) registrations: BTreeSet<Id>,
+    pub(super) subscriptions: BTreeSet<Id>,
+    /// Calls of this session without a final reply, by CALL request id.
+    pub(super) calls: HashMap<Id, PendingCall>,
+    /// Invocations of this session without a final answer, by INVOCATION request id.
+    pub(super) invocations: HashMap<Id, PendingInvocation>,
+    /// Request id of the last INVOCATION sent; ids count from 1 (R-R23).
+    pub(super) last_invocation: Id,
+    /// Deadlines of this session's calls with their request ids.
+    pub(super) deadlines: BTreeSet<(Instant, Id)>,
+    pub(super) testaments: Testaments,
+}
+
+impl Session {
+    pub(super) fn new(identity: Identity, role: Arc<Role>) -> Session {
+        Session {
+            identity,
+            role,
+            registrations: BTreeSet::new(),
+            subscriptions: BTreeSet::new(),
+            calls: HashMap::new(),
+            invocations: HashMap::new(),
+            last_invocation: 0,
+            deadlines: BTreeSet::new(),
+            testaments: Testaments::default(),
+        }
+    }
+
+    /// Records a call.
+    pub(super) fn add_call(&mut self, request: Id, call: PendingCall) {
+        if let Some(deadline) = call.deadline {
+            self.deadlines.insert((deadline, request));
+        }
+        self.calls.insert(request, call);
+    }
+
+    /// Forgets a call together with its deadline.
+    pub(super) fn take_call(&mut self, request: Id) -> Option<PendingCall> {
+        let call = self.calls.remove(&request)?;
+        if let Some(deadline) = call.deadline {
+            self.deadlines.remove(&(deadline, request));
+        }
+        Some(call)
+    }
+
+    /// When the earliest call of this session times out.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// `wamp.session.get` and `wamp.session.on_join`.
+    pub(super) fn details(&self, id: Id, realm: &str) -> Dict {
+        let identity = &self.identity;
+        Dict::from([
+            ("session".to_owned(), Value::Uint(id)),
+            ("realm".to_owned(), realm.into()),
+            ("authid".to_owned(), identity.authid.as_str().into()),
+            ("authrole".to_owned(), identity.authrole.as_str().into()),
+            ("authmethod".to_owned(), identity.authmethod.into()),
+            ("authprovider".to_owned(), AUTH_PROVIDER.into()),
+            ("authextra".to_owned(), identity.authextra.clone().into()),
+            (
+                "transport".to_owned(),
+                Dict::from([("peer".to_owned(), identity.peer.as_str().into())]).into(),
+            ),
+        ])
+    }
+}
+
+/// Who vouches for an identity: always the router's authentication callback.
+pub(super) const AUTH_PROVIDER: &str = "dynamic";
+
+/// A deadline `timeout` from `now`; a timeout too long to represent never passes.
+pub(super) fn deadline(now: Instant, timeout: Duration) -> Option<Instant> {
+    now.checked_add(timeout)
+}
