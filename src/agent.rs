@@ -1,21 +1,134 @@
 //! Composition: builds the parts, start-up order, shutdown order with a deadline.
+//!
+//! Start-up never waits for the network or for Docker (`DESIGN.md` rule 3): the database is opened, the apps are
+//! loaded and supervised, then the link dials. Shutdown goes the other way round: the link says GOODBYE, running
+//! transitions are parked, histories are flushed, the database is closed.
 
+use std::time::Duration;
+
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::Access;
+use crate::app::{AppContext, Apps};
+use crate::backend::Backend;
+use crate::engine::Engine;
 use crate::flock::DeviceFile;
+use crate::journal::Chain;
+use crate::link::{self, LinkContext, LinkEnd};
+use crate::logs::Logs;
+use crate::rpc;
 use crate::settings::Settings;
+use crate::store::{Opened, Store};
+use crate::system::HostSampler;
 
-/// Why the agent ended.
+/// How the agent ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// Asked to; everything is closed.
+    /// Asked to stop; exit code 0.
     Clean,
-    /// It cannot go on; the text is for the operator.
+    /// Could not start or may not go on; exit code 1. The text says why and what to do.
     Failure(String),
 }
 
-/// Runs until `stop` is cancelled or nothing can be done any more.
-pub async fn run(_settings: Settings, _device: DeviceFile, stop: CancellationToken) -> Exit {
-    stop.cancelled().await;
-    Exit::Clean
+/// How long statistics stay fresh.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Runs the agent until `stop`.
+pub async fn run(settings: Settings, device: DeviceFile, stop: CancellationToken) -> Exit {
+    let store = match open_store(&settings).await {
+        Ok(store) => store,
+        Err(exit) => return exit,
+    };
+    let engine = match Engine::new() {
+        Ok(engine) => engine,
+        Err(failure) => {
+            return Exit::Failure(format!(
+                "cannot set up the Docker client: {failure}; check DOCKER_HOST"
+            ));
+        }
+    };
+    let (publish, session) = watch::channel(None);
+    let backend = Backend::new(session);
+    let serial = device.current().serial_number.clone();
+    let parts = stop.child_token();
+    let host = HostSampler::start(SAMPLE_INTERVAL, parts.clone());
+    let logs = Logs::start(serial, store.clone(), engine.clone(), parts.clone());
+    let context = AppContext {
+        settings: settings.clone(),
+        device: device.clone(),
+        store: store.clone(),
+        engine: engine.clone(),
+        logs: logs.clone(),
+        backend: backend.clone(),
+    };
+    let apps = match Apps::start(context, parts.clone()).await {
+        Ok(apps) => apps,
+        Err(failure) => {
+            return Exit::Failure(format!(
+                "cannot read the apps from the database: {}",
+                Chain(&failure)
+            ));
+        }
+    };
+    let end = if settings.offline {
+        tracing::info!("Started in offline mode, will not establish a socket connection!");
+        stop.cancelled().await;
+        LinkEnd::Stopped
+    } else {
+        let procedures = rpc::Context {
+            device: device.clone(),
+            access: std::sync::Arc::new(Access::new(backend.clone(), device.clone())),
+            apps: apps.clone(),
+            engine,
+            logs: logs.clone(),
+            host: host.clone(),
+            stop: stop.clone(),
+        };
+        let context = LinkContext {
+            settings,
+            device,
+            store: store.clone(),
+            backend,
+            apps: apps.clone(),
+            logs: logs.clone(),
+            host,
+            procedures,
+        };
+        link::run(context, publish, stop.clone()).await
+    };
+    apps.close().await;
+    logs.close().await;
+    parts.cancel();
+    store.close().await;
+    match end {
+        LinkEnd::Stopped => Exit::Clean,
+        LinkEnd::AuthenticationFailed => Exit::Failure(
+            "the router refused the device's secret; check `secret` in the .flock file".to_owned(),
+        ),
+        LinkEnd::DuplicateSerial => {
+            Exit::Failure("another device is connected with the same serial number".to_owned())
+        }
+    }
+}
+
+async fn open_store(settings: &Settings) -> Result<Store, Exit> {
+    match Store::open(&settings.database).await {
+        Ok((store, Opened::Healthy { created })) => {
+            tracing::info!(path = %settings.database.display(), created, "database open");
+            Ok(store)
+        }
+        Ok((store, Opened::Rebuilt { damaged })) => {
+            tracing::error!(
+                path = %settings.database.display(), damaged = %damaged.display(),
+                "the database was damaged; it was put aside and is rebuilt from Docker and the backend"
+            );
+            Ok(store)
+        }
+        Err(failure) => Err(Exit::Failure(format!(
+            "cannot open the database {}: {}; check -dbFileName and the directory's permissions",
+            settings.database.display(),
+            Chain(&failure)
+        ))),
+    }
 }

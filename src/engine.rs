@@ -3,16 +3,27 @@
 //! Every call has a deadline. "Already gone" is success where removal is the goal.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::port::WireProtocol;
-use protocol::request::RegistryLogin;
-use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
+
+mod container;
+mod create;
+mod daemon;
+mod events;
+mod image;
+mod lines;
+mod log_stream;
+mod prune;
+mod pull;
 
 /// The container engine. Cloneable; holds no open connection while idle.
 #[derive(Clone, Debug)]
-pub struct Engine {}
+pub struct Engine {
+    /// `unix:///var/run/docker.sock`, `tcp://…`, `npipe://…`.
+    host: Arc<str>,
+}
 
 /// Why an engine call failed; the text is what operators see.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -146,104 +157,65 @@ pub struct ImageFacts {
     pub repo_tags: Vec<String>,
 }
 
+/// Where the daemon listens when nobody says otherwise.
+#[cfg(not(windows))]
+const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
+#[cfg(windows)]
+const DEFAULT_HOST: &str = "npipe:////./pipe/docker_engine";
+
 impl Engine {
     /// A client for `DOCKER_HOST` or the local socket. Does not connect.
     pub fn new() -> Result<Engine, EngineError> {
-        todo!()
+        match std::env::var("DOCKER_HOST") {
+            Ok(host) if !host.is_empty() => Engine::at(&host),
+            Ok(_) | Err(_) => Engine::at(DEFAULT_HOST),
+        }
+    }
+
+    /// A client for the daemon at `host`, in the syntax of `DOCKER_HOST`. Does not connect; fails only when the
+    /// scheme is not one that we speak.
+    pub fn at(host: &str) -> Result<Engine, EngineError> {
+        let engine = Engine { host: host.into() };
+        match engine.client(daemon::READ) {
+            // A socket that does not exist yet: the daemon may come later.
+            Ok(_) | Err(EngineError::Unreachable(_)) => Ok(engine),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether the daemon answers within `within`.
-    pub async fn is_up(&self, _within: Duration) -> bool {
-        todo!()
+    pub async fn is_up(&self, within: Duration) -> bool {
+        self.call("ping", within, "", |docker| async move { docker.ping().await })
+            .await
+            .is_ok()
+    }
+}
+
+/// `name`, if a container can have it. No other name is ever sent: in a URL it could address something else.
+fn checked(name: &str) -> Result<&str, EngineError> {
+    let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    if name.starts_with(|first: char| first.is_ascii_alphanumeric()) && name.bytes().all(valid) {
+        Ok(name)
+    } else {
+        Err(EngineError::NoSuchContainer(name.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_that_a_container_can_have_reach_the_daemon() {
+        assert_eq!(checked("prod_6_my.app-2"), Ok("prod_6_my.app-2"));
+        for bad in ["", ".", "..", "-x", "a/b", "a?force=1", "a b", "a%2f", "ü"] {
+            assert_eq!(checked(bad), Err(EngineError::NoSuchContainer(bad.to_owned())));
+        }
     }
 
-    /// The engine's own JSON list of all containers, passed through (`list_containers`).
-    pub async fn list_raw(&self) -> Result<Vec<serde_json::Value>, EngineError> {
-        todo!()
-    }
-
-    /// Every container that carries label `key=value`.
-    pub async fn list_labelled(&self, _key: &str, _value: &str) -> Result<Vec<ContainerFacts>, EngineError> {
-        todo!()
-    }
-
-    /// One container by exact name.
-    pub async fn inspect(&self, _name: &str) -> Result<Option<ContainerFacts>, EngineError> {
-        todo!()
-    }
-
-    /// Creates a container.
-    pub async fn create(&self, _spec: &ContainerSpec) -> Result<(), EngineError> {
-        todo!()
-    }
-
-    /// Starts a created or stopped container.
-    pub async fn start(&self, _name: &str) -> Result<(), EngineError> {
-        todo!()
-    }
-
-    /// Unpauses a container.
-    pub async fn unpause(&self, _name: &str) -> Result<(), EngineError> {
-        todo!()
-    }
-
-    /// Stops with a grace period and waits until it does not run. Gone or not running is success.
-    pub async fn stop(&self, _name: &str, _grace: Duration) -> Result<(), EngineError> {
-        todo!()
-    }
-
-    /// Force-removes and waits until the name is free. Gone is success; a removal in progress is waited for.
-    pub async fn remove(&self, _name: &str) -> Result<(), EngineError> {
-        todo!()
-    }
-
-    /// All images (`get_images`, image presence).
-    pub async fn images(&self) -> Result<Vec<ImageFacts>, EngineError> {
-        todo!()
-    }
-
-    /// The dictionaries that `get_images` answers (`session-and-api.md` 6.5).
-    pub async fn images_raw(&self) -> Result<Vec<serde_json::Value>, EngineError> {
-        todo!()
-    }
-
-    /// Whether exactly this reference is present (references normalised, weakness W33).
-    pub async fn has_image(&self, _reference: &str) -> Result<bool, EngineError> {
-        todo!()
-    }
-
-    /// Removes every tag whose repository equals `repository`; used by another container or missing is success.
-    pub async fn remove_repository(&self, _repository: &str) -> Result<(), EngineError> {
-        todo!()
-    }
-
-    /// Pulls. Every record of the daemon goes to `progress` as its JSON line; a full channel drops lines, never waits.
-    /// Ends with [`EngineError::Canceled`] when `cancel` fires, and when no progress arrives for five minutes fails.
-    pub async fn pull(
-        &self,
-        _reference: &str,
-        _login: Option<&RegistryLogin>,
-        _progress: mpsc::Sender<String>,
-        _cancel: &CancellationToken,
-    ) -> Result<(), EngineError> {
-        todo!()
-    }
-
-    /// `docker image prune -f`; with `all` what `docker system prune -af --volumes` does, but volumes, containers and
-    /// images of known apps are kept (weakness R63). Returns the text for the caller.
-    pub async fn prune(&self, _all: bool, _keep_names: &[String]) -> Result<String, EngineError> {
-        todo!()
-    }
-
-    /// Container events, re-subscribed with back-off and a cursor for ever; ends when the receiver is dropped.
-    /// Bounded: when the receiver is behind, events collapse into one [`EngineEvent::Resync`].
-    pub fn events(&self) -> mpsc::Receiver<EngineEvent> {
-        todo!()
-    }
-
-    /// Lines of a container's log, oldest first; the channel ends with the log, or after one error.
-    /// Back-pressure: a full channel stops reading. Streams of containers without TTY are demultiplexed.
-    pub fn logs(&self, _name: &str, _range: LogRange) -> mpsc::Receiver<Result<LogLine, EngineError>> {
-        todo!()
+    #[test]
+    fn a_daemon_that_is_not_there_yet_is_no_reason_to_fail_but_an_unknown_scheme_is() {
+        assert!(Engine::at("unix:///nonexistent/docker.sock").is_ok());
+        assert!(Engine::at("ssh://somewhere").is_err());
     }
 }

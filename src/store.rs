@@ -1,15 +1,37 @@
 //! SQLite (`app-lifecycle.md` 9): schema steps as `.sql`, one function per question, one writer thread.
 //!
 //! The database stays readable and writable by the Go reference. Own data lives in own tables (prefix `Reagent`).
+//! Must not know: Docker, the network, why a state changes.
+
+mod apps;
+mod history;
+mod outbox;
+mod schema;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use protocol::report::StateReport;
-use protocol::{AppId, AppRequest, AppState};
+use protocol::{AppId, AppState};
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Calls that may wait for the database thread; a full queue makes callers wait, nothing is dropped.
+const QUEUE: usize = 64;
 
 /// Handle of the database thread. Cloneable. Calls queue; the queue is bounded and a full queue waits.
-#[derive(Clone, Debug)]
-pub struct Store {}
+#[derive(Clone)]
+pub struct Store {
+    jobs: mpsc::Sender<Message>,
+    outbox: Arc<watch::Sender<u64>>,
+}
+
+type Job = Box<dyn FnOnce(&mut Connection) + Send>;
+
+enum Message {
+    Run(Job),
+    Close,
+}
 
 /// Why a database call failed.
 #[derive(Debug, thiserror::Error)]
@@ -52,72 +74,122 @@ pub struct AppRow {
     pub state: AppState,
 }
 
-/// A report waiting to be sent, newest per app.
+/// A state to record (9.4) and the report that goes with it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StateChange {
+    pub app: AppId,
+    pub app_name: String,
+    pub state: AppState,
+    /// Installed version.
+    pub version: String,
+    pub release_key: u64,
+    /// Queued in the same transaction, also when the state itself is not new.
+    pub report: Option<StateReport>,
+}
+
+/// What recording a state did to the app's rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recorded {
+    /// The app is still known.
+    Kept,
+    /// REMOVED was what had been asked for: the rows are gone (9.5).
+    Deleted,
+}
+
+/// A report waiting to be sent.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PendingReport {
-    /// Identifies this report when it is confirmed; a newer report of the same app has another number.
+    /// Identifies this report when it is confirmed; never used twice.
     pub number: i64,
     pub report: StateReport,
 }
 
+/// A fact that is set in a database made from nothing, until what runs on the host has been adopted into it.
+pub const FACT_ADOPT: &str = "adopt";
+
 impl Store {
     /// Opens or creates; a damaged file is renamed aside and replaced (logged loudly by the caller).
-    pub async fn open(_path: &Path) -> Result<(Store, Opened), StoreError> {
-        todo!()
-    }
-
-    /// Every known app.
-    pub async fn apps(&self) -> Result<Vec<AppRow>, StoreError> {
-        todo!()
-    }
-
-    /// Every stored request.
-    pub async fn requests(&self) -> Result<Vec<AppRequest>, StoreError> {
-        todo!()
-    }
-
-    /// The reports that the backend has not confirmed yet, oldest first.
-    pub async fn pending_reports(&self) -> Result<Vec<PendingReport>, StoreError> {
-        todo!()
-    }
-
-    /// Forgets a report that the backend confirmed; a newer one of the same app stays.
-    pub async fn confirm_report(&self, _number: i64) -> Result<(), StoreError> {
-        todo!()
-    }
-
-    /// The stored log history of an app (`logs-terminal-tunnel.md` 2.8), empty when there is none.
-    pub async fn log_history(&self, _app: AppId) -> Result<Vec<String>, StoreError> {
-        todo!()
-    }
-
-    /// Replaces the stored log history of an app.
-    pub async fn save_log_history(
-        &self,
-        _app: AppId,
-        _app_name: &str,
-        _lines: Vec<String>,
-    ) -> Result<(), StoreError> {
-        todo!()
-    }
-
-    /// Empties the stored log history of an app; never inserts a row.
-    pub async fn clear_log_history(&self, _app: AppId, _app_name: &str) -> Result<(), StoreError> {
-        todo!()
-    }
-
-    /// A small remembered fact (own table), for example the platform's base URL.
-    pub async fn fact(&self, _name: &'static str) -> Result<Option<String>, StoreError> {
-        todo!()
-    }
-
-    /// Remembers a fact; writes only when it changes.
-    pub async fn set_fact(&self, _name: &'static str, _value: &str) -> Result<(), StoreError> {
-        todo!()
+    pub async fn open(path: &Path) -> Result<(Store, Opened), StoreError> {
+        let (jobs, inbox) = mpsc::channel(QUEUE);
+        let (ready, opened) = oneshot::channel();
+        let path = path.to_owned();
+        std::thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || match schema::open(&path) {
+                Ok((connection, opened)) => {
+                    // Nobody waits any more: the agent gave up starting.
+                    if ready.send(Ok(opened)).is_ok() {
+                        work(connection, inbox);
+                    }
+                }
+                Err(error) => drop(ready.send(Err(error))),
+            })
+            .map_err(|source| StoreError::File {
+                doing: "starting the thread",
+                source,
+            })?;
+        let opened = opened.await.map_err(|_| StoreError::Closed)??;
+        let outbox = Arc::new(watch::Sender::new(0));
+        Ok((Store { jobs, outbox }, opened))
     }
 
     /// Flushes and closes; later calls fail with [`StoreError::Closed`].
     pub async fn close(&self) {
-        todo!()
+        if self.jobs.send(Message::Close).await.is_ok() {
+            self.jobs.closed().await;
+        }
     }
+
+    /// Changes whenever the outbox grows; read [`Store::pending_reports`] then.
+    pub fn outbox_changed(&self) -> watch::Receiver<u64> {
+        self.outbox.subscribe()
+    }
+
+    async fn call<T, F>(&self, doing: &'static str, job: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let job: Job = Box::new(move |connection| drop(reply.send(job(connection))));
+        self.jobs
+            .send(Message::Run(job))
+            .await
+            .map_err(|_| StoreError::Closed)?;
+        answer
+            .await
+            .map_err(|_| StoreError::Closed)?
+            .map_err(|source| StoreError::Sqlite { doing, source })
+    }
+}
+
+fn work(mut connection: Connection, mut inbox: mpsc::Receiver<Message>) {
+    while let Some(Message::Run(job)) = inbox.blocking_recv() {
+        job(&mut connection);
+    }
+    if let Err((_, error)) = connection.close() {
+        tracing::error!(%error, "closing the database");
+    }
+    // Only now the inbox goes: `close` returns when the file is closed.
+    drop(inbox);
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Store").finish_non_exhaustive()
+    }
+}
+
+/// Keys are unsigned on the wire and signed in SQLite: the bits are kept.
+fn signed(key: u64) -> i64 {
+    key as i64
+}
+
+fn unsigned(key: i64) -> u64 {
+    key as u64
+}
+
+/// RFC 3339, seconds, local offset (9.6).
+fn now() -> String {
+    jiff::Zoned::now().strftime("%Y-%m-%dT%H:%M:%S%:z").to_string()
 }

@@ -5,4 +5,4 @@ pub mod platform;
 pub mod power;
 mod stats;
 
-pub use stats::{HostSampler, HostStats};
+pub use stats::HostSampler;

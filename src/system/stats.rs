@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Serialize;
+use protocol::report::HostStats;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -19,24 +19,6 @@ const DOCKER_APPS: &str = "/opt/reagent/docker-apps";
 const DISK_DEADLINE: Duration = Duration::from_secs(3);
 /// `/proc/meminfo` counts in these.
 const KIB: u64 = 1024;
-
-/// One measurement; bytes, and percent over all CPUs. What cannot be read is 0. Serialises to `stats` of 7.2.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct HostStats {
-    pub cpu_count: u64,
-    /// 0-100 since the measurement before; the first one since boot.
-    pub cpu_usage: f64,
-    pub memory_total: u64,
-    pub memory_used: u64,
-    pub memory_available: u64,
-    pub storage_total: u64,
-    pub storage_used: u64,
-    pub storage_free: u64,
-    pub docker_apps_total: u64,
-    pub docker_apps_used: u64,
-    pub docker_apps_free: u64,
-    pub docker_apps_mounted: bool,
-}
 
 /// The newest measurement, for everybody. Cloneable.
 #[derive(Clone, Debug)]

@@ -4,6 +4,7 @@
 //! numbers as integer, whole float or decimal text) in [`number`], and only there.
 
 pub mod app;
+pub mod credentials;
 pub mod flock;
 pub mod naming;
 pub mod number;

@@ -22,6 +22,15 @@ pub fn registry_image(registry: &str, repository: &str, app: AppId, arch: &str, 
     format!("{registry}{repository}{}", image(app, arch, name)).to_lowercase()
 }
 
+/// Repository part of an image reference: without tag and digest. A registry's port is not a tag.
+pub fn repository(reference: &str) -> &str {
+    let reference = reference.split('@').next().unwrap_or(reference);
+    match reference.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => repository,
+        _ => reference,
+    }
+}
+
 /// Why a container name is not one of an app.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadContainerName {
@@ -98,6 +107,18 @@ mod tests {
                 Err(BadContainerName::Invalid),
                 "{foreign}"
             );
+        }
+    }
+
+    #[test]
+    fn the_repository_of_a_reference_keeps_the_port_of_the_registry() {
+        for (reference, expected) in [
+            ("r.example:5000/apps/x:1.2", "r.example:5000/apps/x"),
+            ("r.example:5000/apps/x", "r.example:5000/apps/x"),
+            ("x:latest", "x"),
+            ("r/x@sha256:00", "r/x"),
+        ] {
+            assert_eq!(repository(reference), expected);
         }
     }
 

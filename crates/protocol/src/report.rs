@@ -45,7 +45,7 @@ pub enum DeviceStatus {
 }
 
 /// Host statistics: `stats` of a status update and the result of `get_storage_data`. Bytes; unreadable is 0.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct HostStats {
     pub cpu_count: u64,
     /// Percent over all CPUs.

@@ -1,1 +1,10 @@
-//! x
+//! Development only: starts the real servers that tests need, and waits on conditions instead of sleeping.
+//!
+//! Everything started here ends with the value that started it, also when a test panics.
+
+pub mod crossbar;
+pub mod docker;
+pub mod fleet;
+pub mod process;
+pub mod registry;
+pub mod wait;

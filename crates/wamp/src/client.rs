@@ -1,185 +1,48 @@
 //! The client: one session with a router.
 //!
-//! [`Session::connect`] joins and returns a cloneable handle; a task owned by the handle's `Connection` reads and
-//! writes. Everything a session had (registrations, subscriptions, pending calls) ends with it: reconnecting is the
-//! caller's business, because only the caller knows what to re-establish in which order.
+//! [`Session::connect`] joins and returns a cloneable handle; a task of the session reads, another writes. Everything a
+//! session had (registrations, subscriptions, pending calls) ends with it: reconnecting is the caller's business,
+//! because only the caller knows what to re-establish in which order.
 
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::codec::Codec;
+use crate::message::Message;
 use crate::payload::Payload;
-pub use crate::transport::TlsOptions;
-use crate::value::Dict;
+use crate::transport::{Connection, Keepalive};
+use crate::value::{Dict, Value};
 use crate::{Id, uri};
 
-/// How to authenticate.
-#[derive(Clone)]
-pub enum Credentials {
-    /// No authentication.
-    Anonymous,
-    /// A ticket for `authid`.
-    Ticket { authid: String, ticket: String },
-    /// Challenge-response with a shared secret.
-    Cra { authid: String, secret: String },
-}
+mod config;
+mod error;
+mod invocation;
+mod join;
+mod outbox;
+mod state;
+mod task;
 
-impl std::fmt::Debug for Credentials {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Credentials::Anonymous => formatter.write_str("Anonymous"),
-            Credentials::Ticket { authid, .. } => write!(formatter, "Ticket({authid})"),
-            Credentials::Cra { authid, .. } => write!(formatter, "Cra({authid})"),
-        }
-    }
-}
+pub use crate::transport::TlsOptions;
+pub use config::{ClientConfig, Credentials};
+pub use error::{CloseReason, ConnectError, RequestError, WampError};
+pub use invocation::{Handler, HandlerFuture, HandlerResult, Invocation, handler};
 
-/// Everything [`Session::connect`] needs.
-#[derive(Clone)]
-pub struct ClientConfig {
-    /// `ws://`, `wss://` (aliases `http://`, `https://`).
-    pub url: String,
-    pub realm: String,
-    pub credentials: Credentials,
-    /// Subprotocols offered, in order.
-    pub codecs: Vec<Codec>,
-    pub tls: TlsOptions,
-    /// Bound for DNS + TCP + TLS + WebSocket upgrade. Zero: none.
-    pub connect_timeout: Duration,
-    /// Bound for every reply of the router: HELLO, AUTHENTICATE, SUBSCRIBE, REGISTER, acknowledged PUBLISH, GOODBYE.
-    pub reply_timeout: Duration,
-    /// WebSocket ping interval; dead after two unanswered. Zero: no pings.
-    pub ping_interval: Duration,
-    /// Largest message accepted from the router, bytes.
-    pub max_message_size: usize,
-}
+use outbox::{CLOSE_TIMEOUT, Place};
+use state::{Answer, HandlerSlot, PARTIAL_QUEUE, Pending, Shared};
+use task::SessionTask;
 
-impl ClientConfig {
-    /// Anonymous, JSON first, 10 s deadlines, 5 s pings, 16 MiB messages.
-    pub fn new(url: impl Into<String>, realm: impl Into<String>) -> ClientConfig {
-        ClientConfig {
-            url: url.into(),
-            realm: realm.into(),
-            credentials: Credentials::Anonymous,
-            codecs: vec![Codec::Json, Codec::MessagePack, Codec::Cbor],
-            tls: TlsOptions::default(),
-            connect_timeout: Duration::from_secs(10),
-            reply_timeout: Duration::from_secs(7),
-            ping_interval: Duration::from_secs(5),
-            max_message_size: 16 << 20,
-        }
-    }
-}
+/// Events queued per subscription before dropping starts.
+pub const EVENT_QUEUE: usize = 1024;
 
-/// Why a session could not be joined.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// The URL is unusable.
-    #[error("invalid router URL: {0}")]
-    Url(String),
-    /// DNS, TCP, TLS or the upgrade failed.
-    #[error("could not reach the router: {0}")]
-    Transport(String),
-    /// A bound of [`ClientConfig`] passed.
-    #[error("the router did not answer in time ({0})")]
-    Timeout(&'static str),
-    /// The server answered the upgrade without a subprotocol that we offered.
-    #[error("the server picked no WAMP subprotocol that was offered")]
-    NoSubprotocol,
-    /// ABORT between HELLO and WELCOME.
-    #[error("the router refused the session: {reason}: {message}")]
-    Aborted { reason: String, message: String },
-    /// The router broke the protocol during the handshake.
-    #[error("protocol violation by the router: {0}")]
-    Protocol(String),
-}
+/// Invocations of one session that are worked on at the same time. Further ones are answered with an ERROR at once.
+pub const MAX_INVOCATIONS: usize = 256;
 
-impl ConnectError {
-    /// Whether the router said that the credentials are wrong (`wamp-interop.md` rule 20).
-    pub fn is_credential_failure(&self) -> bool {
-        matches!(self, ConnectError::Aborted { reason, .. } if matches!(
-            reason.as_str(),
-            uri::error::NOT_AUTHORIZED | uri::error::AUTHENTICATION_FAILED | uri::error::NO_SUCH_PRINCIPAL
-                | "wamp.error.authentication_denied"
-        ))
-    }
-}
-
-/// Why a request on a joined session failed.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum RequestError {
-    /// The session ended before the answer came.
-    #[error("connection lost")]
-    ConnectionLost,
-    /// No answer within the deadline.
-    #[error("no answer within {0:?}")]
-    Timeout(Duration),
-    /// The caller cancelled.
-    #[error("cancelled")]
-    Cancelled,
-    /// Refused locally, nothing was sent.
-    #[error("invalid URI {0:?}")]
-    InvalidUri(String),
-    /// Refused locally: larger than the router accepts.
-    #[error("message of {0} bytes exceeds the limit")]
-    TooLarge(usize),
-    /// The arguments could not be encoded.
-    #[error("could not encode the message: {0}")]
-    Encode(String),
-    /// ERROR from the peer.
-    #[error("{}", .0)]
-    Peer(WampError),
-}
-
-/// An ERROR message: URI and payload.
-#[derive(Clone, Debug, PartialEq)]
-pub struct WampError {
-    pub uri: String,
-    pub payload: Payload,
-}
-
-impl WampError {
-    /// An error with one positional text.
-    pub fn new(uri: impl Into<String>, text: impl Into<String>) -> WampError {
-        WampError {
-            uri: uri.into(),
-            payload: Payload::from_args(vec![crate::Value::Str(text.into())]),
-        }
-    }
-}
-
-impl std::fmt::Display for WampError {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(&self.uri)?;
-        // The first positional argument is where every router and the agent put the sentence for people.
-        match self.payload.args().unwrap_or_default().first() {
-            Some(crate::Value::Str(text)) => write!(formatter, ": {text}"),
-            Some(value) => match value.get("error").and_then(crate::Value::as_str) {
-                Some(text) => write!(formatter, ": {text}"),
-                None => Ok(()),
-            },
-            None => Ok(()),
-        }
-    }
-}
-
-/// Why a session ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CloseReason {
-    /// We said GOODBYE.
-    Left,
-    /// The router said GOODBYE (answered) with this reason.
-    Goodbye(String),
-    /// ABORT inside the session; not a credential failure (rule 19).
-    Aborted(String),
-    /// Transport lost, ping unanswered, or the router broke the protocol.
-    Lost(String),
-}
+/// Largest message that is sent, bytes: routers drop a peer that sends a larger one.
+pub const MAX_SENT_MESSAGE: usize = 16 << 20;
 
 /// Options of a call.
 #[derive(Clone, Debug, Default)]
@@ -216,57 +79,6 @@ pub struct RegisterOptions {
     pub extra: Dict,
 }
 
-/// One incoming call, as a handler sees it.
-#[derive(Clone, Debug)]
-pub struct Invocation {
-    pub details: Dict,
-    pub payload: Payload,
-    /// Cancelled by INTERRUPT, by the call's `timeout`, or because the session ended.
-    pub cancelled: CancellationToken,
-    progress: ProgressSender,
-}
-
-#[derive(Clone, Debug)]
-struct ProgressSender;
-
-impl Invocation {
-    /// Whether the caller wants partial results.
-    pub fn wants_progress(&self) -> bool {
-        self.details
-            .get("receive_progress")
-            .and_then(crate::Value::as_bool)
-            .unwrap_or(false)
-    }
-
-    /// Sends a partial result; does nothing (and says so with `false`) when the caller did not ask for it.
-    pub async fn progress(&self, _payload: Payload) -> bool {
-        let _ = &self.progress;
-        todo!()
-    }
-
-    /// The caller's identity as disclosed by the router: text, or an integer in decimal. `None` when not disclosed
-    /// or not trustworthy (`forward_for` present, rule 16).
-    pub fn caller_authid(&self) -> Option<String> {
-        todo!()
-    }
-}
-
-/// What a handler returns.
-pub type HandlerResult = Result<Payload, WampError>;
-/// The future of a handler.
-pub type HandlerFuture = Pin<Box<dyn Future<Output = HandlerResult> + Send>>;
-/// A procedure: called concurrently, once per invocation. A panic becomes an ERROR.
-pub type Handler = Arc<dyn Fn(Invocation) -> HandlerFuture + Send + Sync>;
-
-/// Wraps an async function as a [`Handler`].
-pub fn handler<F, Fut>(function: F) -> Handler
-where
-    F: Fn(Invocation) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = HandlerResult> + Send + 'static,
-{
-    Arc::new(move |invocation| Box::pin(function(invocation)))
-}
-
 /// A procedure of ours at the router.
 #[derive(Debug)]
 pub struct Registration {
@@ -276,18 +88,15 @@ pub struct Registration {
     pub revoked: CancellationToken,
 }
 
-/// A subscription of ours.
+/// A subscription of ours. Dropping it does not tell the router: see [`Session::unsubscribe`].
 #[derive(Debug)]
 pub struct Subscription {
-    /// The router's id.
+    /// The router's id; the same for every subscription of this session to the same topic and match policy.
     pub id: Id,
     /// Events in order. Bounded: when the receiver is [`EVENT_QUEUE`] behind, further events are dropped, counted
-    /// and announced in [`Event::missed`] of the next one.
+    /// and announced in [`Event::missed`] of the next one. Ends with the subscription.
     pub events: mpsc::Receiver<Event>,
 }
-
-/// Events queued per subscription before dropping starts.
-pub const EVENT_QUEUE: usize = 1024;
 
 /// One event.
 #[derive(Clone, Debug)]
@@ -301,105 +110,375 @@ pub struct Event {
 
 /// Handle of a joined session. Cloneable; the session ends when [`Session::leave`] is called, the transport dies, or
 /// the last handle is dropped.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Session {
+    handle: Arc<Handle>,
+}
+
+/// What all clones of a [`Session`] share. The session's task does not hold it, so that dropping the last one ends the
+/// session.
+struct Handle {
     id: Id,
+    welcome: Dict,
+    shared: Arc<Shared>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.abort.cancel();
+    }
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "Session({})", self.handle.id)
+    }
+}
+
+/// A request on its way. Dropped before its answer has come, it is forgotten, and a call is cancelled.
+struct Outstanding<'a> {
+    shared: &'a Shared,
+    request: Id,
+}
+
+impl Drop for Outstanding<'_> {
+    fn drop(&mut self) {
+        self.shared.abandon(self.request);
+    }
 }
 
 impl Session {
     /// Dials, upgrades, joins.
-    pub async fn connect(_config: &ClientConfig) -> Result<Session, ConnectError> {
-        todo!()
+    pub async fn connect(config: &ClientConfig) -> Result<Session, ConnectError> {
+        let joined = join::join(config).await?;
+        let Connection {
+            codec,
+            sink,
+            stream,
+            activity,
+        } = joined.connection;
+        let (outbox, queue) = outbox::outbox();
+        let shared = Arc::new(Shared::new(codec, config.reply_timeout, outbox));
+        let (farewell, said) = oneshot::channel();
+        let task = SessionTask {
+            shared: shared.clone(),
+            stream,
+            keepalive: Keepalive::new(config.ping_interval, activity),
+            writer: tokio::spawn(queue.drain(sink, said)),
+            farewell,
+        };
+        // Ends by itself when the transport does, and when `Handle` is dropped.
+        tokio::spawn(task.run());
+        Ok(Session {
+            handle: Arc::new(Handle {
+                id: joined.session,
+                welcome: joined.welcome,
+                shared,
+            }),
+        })
     }
 
     /// The session id of WELCOME.
     pub fn id(&self) -> Id {
-        self.id
+        self.handle.id
     }
 
     /// Details of WELCOME.
     pub fn welcome(&self) -> &Dict {
-        todo!()
+        &self.handle.welcome
+    }
+
+    /// The codec that was agreed on.
+    pub fn codec(&self) -> Codec {
+        self.shared().codec
     }
 
     /// Calls a procedure and waits for the final result. Dropping the future cancels the call.
     pub async fn call(
         &self,
-        _uri: &str,
-        _payload: Payload,
-        _options: CallOptions,
+        uri: &str,
+        payload: Payload,
+        options: CallOptions,
     ) -> Result<CallResult, RequestError> {
-        todo!()
+        let (answer, answered) = oneshot::channel();
+        let call = Pending::Call {
+            partial: None,
+            answer,
+        };
+        self.run_call(uri, payload, options, call, async {
+            answered.await.unwrap_or(Err(RequestError::ConnectionLost))
+        })
+        .await
     }
 
-    /// Calls with `receive_progress`: partial results go to the channel, the final one is returned.
+    /// Calls with `receive_progress`: partial results go to the channel, the final one is returned. The call ends with
+    /// [`RequestError::Cancelled`] when the channel's receiver is 1024 partial results behind; a dropped receiver means
+    /// that nobody wants them.
     pub async fn call_progressive(
         &self,
-        _uri: &str,
-        _payload: Payload,
-        _options: CallOptions,
-        _partial: mpsc::Sender<CallResult>,
+        uri: &str,
+        payload: Payload,
+        options: CallOptions,
+        partial: mpsc::Sender<CallResult>,
     ) -> Result<CallResult, RequestError> {
-        todo!()
+        let (answer, mut answered) = oneshot::channel();
+        let (queue, mut queued) = mpsc::channel(PARTIAL_QUEUE);
+        let call = Pending::Call {
+            partial: Some(queue),
+            answer,
+        };
+        self.run_call(uri, payload, options, call, async {
+            let result = loop {
+                tokio::select! {
+                    biased;
+                    Some(result) = queued.recv() => drop(partial.send(result).await),
+                    result = &mut answered => break result.unwrap_or(Err(RequestError::ConnectionLost)),
+                }
+            };
+            // What came before the final result is handed over before it.
+            while let Ok(result) = queued.try_recv() {
+                drop(partial.send(result).await);
+            }
+            result
+        })
+        .await
+    }
+
+    async fn run_call(
+        &self,
+        procedure: &str,
+        payload: Payload,
+        options: CallOptions,
+        call: Pending,
+        answer: impl Future<Output = Result<CallResult, RequestError>>,
+    ) -> Result<CallResult, RequestError> {
+        check_uri(procedure)?;
+        let shared = self.shared();
+        let payload = shared.encode_payload(&payload)?;
+        let mut details = options.extra;
+        if matches!(call, Pending::Call { partial: Some(_), .. }) {
+            details.insert("receive_progress".to_owned(), Value::Bool(true));
+        }
+        let procedure = procedure.to_owned();
+        let exchange = async {
+            let place = self.place().await?;
+            let request = shared.submit(
+                place,
+                |request| Message::Call {
+                    request,
+                    options: details,
+                    procedure,
+                    payload,
+                },
+                Some(call),
+            )?;
+            let _outstanding = Outstanding { shared, request };
+            answer.await
+        };
+        match options.timeout {
+            None => exchange.await,
+            Some(bound) => tokio::time::timeout(bound, exchange)
+                .await
+                .unwrap_or(Err(RequestError::Timeout(bound))),
+        }
     }
 
     /// Registers a procedure. Several may be in flight at once; answers are matched by request id.
     pub async fn register(
         &self,
-        _uri: &str,
-        _options: RegisterOptions,
-        _handler: Handler,
+        uri: &str,
+        options: RegisterOptions,
+        handler: Handler,
     ) -> Result<Registration, RequestError> {
-        todo!()
+        let mut details = options.extra;
+        check_pattern(uri, &details)?;
+        if options.force_reregister {
+            details.insert("force_reregister".to_owned(), Value::Bool(true));
+        }
+        let procedure = uri.to_owned();
+        self.request(
+            |request| Message::Register {
+                request,
+                options: details,
+                procedure,
+            },
+            |answer| Pending::Register {
+                handler: HandlerSlot(handler),
+                answer,
+            },
+        )
+        .await
     }
 
-    /// Takes a registration back.
-    pub async fn unregister(&self, _registration: Id) -> Result<(), RequestError> {
-        todo!()
+    /// Takes a registration back. Invocations that are running are still answered.
+    pub async fn unregister(&self, registration: Id) -> Result<(), RequestError> {
+        self.request(
+            |request| Message::Unregister {
+                request,
+                registration,
+            },
+            |answer| Pending::Unregister { registration, answer },
+        )
+        .await
     }
 
     /// Subscribes.
-    pub async fn subscribe(&self, _topic: &str, _options: Dict) -> Result<Subscription, RequestError> {
-        todo!()
+    pub async fn subscribe(&self, topic: &str, options: Dict) -> Result<Subscription, RequestError> {
+        check_pattern(topic, &options)?;
+        let topic = topic.to_owned();
+        self.request(
+            |request| Message::Subscribe {
+                request,
+                options,
+                topic,
+            },
+            |answer| Pending::Subscribe { answer },
+        )
+        .await
     }
 
-    /// Ends a subscription.
-    pub async fn unsubscribe(&self, _subscription: Id) -> Result<(), RequestError> {
-        todo!()
+    /// Ends a subscription, and with it the events of every [`Subscription`] that has this id.
+    pub async fn unsubscribe(&self, subscription: Id) -> Result<(), RequestError> {
+        self.request(
+            |request| Message::Unsubscribe {
+                request,
+                subscription,
+            },
+            |answer| Pending::Unsubscribe { subscription, answer },
+        )
+        .await
     }
 
     /// Publishes without acknowledgement. Waits only for a place in the send queue.
-    pub async fn publish(&self, _topic: &str, _options: Dict, _payload: Payload) -> Result<(), RequestError> {
-        todo!()
+    pub async fn publish(&self, topic: &str, options: Dict, payload: Payload) -> Result<(), RequestError> {
+        check_uri(topic)?;
+        let shared = self.shared();
+        let payload = shared.encode_payload(&payload)?;
+        let topic = topic.to_owned();
+        let place = self.place().await?;
+        shared.submit(
+            place,
+            |request| Message::Publish {
+                request,
+                options,
+                topic,
+                payload,
+            },
+            None,
+        )?;
+        Ok(())
     }
 
     /// Publishes with `acknowledge: true` and waits for PUBLISHED.
     pub async fn publish_acknowledged(
         &self,
-        _topic: &str,
-        _options: Dict,
-        _payload: Payload,
+        topic: &str,
+        mut options: Dict,
+        payload: Payload,
     ) -> Result<Id, RequestError> {
-        todo!()
+        check_uri(topic)?;
+        let payload = self.shared().encode_payload(&payload)?;
+        options.insert("acknowledge".to_owned(), Value::Bool(true));
+        let topic = topic.to_owned();
+        self.request(
+            |request| Message::Publish {
+                request,
+                options,
+                topic,
+                payload,
+            },
+            |answer| Pending::Publish { answer },
+        )
+        .await
     }
 
     /// Whether the session is still up.
     pub fn is_open(&self) -> bool {
-        todo!()
+        self.shared().is_open()
     }
 
     /// Resolves when the session has ended, with the reason. May be called any number of times.
     pub async fn closed(&self) -> CloseReason {
-        todo!()
+        let mut ended = self.shared().ended.subscribe();
+        let reason = ended
+            .wait_for(Option::is_some)
+            .await
+            .expect("the sender lives as long as this handle");
+        reason.clone().expect("waited for")
     }
 
-    /// GOODBYE, bounded wait for the router's, WebSocket close. Idempotent.
+    /// GOODBYE, bounded wait for the router's, WebSocket close. Idempotent. Takes at most two reply timeouts, and
+    /// a second for the close handshake.
     pub async fn leave(&self) {
-        todo!()
+        let shared = self.shared();
+        let bound = shared.reply_timeout * 2;
+        shared.say_goodbye(&Message::Goodbye {
+            details: Dict::new(),
+            reason: uri::close::CLOSE_REALM.to_owned(),
+        });
+        if tokio::time::timeout(bound, self.closed()).await.is_err() {
+            tracing::debug!("the router does not answer GOODBYE");
+            shared.abort.cancel();
+        }
+        // Bounded by the close handshake, or at once after the abort.
+        if tokio::time::timeout(CLOSE_TIMEOUT * 2, shared.finished.cancelled())
+            .await
+            .is_err()
+        {
+            shared.abort.cancel();
+        }
     }
 
     /// Drops the transport at once, without GOODBYE.
     pub fn abort(&self) {
-        todo!()
+        self.shared().abort.cancel();
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.handle.shared
+    }
+
+    async fn place(&self) -> Result<Place, RequestError> {
+        self.shared()
+            .outbox
+            .place()
+            .await
+            .ok_or(RequestError::ConnectionLost)
+    }
+
+    /// Sends a request and waits for its answer, both together for one reply timeout.
+    async fn request<T>(
+        &self,
+        build: impl FnOnce(Id) -> Message,
+        pending: impl FnOnce(Answer<T>) -> Pending,
+    ) -> Result<T, RequestError> {
+        let shared = self.shared();
+        let bound = shared.reply_timeout;
+        let exchange = async {
+            let (answer, answered) = oneshot::channel();
+            let place = self.place().await?;
+            let request = shared.submit(place, build, Some(pending(answer)))?;
+            let _outstanding = Outstanding { shared, request };
+            answered.await.unwrap_or(Err(RequestError::ConnectionLost))
+        };
+        tokio::time::timeout(bound, exchange)
+            .await
+            .unwrap_or(Err(RequestError::Timeout(bound)))
+    }
+}
+
+fn check_uri(uri: &str) -> Result<(), RequestError> {
+    match uri::is_loose(uri) {
+        true => Ok(()),
+        false => Err(RequestError::InvalidUri(uri.to_owned())),
+    }
+}
+
+/// With a match policy other than `exact` components may be empty.
+fn check_pattern(uri: &str, options: &Dict) -> Result<(), RequestError> {
+    match options.get("match").and_then(Value::as_str) {
+        None | Some("exact") => check_uri(uri),
+        Some(_) if uri::is_loose_pattern(uri) => Ok(()),
+        Some(_) => Err(RequestError::InvalidUri(uri.to_owned())),
     }
 }

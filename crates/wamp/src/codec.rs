@@ -130,12 +130,9 @@ impl Codec {
     pub fn encode(self, message: &Message) -> Result<Bytes, CodecError> {
         // A payload of another codec becomes values first; they are written like any others.
         let transcoded = match shape::payload(message) {
-            Some(Payload::Raw { codec, args, kwargs }) if *codec != self => Some(Payload::Values {
-                args: codec.decode_list(args)?,
-                kwargs: match kwargs.is_empty() {
-                    true => Dict::new(),
-                    false => codec.decode_dict(kwargs)?,
-                },
+            Some(payload @ Payload::Raw { codec, .. }) if *codec != self => Some(Payload::Values {
+                args: payload.args()?,
+                kwargs: payload.kwargs()?,
             }),
             _ => None,
         };
@@ -177,17 +174,20 @@ impl Codec {
 
     /// Encodes arguments, so that one [`Payload::Raw`] serves many messages of this codec.
     pub fn encode_payload(self, payload: &Payload) -> Result<Payload, CodecError> {
-        let (args, kwargs) = match payload {
-            Payload::Empty => return Ok(Payload::Empty),
-            Payload::Raw { codec, .. } if *codec == self => return Ok(payload.clone()),
-            Payload::Raw { .. } => (payload.args()?, payload.kwargs()?),
-            Payload::Values { args, kwargs } => (args.clone(), kwargs.clone()),
-        };
+        match payload {
+            Payload::Empty => Ok(Payload::Empty),
+            Payload::Raw { codec, .. } if *codec == self => Ok(payload.clone()),
+            Payload::Raw { .. } => self.encode_parts(&payload.args()?, &payload.kwargs()?),
+            Payload::Values { args, kwargs } => self.encode_parts(args, kwargs),
+        }
+    }
+
+    fn encode_parts(self, args: &[Value], kwargs: &Dict) -> Result<Payload, CodecError> {
         let mut encoded_args = Vec::new();
-        self.write_field(&mut encoded_args, &Field::List(&args))?;
+        self.write_field(&mut encoded_args, &Field::List(args))?;
         let mut encoded_kwargs = Vec::new();
         if !kwargs.is_empty() {
-            self.write_field(&mut encoded_kwargs, &Field::Dict(&kwargs))?;
+            self.write_field(&mut encoded_kwargs, &Field::Dict(kwargs))?;
         }
         Ok(Payload::Raw {
             codec: self,

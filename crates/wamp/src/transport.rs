@@ -203,12 +203,14 @@ pub async fn close(
     .await;
 }
 
-/// Tells whether any byte has arrived. Cheap to clone.
+/// Tells whether the peer has shown life: a byte from it, or room in a full send buffer, which its acknowledgements
+/// make. The latter keeps a connection alive whose line is too slow for a ping to get through behind a long message.
+/// Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Activity(Arc<AtomicBool>);
 
 impl Activity {
-    /// Whether anything arrived since the last call.
+    /// Whether there was a sign of life since the last call.
     pub fn take(&self) -> bool {
         self.0.swap(false, Ordering::Relaxed)
     }
@@ -217,10 +219,12 @@ impl Activity {
 trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Io for S {}
 
-/// A byte stream that notes when something arrives.
+/// A byte stream that notes signs of life.
 struct Socket {
     inner: Box<dyn Io>,
     activity: Activity,
+    /// The send buffer was full at the last attempt.
+    full: bool,
 }
 
 impl std::fmt::Debug for Socket {
@@ -234,6 +238,7 @@ impl Socket {
         Socket {
             inner: Box::new(inner),
             activity: Activity::default(),
+            full: false,
         }
     }
 }
@@ -259,7 +264,12 @@ impl AsyncWrite for Socket {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(context, bytes)
+        let polled = Pin::new(&mut self.inner).poll_write(context, bytes);
+        if self.full && matches!(polled, Poll::Ready(Ok(_))) {
+            self.activity.0.store(true, Ordering::Relaxed);
+        }
+        self.full = polled.is_pending();
+        polled
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {

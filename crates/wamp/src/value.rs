@@ -132,10 +132,10 @@ impl From<serde_json::Value> for Value {
 /// Text from JSON: NUL + base64 is binary, everything else stays text.
 pub(crate) fn text_or_binary(text: String) -> Value {
     use base64::Engine as _;
-    if let Some(encoded) = text.strip_prefix('\0') {
-        if let Ok(bytes) = base64::engine::general_purpose::STANDARD.decode(encoded) {
-            return Value::Bytes(bytes);
-        }
+    if let Some(encoded) = text.strip_prefix('\0')
+        && let Ok(bytes) = base64::engine::general_purpose::STANDARD.decode(encoded)
+    {
+        return Value::Bytes(bytes);
     }
     Value::Str(text)
 }

@@ -1,5 +1,7 @@
 //! The client's TLS against a rustls server with certificates made for the test.
 
+#![allow(clippy::unwrap_used)]
+
 use std::error::Error as _;
 use std::sync::Arc;
 

@@ -1,5 +1,7 @@
 //! Both ends of the transport against each other, and against raw sockets where the other end misbehaves.
 
+#![allow(clippy::unwrap_used)]
+
 use std::time::Duration;
 
 use bytes::Bytes;

@@ -1,6 +1,8 @@
 //! The message vectors of the WAMP specification, where a checkout of them lies beside the workspace: every sample
 //! decodes, and encodes again to one of the forms that the vector lists.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;

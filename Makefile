@@ -1,0 +1,31 @@
+# A thin face over cargo and scripts/. `make run` and `make test` do all the set-up a fresh machine needs.
+
+.PHONY: help setup run test lint build bench clean
+
+help:
+	@echo "make run    start a studio and a device here, install a demo app, follow its log (Ctrl-C ends it)"
+	@echo "make test   set-up, then all tests against real Docker, a real registry and a real Crossbar.io"
+	@echo "make lint   formatting, clippy, docs, dependency bans"
+	@echo "make build  release binaries in target/release"
+	@echo "make bench  the figures of docs/SPECIFICATION.md"
+
+run:
+	@scripts/setup run
+	@scripts/demo
+
+test:
+	@scripts/setup test
+	@scripts/test
+
+lint:
+	@scripts/lint
+
+build:
+	cargo build --release --bin reagent --bin studio
+
+bench:
+	@scripts/setup test
+	@scripts/bench
+
+clean:
+	cargo clean

@@ -1,0 +1,337 @@
+//! The figures of docs/SPECIFICATION.md: one line each, `<name> <value> <unit> promise <op> <value> ok|short`, and the
+//! peer's value of the same run as a line without a promise. Run with `make bench`.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use testkit::crossbar::{Crossbar, User};
+use testkit::docker;
+use testkit::process::Process;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use wamp::client::{CallOptions, ClientConfig, Credentials, RegisterOptions, Session, handler};
+use wamp::router::{JoinRequest, Limits, Permission, Principal, Router, RouterConfig};
+use wamp::{Dict, Payload};
+
+const AGENT: &str = env!("CARGO_BIN_EXE_reagent");
+const SECRET: &str = "bench secret";
+const APPS: u64 = 5;
+const STARTS: usize = 15;
+const CALLS: usize = 5_000;
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn main() {
+    // `cargo test --benches` runs this with a filter; figures are only for `cargo bench`.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    runtime.expect("a runtime").block_on(figures());
+}
+
+async fn figures() {
+    binary_size();
+    round_trips().await;
+    Device::new().await.measure().await;
+}
+
+fn promise(name: &str, value: f64, unit: &str, most: f64) {
+    let verdict = if value <= most { "ok" } else { "short" };
+    println!("{name} {value:.1} {unit} promise <= {most} {verdict}");
+}
+
+fn peer(name: &str, value: f64, unit: &str) {
+    println!("{name} {value:.1} {unit} peer");
+}
+
+fn binary_size() {
+    let bytes = std::fs::metadata(AGENT).expect("the agent was built").len();
+    promise("agent_binary", bytes as f64 / 1e6, "MB", 7.0);
+}
+
+async fn round_trips() {
+    let (url, stop) = router().await;
+    let (p50, p99) = round_trip(&config(&url, "system", SECRET)).await;
+    promise("rpc_round_trip_p50", p50, "us", 160.0);
+    promise("rpc_round_trip_p99", p99, "us", 300.0);
+    stop.cancel();
+
+    let crossbar =
+        Crossbar::start(&[User::new("system", SECRET, "backend")]).unwrap_or_else(|error| panic!("{error}"));
+    let (p50, p99) = round_trip(&config(&crossbar.url(), "system", SECRET)).await;
+    peer("rpc_round_trip_p50_crossbar", p50, "us");
+    peer("rpc_round_trip_p99_crossbar", p99, "us");
+}
+
+/// One call at a time between two sessions, microseconds.
+async fn round_trip(config: &ClientConfig) -> (f64, f64) {
+    let callee = Session::connect(config).await.expect("the callee joins");
+    let echo = handler(|invocation| async move { Ok(invocation.payload) });
+    callee
+        .register("bench.echo", RegisterOptions::default(), echo)
+        .await
+        .expect("registered");
+    let caller = Session::connect(config).await.expect("the caller joins");
+    let payload = Payload::from_args(vec!["sixteen bytes...".into()]);
+    let mut times = Vec::with_capacity(CALLS);
+    for call in 0..CALLS + 200 {
+        let begin = Instant::now();
+        caller
+            .call("bench.echo", payload.clone(), CallOptions::default())
+            .await
+            .expect("the call succeeds");
+        if call >= 200 {
+            times.push(begin.elapsed());
+        }
+    }
+    caller.leave().await;
+    callee.leave().await;
+    (percentile(&mut times, 0.5), percentile(&mut times, 0.99))
+}
+
+fn percentile(times: &mut [Duration], fraction: f64) -> f64 {
+    times.sort_unstable();
+    let index = ((times.len() - 1) as f64 * fraction) as usize;
+    times[index].as_secs_f64() * 1e6
+}
+
+fn config(url: &str, authid: &str, secret: &str) -> ClientConfig {
+    let mut config = ClientConfig::new(url, "realm1");
+    config.credentials = Credentials::Cra {
+        authid: authid.to_owned(),
+        secret: secret.to_owned(),
+    };
+    config
+}
+
+async fn router() -> (String, CancellationToken) {
+    let everything = Permission {
+        uri: String::new(),
+        prefix: true,
+        call: true,
+        register: true,
+        publish: true,
+        subscribe: true,
+        force_register: true,
+        disclose: true,
+    };
+    let router = Router::new(RouterConfig {
+        realm: "realm1".to_owned(),
+        roles: HashMap::from([("all".to_owned(), vec![everything])]),
+        authenticator: Arc::new(|_: JoinRequest| {
+            Box::pin(async {
+                Ok(Principal::Cra {
+                    secret: SECRET.to_owned(),
+                    role: "all".to_owned(),
+                    salting: None,
+                    extra: Dict::new(),
+                })
+            })
+        }),
+        limits: Limits::default(),
+    });
+    let listener = TcpListener::bind(("127.0.0.1", 0))
+        .await
+        .expect("loopback has free ports");
+    let url = format!("ws://{}/ws", listener.local_addr().expect("bound"));
+    let stop = CancellationToken::new();
+    let until = stop.clone();
+    tokio::spawn(async move { router.serve(listener, until).await });
+    (url, stop)
+}
+
+/// A device with five running apps and a backend that answers from memory.
+struct Device {
+    home: tempfile::TempDir,
+    image: String,
+    connected: mpsc::Receiver<Instant>,
+    running: mpsc::Receiver<u64>,
+    _backend: Session,
+    stop: CancellationToken,
+}
+
+impl Device {
+    async fn new() -> Device {
+        let (url, stop) = router().await;
+        let home = tempfile::Builder::new()
+            .prefix("reagent-bench-")
+            .tempdir()
+            .expect("a directory");
+        let flock = json!({
+            "name": "bench", "secret": SECRET, "swarm_key": 1, "device_key": 1, "swarm_name": "s", "swarm_owner_name": "o",
+            "serial_number": "00000000-0000-4000-8000-000000000001", "device_endpoint_url": url,
+            "docker_registry_url": "127.0.0.1:9/", "docker_main_repository": "bench/"
+        });
+        std::fs::write(home.path().join("device.flock"), flock.to_string()).expect("the .flock is written");
+        let image = format!("reagent-bench-{}:latest", std::process::id());
+        docker::import_busybox(&image, "while :; do sleep 3600; done");
+        for app in 1..=APPS {
+            docker::tag(&image, &format!("127.0.0.1:9/bench/prod_amd64_{app}_bench:1.0.0"));
+        }
+        let backend = Session::connect(&config(&url, "system", SECRET))
+            .await
+            .expect("the backend joins");
+        let (connected_sender, connected) = mpsc::channel(64);
+        let (running_sender, running) = mpsc::channel(64);
+        serve(&backend, "reswarm.devices.update_device_status", move |args| {
+            if args["status"] == "CONNECTED" {
+                let _ = connected_sender.try_send(Instant::now());
+            }
+            json!({})
+        })
+        .await;
+        serve(&backend, "reswarm.containers.update_app_on_device", move |args| {
+            if args["state"] == "RUNNING" {
+                let _ = running_sender.try_send(args["app_key"].as_u64().unwrap_or_default());
+            }
+            json!(null)
+        })
+        .await;
+        serve(&backend, "reswarm.containers.get_requested_app_states", |_| {
+            (1..=APPS)
+                .map(|app| {
+                    json!({"app_key": app, "app_name": "bench", "stage": "PROD", "current_state": "PRESENT",
+                        "target_state": "RUNNING", "present_version": "1.0.0", "newest_version": "1.0.0",
+                        "release_key": 1, "requestor_account_key": 1})
+                })
+                .collect()
+        })
+        .await;
+        serve(
+            &backend,
+            "reswarm.devices.read_device_metadata",
+            |_| json!({"swarm_key": 1}),
+        )
+        .await;
+        serve(&backend, "reswarm.devices.get_app_cred_key", |_| json!("key")).await;
+        serve(&backend, "reswarm.devices.update_device_architecture", |_| {
+            json!(null)
+        })
+        .await;
+        Device {
+            home,
+            image,
+            connected,
+            running,
+            _backend: backend,
+            stop,
+        }
+    }
+
+    fn start(&self) -> (Process, Instant) {
+        let path = |name: &str| self.home.path().join(name);
+        let mut command = Command::new(AGENT);
+        command
+            .arg("-config")
+            .arg(path("device.flock"))
+            .arg("-agentDir")
+            .arg(path("agent"));
+        command
+            .arg("-appsDir")
+            .arg(path("agent/apps"))
+            .arg("-dbFileName")
+            .arg(path("agent/reagent.db"));
+        command
+            .arg("-logFile")
+            .arg(path("reagent.log"))
+            .args(["-nmw=false", "-update=false"]);
+        command.env("REAGENT_LOCK_FILE", path("lock"));
+        let begin = Instant::now();
+        (Process::start("agent", &mut command), begin)
+    }
+
+    async fn measure(mut self) {
+        let (mut agent, _) = self.start();
+        let mut seen = std::collections::BTreeSet::new();
+        while seen.len() < APPS as usize {
+            let app = tokio::time::timeout(MINUTE, self.running.recv())
+                .await
+                .expect("all apps run")
+                .expect("open");
+            seen.insert(app);
+        }
+        agent.terminate(MINUTE);
+        while self.connected.try_recv().is_ok() {}
+
+        let mut times = Vec::new();
+        for _ in 0..STARTS {
+            let (mut agent, begin) = self.start();
+            let at = tokio::time::timeout(MINUTE, self.connected.recv())
+                .await
+                .expect("connected")
+                .expect("open");
+            times.push(at.duration_since(begin));
+            agent.terminate(MINUTE);
+        }
+        promise(
+            "start_to_connected_p50",
+            percentile(&mut times, 0.5) / 1e3,
+            "ms",
+            100.0,
+        );
+
+        let (mut agent, _) = self.start();
+        let _ = tokio::time::timeout(MINUTE, self.connected.recv()).await;
+        // Idle means: a heartbeat later, when everything of the start is done and freed.
+        let _ = tokio::time::timeout(MINUTE, self.connected.recv()).await;
+        let (resident, dirty) = memory(agent.pid());
+        promise("agent_resident_idle", resident, "MB", 8.0);
+        promise("agent_private_dirty_idle", dirty, "MB", 3.0);
+        agent.terminate(MINUTE);
+        self.stop.cancel();
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        for app in 1..=APPS {
+            docker::remove(&format!("prod_{app}_bench"));
+            docker::remove_image(&format!("127.0.0.1:9/bench/prod_amd64_{app}_bench:1.0.0"));
+        }
+        docker::remove_image(&self.image);
+    }
+}
+
+async fn serve(session: &Session, uri: &str, answer: impl Fn(Value) -> Value + Send + Sync + 'static) {
+    let answer = Arc::new(answer);
+    let function = handler(move |invocation| {
+        let answer = Arc::clone(&answer);
+        async move {
+            let args = invocation.payload.args().unwrap_or_default();
+            let first = args.first().map(wamp::Value::to_json).unwrap_or_default();
+            Ok(Payload::from_args(vec![answer(first).into()]))
+        }
+    });
+    session
+        .register(uri, RegisterOptions::default(), function)
+        .await
+        .expect("registered");
+}
+
+/// Resident set and private dirty pages of a process, MB.
+fn memory(pid: u32) -> (f64, f64) {
+    let rollup = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("smaps_rollup"))
+        .expect("the agent runs");
+    let kilobytes = |key: &str| -> f64 {
+        let line = rollup
+            .lines()
+            .find(|line| line.starts_with(key))
+            .unwrap_or_default();
+        line.split_whitespace()
+            .nth(1)
+            .and_then(|number| number.parse().ok())
+            .unwrap_or_default()
+    };
+    (
+        kilobytes("Rss:") * 1.024e-3,
+        kilobytes("Private_Dirty:") * 1.024e-3,
+    )
+}

@@ -1,0 +1,437 @@
+//! One app's actor: looks at (wanted, actual), asks the table, runs one action, looks again (`app-lifecycle.md` 14.8).
+//!
+//! It never runs two actions at once. A newer intent that makes the running action pointless cancels it; every other
+//! one is looked at when the action has ended, whatever its outcome (W10-W12, W30). Must not know: who nudges.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use protocol::{AppId, AppRequest, AppState, Stage};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::mailbox::{Desired, Nudge};
+use super::observe::{Look, corrected};
+use super::retry::{Gate, Retry, STABLE, go_duration, ordinal};
+use super::table::{Action, Situation, next};
+use super::worker::{ActionError, Worker};
+use crate::engine::ContainerStatus;
+use crate::store::Recorded;
+
+/// How long a canceled action may take to unwind at shutdown; then it is dropped where it is, which is as safe as a
+/// power cut.
+const UNWIND: Duration = Duration::from_secs(5);
+
+/// An app in its own task.
+#[derive(Debug)]
+pub(crate) struct Actor {
+    worker: Worker,
+    retry: Retry,
+    /// Somebody waits for a report even if nothing is to be done.
+    report_due: bool,
+    /// The last failure was one of the network.
+    failed_download: bool,
+    /// Docker went away under the last action: nothing is tried before the next look.
+    engine_lost: bool,
+    /// Since when it runs, while earlier failures still count.
+    running_since: Option<Instant>,
+    /// The situation was looked at since the last nudge, so an undefined cell is not a stale state.
+    looked: bool,
+    /// An app without rows tells the supervisor that it may go. One message per retirement; waits when full.
+    retired: mpsc::Sender<AppId>,
+    stop: CancellationToken,
+}
+
+/// What to do now.
+#[derive(Debug)]
+enum Step {
+    Act(Action, Desired),
+    /// The wanted state is there, or nothing can be done: until a nudge or this moment.
+    Rest(Option<Instant>),
+    Look,
+    Report,
+}
+
+impl Actor {
+    pub(crate) fn new(worker: Worker, retired: mpsc::Sender<AppId>, stop: CancellationToken) -> Actor {
+        Actor {
+            worker,
+            retry: Retry::new(),
+            report_due: false,
+            failed_download: false,
+            engine_lost: false,
+            running_since: None,
+            looked: false,
+            retired,
+            stop,
+        }
+    }
+
+    /// Runs until `stop` fires.
+    pub(crate) async fn run(mut self) {
+        let mailbox = Arc::clone(&self.worker.mailbox);
+        while !self.stop.is_cancelled() {
+            let nudge = mailbox.take();
+            self.hear(nudge).await;
+            match self.decide(Instant::now()) {
+                Step::Act(action, desired) => self.act(action, &desired).await,
+                Step::Look => self.observe(Look::Change).await,
+                Step::Report => self.report_settled().await,
+                Step::Rest(until) => {
+                    self.retire_if_gone().await;
+                    tokio::select! {
+                        () = self.stop.cancelled() => {}
+                        () = mailbox.nudged() => {}
+                        () = sleep_until(until) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    async fn hear(&mut self, nudge: Nudge) {
+        if nudge.stored {
+            self.worker.rows = Recorded::Kept;
+        }
+        if nudge.asked {
+            self.retry.forget();
+            self.report_due = true;
+        }
+        if nudge.online && self.failed_download {
+            self.retry.open();
+        }
+        if nudge.asked || nudge.look != Look::No {
+            self.looked = false;
+            self.engine_lost = false;
+        }
+        if nudge.look == Look::Fresh {
+            self.retry.open();
+        }
+        if nudge.look != Look::No {
+            self.observe(nudge.look).await;
+        }
+        if nudge.report {
+            self.report().await;
+        }
+        if nudge.asked || nudge.online || nudge.credential {
+            self.refresh_credential().await;
+        }
+    }
+
+    fn decide(&mut self, now: Instant) -> Step {
+        let Some(desired) = self.worker.mailbox.desired() else {
+            return self.rest();
+        };
+        let request = &desired.request;
+        let worker = &self.worker;
+        if request.docker_compose.is_some() {
+            return self.rest();
+        }
+        if worker.rows == Recorded::Deleted && !self.report_due && worker.state == request.target {
+            return Step::Rest(None);
+        }
+        let action = next(Situation {
+            stage: worker.app.stage,
+            current: worker.state,
+            target: request.target,
+            // Until updates are built the installed version is driven to its target.
+            update: false,
+        });
+        match action {
+            Action::Report => return self.settled(now),
+            Action::Undefined
+                if worker.state.is_transient() && !self.looked && worker.shared.is_engine_up() =>
+            {
+                return Step::Look;
+            }
+            Action::Undefined
+            | Action::Impossible
+            | Action::Build
+            | Action::Publish
+            | Action::RemoveThenPublish
+            | Action::Update
+            | Action::CancelBuild
+            | Action::CancelPush => return self.rest(),
+            Action::Pull
+            | Action::Run
+            | Action::Stop
+            | Action::Remove
+            | Action::Uninstall
+            | Action::RecoverPresent
+            | Action::RecoverRunning
+            | Action::CancelPull
+            | Action::CancelTransfer
+            | Action::CancelUpdate => {}
+        }
+        if !worker.shared.is_engine_up() || self.engine_lost || self.waits_for_backend(action) {
+            return Step::Rest(None);
+        }
+        match self.retry.gate() {
+            Gate::Until(moment) if now < moment => Step::Rest(Some(moment)),
+            Gate::Shut => Step::Rest(None),
+            Gate::Open | Gate::Until(_) => Step::Act(action, desired),
+        }
+    }
+
+    /// Offline, an app that is not on the device would only fail to be fetched (7.7 "invalid offline").
+    fn waits_for_backend(&self, action: Action) -> bool {
+        self.worker.app.stage == Stage::Prod
+            && !self.worker.shared.is_online()
+            && matches!(self.worker.state, AppState::Removed | AppState::Uninstalled)
+            && matches!(action, Action::Pull | Action::Run)
+    }
+
+    fn rest(&mut self) -> Step {
+        self.report_due = false;
+        Step::Rest(None)
+    }
+
+    /// The target is reached: old failures are forgotten after a stable run, or at once when nothing has to run (W15).
+    fn settled(&mut self, now: Instant) -> Step {
+        // Recording REMOVED once more is what deletes the rows of an app that had nothing to remove (9.5).
+        let leftover = self.worker.state == AppState::Removed && self.worker.rows == Recorded::Kept;
+        if self.report_due || leftover {
+            return Step::Report;
+        }
+        if self.worker.state != AppState::Running {
+            self.retry.forget();
+            return Step::Rest(None);
+        }
+        match self.running_since.map(|since| since + STABLE) {
+            Some(stable) if now < stable => Step::Rest(Some(stable)),
+            Some(_) => {
+                self.running_since = None;
+                self.retry.forget();
+                Step::Rest(None)
+            }
+            None => Step::Rest(None),
+        }
+    }
+
+    async fn act(&mut self, action: Action, desired: &Desired) {
+        let request = &desired.request;
+        self.report_due = false;
+        self.worker.mailbox.set_status(|status| status.busy = true);
+        let before = self.worker.state;
+        let result = self.perform(action, desired).await;
+        self.worker.mailbox.set_status(|status| status.busy = false);
+        self.failed_download = false;
+        match result {
+            Ok(()) => self.succeeded(before, request),
+            Err(ActionError::Canceled) => {}
+            Err(error) if error.is_engine_down() => {
+                tracing::warn!(app = %self.worker.app, ?action, "Docker went away; the app waits for it");
+                self.engine_lost = true;
+            }
+            Err(error) => self.failed(action, &error).await,
+        }
+        if self.worker.rows == Recorded::Kept && wanted(request.target) {
+            self.worker.refresh_credential(request).await;
+        }
+        if desired.unlisted && self.worker.state == AppState::Uninstalled {
+            self.forget().await;
+        }
+    }
+
+    async fn perform(&mut self, action: Action, desired: &Desired) -> Result<(), ActionError> {
+        let request = &desired.request;
+        if request.app_name != self.worker.app_name {
+            return self.worker.rename(&request.app_name).await;
+        }
+        let mailbox = Arc::clone(&self.worker.mailbox);
+        // Made before the first state of the action can be seen (W12).
+        let cancel = self.stop.child_token();
+        let stop = self.stop.clone();
+        let store = self.worker.shared.context.store.clone();
+        let snapshot = self.worker.snapshot();
+        let work = self.worker.perform(action, request, desired.adopted, &cancel);
+        // A bug in one action must not take the app's actor down (W20).
+        let mut work = std::pin::pin!(AssertUnwindSafe(work).catch_unwind());
+        loop {
+            tokio::select! {
+                biased;
+                result = &mut work => return result.unwrap_or(Err(ActionError::Panicked)),
+                () = mailbox.nudged() => {
+                    let status = mailbox.status();
+                    if mailbox.target().is_some_and(|target| cancels(action, status.state, target)) {
+                        cancel.cancel();
+                    }
+                    if mailbox.take_report()
+                        && let Err(error) = store.queue_report(snapshot.clone()).await
+                    {
+                        tracing::warn!(%error, "queueing a report");
+                    }
+                }
+                () = stop.cancelled() => {
+                    return match tokio::time::timeout(UNWIND, &mut work).await {
+                        Ok(result) => result.unwrap_or(Err(ActionError::Panicked)),
+                        Err(_) => Err(ActionError::Canceled),
+                    };
+                }
+            }
+        }
+    }
+
+    fn succeeded(&mut self, before: AppState, request: &AppRequest) {
+        let state = self.worker.state;
+        if state == AppState::Running && self.retry.attempts() > 0 {
+            self.running_since = Some(Instant::now());
+            self.retry.open();
+        }
+        // Nothing was gained: not again at once (W62).
+        if state == before && state != request.target {
+            self.retry.failed(Instant::now());
+        }
+    }
+
+    async fn failed(&mut self, action: Action, error: &ActionError) {
+        let app = self.worker.app;
+        tracing::warn!(%app, ?action, error = error as &dyn std::error::Error, "an action failed");
+        self.failed_download = error.is_download();
+        if let Err(error) = self.worker.set(AppState::Failed).await {
+            tracing::error!(%app, error = &error as &dyn std::error::Error, "recording a failure");
+        }
+        self.running_since = None;
+        match app.stage {
+            Stage::Prod => drop(self.retry.failed(Instant::now())),
+            Stage::Dev => self.retry.shut(),
+        }
+    }
+
+    /// Compares the state with the host. Only ever called while no action runs (W19).
+    async fn observe(&mut self, look: Look) {
+        self.looked = true;
+        let Some(desired) = self.worker.mailbox.desired() else {
+            return;
+        };
+        let nothing_left = self.worker.rows == Recorded::Deleted;
+        if desired.request.docker_compose.is_some() || nothing_left || !self.worker.shared.is_engine_up() {
+            return;
+        }
+        if let Err(error) = self.try_observe(look, desired.request.target).await {
+            tracing::warn!(app = %self.worker.app, error = &error as &dyn std::error::Error, "looking at the app");
+            self.engine_lost |= error.is_engine_down();
+        }
+    }
+
+    async fn try_observe(&mut self, look: Look, target: AppState) -> Result<(), ActionError> {
+        let engine = self.worker.shared.context.engine.clone();
+        let container = self.worker.container();
+        let facts = engine.inspect(&container).await?;
+        let status = facts.as_ref().map(|facts| facts.status);
+        if status == Some(ContainerStatus::Paused) && target == AppState::Running {
+            engine.unpause(&container).await?;
+        }
+        let image = status.is_none() && self.worker.has_any_image().await?;
+        let before = self.worker.state;
+        let found = corrected(before, status, image, look);
+        if found == before {
+            return Ok(());
+        }
+        self.worker.set(found).await?;
+        if look == Look::Fresh || target != AppState::Running {
+            return Ok(());
+        }
+        match (found, facts) {
+            (AppState::Failed, Some(facts)) => self.crashed(Some(facts.exit_code)),
+            // Somebody took the container away. Nothing runs that should: a crash like any other (W37).
+            _ if before == AppState::Running => self.crashed(None),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The app ended by itself.
+    fn crashed(&mut self, exit_code: Option<i64>) {
+        let (app, name) = (self.worker.app, &self.worker.app_name);
+        if let Some(code) = exit_code {
+            self.worker
+                .line(&format!("{name} ({}) exited with status code: {code}", app.stage));
+        }
+        self.running_since = None;
+        match app.stage {
+            Stage::Prod => {
+                let delay = self.retry.failed(Instant::now());
+                self.worker.line(&format!(
+                    "Entered a crashloop ({} attempt), retrying in {}",
+                    ordinal(self.retry.attempts()),
+                    go_duration(delay)
+                ));
+            }
+            // Only reported; the developer starts it again.
+            Stage::Dev => self.retry.shut(),
+        }
+    }
+
+    /// The no-op of the table: the state is reported once more.
+    async fn report_settled(&mut self) {
+        self.report_due = false;
+        if let Err(error) = self.worker.set(self.worker.state).await {
+            tracing::warn!(app = %self.worker.app, error = &error as &dyn std::error::Error, "reporting again");
+            // Whatever the store refused, it is not asked again before the next nudge.
+            self.worker.rows = Recorded::Deleted;
+        }
+    }
+
+    async fn report(&self) {
+        let snapshot = self.worker.snapshot();
+        if let Err(error) = self.worker.shared.context.store.queue_report(snapshot).await {
+            tracing::warn!(app = %self.worker.app, %error, "queueing a report");
+        }
+    }
+
+    async fn refresh_credential(&self) {
+        if let Some(desired) = self.worker.mailbox.desired()
+            && wanted(desired.request.target)
+            && desired.request.docker_compose.is_none()
+        {
+            self.worker.refresh_credential(&desired.request).await;
+        }
+    }
+
+    /// The backend does not list the app any more and nothing of it is left.
+    async fn forget(&mut self) {
+        match self.worker.shared.context.store.forget_app(self.worker.app).await {
+            Ok(()) => self.worker.rows = Recorded::Deleted,
+            Err(error) => tracing::warn!(app = %self.worker.app, %error, "forgetting an app"),
+        }
+    }
+
+    /// Without rows and without anything to do the actor offers to go (W31).
+    async fn retire_if_gone(&self) {
+        if self.worker.rows == Recorded::Deleted && self.worker.mailbox.try_retire() {
+            // At shutdown nobody listens any more.
+            let _ = self
+                .stop
+                .run_until_cancelled(self.retired.send(self.worker.app))
+                .await;
+        }
+    }
+}
+
+/// Whether a newer target makes the running action pointless. A download toward PRESENT is never wasted: a start that
+/// is fetching its image goes on to PRESENT by itself.
+fn cancels(action: Action, state: AppState, target: AppState) -> bool {
+    let starts = matches!(action, Action::Run | Action::RecoverRunning);
+    let fetches = matches!(action, Action::Pull | Action::RecoverPresent);
+    match target {
+        AppState::Removed | AppState::Uninstalled => starts || fetches,
+        AppState::Present => starts && state != AppState::Downloading,
+        _ => false,
+    }
+}
+
+/// Whether an app with this target is to stay on the device.
+fn wanted(target: AppState) -> bool {
+    !matches!(target, AppState::Removed | AppState::Uninstalled)
+}
+
+async fn sleep_until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}

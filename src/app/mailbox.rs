@@ -1,0 +1,156 @@
+//! What the rest of the agent wants from one app: the latest request and a few flags. A nudge never says what to do,
+//! only that there is reason to look; any number of them collapse into one.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use protocol::{AppRequest, AppState};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::observe::Look;
+
+/// Reasons to look; all that came since the last look, merged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Nudge {
+    /// Somebody asked: the past does not count and the state is reported even when it is the wanted one.
+    pub(crate) asked: bool,
+    /// The intent was stored: there are rows again.
+    pub(crate) stored: bool,
+    /// The backend was reached: what failed for lack of it may be tried again.
+    pub(crate) online: bool,
+    pub(crate) look: Look,
+    /// Report the current state once more.
+    pub(crate) report: bool,
+    /// Credentials may have changed.
+    pub(crate) credential: bool,
+}
+
+impl Nudge {
+    fn merge(&mut self, other: Nudge) {
+        self.asked |= other.asked;
+        self.stored |= other.stored;
+        self.online |= other.online;
+        self.look = self.look.max(other.look);
+        self.report |= other.report;
+        self.credential |= other.credential;
+    }
+}
+
+/// The latest intent for an app.
+#[derive(Clone, Debug)]
+pub(crate) struct Desired {
+    pub(crate) request: Arc<AppRequest>,
+    /// Rebuilt from labels: the existing container is the only one who knows environment and ports.
+    pub(crate) adopted: bool,
+    /// The backend does not know this app any more: nothing is reported about its removal.
+    pub(crate) unlisted: bool,
+}
+
+/// What the actor last knew, for those who must not wait for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Status {
+    /// Under which containers and directories exist.
+    pub(crate) app_name: String,
+    pub(crate) state: AppState,
+    pub(crate) busy: bool,
+    /// The rows are gone and nothing is left to do.
+    pub(crate) gone: bool,
+}
+
+/// The box of one app. Filled by the supervisor, emptied by the app's actor.
+#[derive(Debug)]
+pub(crate) struct Mailbox {
+    inner: Mutex<Inner>,
+    wake: Notify,
+}
+
+#[derive(Debug)]
+struct Inner {
+    desired: Option<Desired>,
+    nudge: Nudge,
+    status: Status,
+    requested_at: Option<Instant>,
+}
+
+impl Mailbox {
+    pub(crate) fn new(desired: Option<Desired>, status: Status) -> Mailbox {
+        Mailbox {
+            inner: Mutex::new(Inner {
+                desired,
+                nudge: Nudge::default(),
+                status,
+                requested_at: None,
+            }),
+            wake: Notify::new(),
+        }
+    }
+
+    /// Replaces the intent and wakes the actor.
+    pub(crate) fn desire(&self, desired: Desired, nudge: Nudge, now: Instant) {
+        {
+            let mut inner = self.lock();
+            inner.desired = Some(desired);
+            inner.status.gone = false;
+            inner.nudge.merge(nudge);
+            if nudge.asked {
+                inner.requested_at = Some(now);
+            }
+        }
+        self.wake.notify_one();
+    }
+
+    pub(crate) fn nudge(&self, nudge: Nudge) {
+        self.lock().nudge.merge(nudge);
+        self.wake.notify_one();
+    }
+
+    /// Waits until there was a nudge since the last [`Mailbox::take`].
+    pub(crate) async fn nudged(&self) {
+        self.wake.notified().await;
+    }
+
+    pub(crate) fn take(&self) -> Nudge {
+        std::mem::take(&mut self.lock().nudge)
+    }
+
+    /// Takes only the wish for a report, while an action runs.
+    pub(crate) fn take_report(&self) -> bool {
+        std::mem::take(&mut self.lock().nudge.report)
+    }
+
+    pub(crate) fn desired(&self) -> Option<Desired> {
+        self.lock().desired.clone()
+    }
+
+    pub(crate) fn target(&self) -> Option<AppState> {
+        self.lock().desired.as_ref().map(|desired| desired.request.target)
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        self.lock().status.clone()
+    }
+
+    pub(crate) fn set_status(&self, change: impl FnOnce(&mut Status)) {
+        change(&mut self.lock().status);
+    }
+
+    /// Nothing is left of the app, unless a request came in the meantime.
+    pub(crate) fn try_retire(&self) -> bool {
+        let mut inner = self.lock();
+        let settled = inner.nudge == Nudge::default()
+            && inner.desired.as_ref().is_none_or(|desired| {
+                matches!(desired.request.target, AppState::Removed | AppState::Uninstalled)
+            });
+        inner.status.gone |= settled;
+        settled
+    }
+
+    /// When somebody last asked for something.
+    pub(crate) fn requested_at(&self) -> Option<Instant> {
+        self.lock().requested_at
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

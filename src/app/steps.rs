@@ -1,0 +1,148 @@
+//! The actions, step by step (`app-lifecycle.md` 3.5): states and log lines in the contract's order. Every step can be
+//! repeated after a kill at any point. Local first: no step waits for the cloud unless an image must be fetched.
+
+mod pull;
+mod remove;
+mod run;
+
+use std::future::Future;
+use std::time::Duration;
+
+use protocol::{AppRequest, AppState, Stage};
+use tokio_util::sync::CancellationToken;
+
+use super::environment::files;
+use super::table::Action;
+use super::worker::{ActionError, Worker, blocking};
+
+/// How long a container may take to stop by itself.
+const GRACE: Duration = Duration::from_secs(1);
+
+impl Worker {
+    /// Runs one action to its end, or until `cancel` fires.
+    pub(crate) async fn perform(
+        &mut self,
+        action: Action,
+        request: &AppRequest,
+        adopted: bool,
+        cancel: &CancellationToken,
+    ) -> Result<(), ActionError> {
+        self.adopt_version(request);
+        match action {
+            Action::Pull => self.pull(request, cancel).await,
+            Action::Run => self.run(request, adopted, cancel).await,
+            Action::Stop => self.stop().await,
+            Action::Remove => self.remove().await,
+            Action::Uninstall => self.uninstall().await,
+            Action::RecoverPresent => self.recover_present(request, cancel).await,
+            Action::RecoverRunning => {
+                if !adopted {
+                    self.remove_container().await?;
+                }
+                self.run(request, adopted, cancel).await
+            }
+            Action::CancelPull | Action::CancelTransfer | Action::CancelUpdate => {
+                self.cancel(request.target).await
+            }
+            // Not decided to be done by this version; the actor lets such apps rest.
+            Action::Report
+            | Action::Undefined
+            | Action::Impossible
+            | Action::Build
+            | Action::Publish
+            | Action::RemoveThenPublish
+            | Action::Update
+            | Action::CancelBuild
+            | Action::CancelPush => Ok(()),
+        }
+    }
+
+    /// The container is always removed, so that the next start sees fresh variables. Gone already is success (W22).
+    async fn stop(&mut self) -> Result<(), ActionError> {
+        let container = self.container();
+        if self.app.stage == Stage::Prod {
+            self.set(AppState::Stopping).await?;
+        }
+        self.line(&format!("Received stop signal for {}", self.app_name));
+        self.set(AppState::Stopping).await?;
+        self.shared.context.engine.stop(&container, GRACE).await?;
+        self.shared.context.engine.remove(&container).await?;
+        self.set(AppState::Present).await?;
+        self.line(&format!("Successfully stopped {}", self.app_name));
+        Ok(())
+    }
+
+    /// A download was abandoned (the running one has ended before this). What it left goes, with an older image if
+    /// there is one; then on to the target.
+    async fn cancel(&mut self, target: AppState) -> Result<(), ActionError> {
+        match target {
+            AppState::Uninstalled => self.uninstall().await,
+            AppState::Removed => {
+                self.remove_artefacts().await?;
+                self.set(AppState::Removed).await
+            }
+            _ => {
+                self.remove_container().await?;
+                self.settle_by_image().await
+            }
+        }
+    }
+
+    /// FAILED to PRESENT without rebuilding or fetching what is there (W59).
+    async fn recover_present(
+        &mut self,
+        request: &AppRequest,
+        cancel: &CancellationToken,
+    ) -> Result<(), ActionError> {
+        self.remove_container().await?;
+        if self.has_any_image().await? {
+            return self.set(AppState::Present).await;
+        }
+        match self.app.stage {
+            Stage::Prod => self.pull(request, cancel).await,
+            Stage::Dev => Err(ActionError::Container(format!(
+                "the image {} is gone",
+                self.image()
+            ))),
+        }
+    }
+
+    async fn settle_by_image(&mut self) -> Result<(), ActionError> {
+        let state = match self.has_any_image().await? {
+            true => AppState::Present,
+            false => AppState::Removed,
+        };
+        self.set(state).await
+    }
+
+    pub(super) async fn remove_container(&self) -> Result<(), ActionError> {
+        Ok(self.shared.context.engine.remove(&self.container()).await?)
+    }
+
+    /// The app has a new name: what exists under the old one goes, its data moves (W45).
+    pub(crate) async fn rename(&mut self, app_name: &str) -> Result<(), ActionError> {
+        let context = &self.shared.context;
+        context.engine.remove(&self.container()).await?;
+        let repository = self.image_repository();
+        context.engine.remove_repository(&repository).await?;
+        let (app, from, to) = (self.app, self.app_name.clone(), app_name.to_owned());
+        let apps_dir = context.settings.apps_dir.clone();
+        blocking(move || files::rename(&apps_dir, app, &from, &to)).await?;
+        context.store.rename_app(app, app_name).await?;
+        app_name.clone_into(&mut self.app_name);
+        self.mailbox
+            .set_status(|status| app_name.clone_into(&mut status.app_name));
+        self.settle_by_image().await
+    }
+}
+
+/// Gives up waiting for `work` when `cancel` fires.
+async fn unless_canceled<T>(
+    cancel: &CancellationToken,
+    work: impl Future<Output = Result<T, ActionError>>,
+) -> Result<T, ActionError> {
+    match cancel.run_until_cancelled(work).await {
+        Some(result) => result,
+        None => Err(ActionError::Canceled),
+    }
+}

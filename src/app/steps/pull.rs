@@ -1,0 +1,106 @@
+//! Fetching an image from the registry (`app-lifecycle.md` 3.5 "pull", 4.9).
+
+use std::time::Duration;
+
+use protocol::request::RegistryLogin;
+use protocol::{AppRequest, AppState, Stage};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::unless_canceled;
+use crate::app::worker::{ActionError, Worker};
+use crate::engine::EngineError;
+
+/// Longest wait for the registry user name.
+const TOKEN: Duration = Duration::from_secs(10);
+
+/// Progress records between the daemon and the log; when full the engine drops records, the pull goes on.
+const PROGRESS: usize = 256;
+
+impl Worker {
+    /// Fetches exactly the version that will be run (W14).
+    pub(super) async fn pull(
+        &mut self,
+        request: &AppRequest,
+        cancel: &CancellationToken,
+    ) -> Result<(), ActionError> {
+        let logs = self.shared.context.logs.clone();
+        logs.clear_viewers(self.app, &self.app_name);
+        self.line(&format!(
+            "Initialising download for the app: {}...",
+            self.app_name
+        ));
+        self.clear_history();
+        let login = match unless_canceled(cancel, self.registry_login(request)).await {
+            Err(ActionError::Canceled) => return self.download_canceled(),
+            Err(error) => {
+                self.line(&error.to_string());
+                return Err(error);
+            }
+            Ok(login) => login,
+        };
+        let image = self.image();
+        let engine = self.shared.context.engine.clone();
+        let (progress, mut records) = mpsc::channel(PROGRESS);
+        let mut pull = std::pin::pin!(engine.pull(&image, Some(&login), progress, cancel));
+        let mut accepted = false;
+        let mut result = None;
+        // DOWNLOADING is shown only once the daemon has accepted the pull: with its first record.
+        while result.is_none() {
+            tokio::select! {
+                biased;
+                Some(record) = records.recv() => {
+                    if !accepted {
+                        accepted = true;
+                        self.set(AppState::Downloading).await?;
+                    }
+                    logs.output_line(self.app, &self.app_name, record);
+                }
+                done = &mut pull => result = Some(done),
+            }
+        }
+        while let Ok(record) = records.try_recv() {
+            logs.output_line(self.app, &self.app_name, record);
+        }
+        match result {
+            None | Some(Ok(())) => {}
+            Some(Err(EngineError::Canceled)) => return self.download_canceled(),
+            Some(Err(error)) => {
+                if !accepted {
+                    self.line(&format!("Error occured while trying to pull the image: {error}"));
+                }
+                return Err(ActionError::Download(error));
+            }
+        }
+        if !accepted {
+            self.set(AppState::Downloading).await?;
+        }
+        self.line(&format!(
+            "Succesfully installed the app: {} (Version: {})",
+            self.app_name, self.version
+        ));
+        self.set(AppState::Present).await
+    }
+
+    fn download_canceled(&self) -> Result<(), ActionError> {
+        self.line("The app download was canceled");
+        Err(ActionError::Canceled)
+    }
+
+    /// Asked for only when a registry is really contacted (W7).
+    async fn registry_login(&self, request: &AppRequest) -> Result<RegistryLogin, ActionError> {
+        let account = match self.app.stage {
+            Stage::Prod if request.device_owner_account_key != 0 => request.device_owner_account_key,
+            Stage::Prod | Stage::Dev => request.requestor_account_key,
+        };
+        let context = &self.shared.context;
+        let username = tokio::time::timeout(TOKEN, context.backend.registry_token(account))
+            .await
+            .map_err(|_| ActionError::TokenTimeout)?
+            .map_err(ActionError::Token)?;
+        Ok(RegistryLogin {
+            username,
+            password: context.device.current().secret.clone(),
+        })
+    }
+}

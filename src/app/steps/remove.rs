@@ -1,0 +1,66 @@
+//! Taking an app off the device (`app-lifecycle.md` 3.5 "remove", "uninstall").
+
+use protocol::{AppState, Stage};
+
+use crate::app::environment::files;
+use crate::app::worker::{ActionError, Worker, blocking};
+
+impl Worker {
+    pub(super) async fn remove(&mut self) -> Result<(), ActionError> {
+        self.begin_removal().await?;
+        self.remove_artefacts().await?;
+        self.set(AppState::Removed).await?;
+        self.line(&format!("Successfully removed {}!", self.app_name));
+        Ok(())
+    }
+
+    /// Removal and the app's data. The data goes before REMOVED is recorded: that deletes the rows, and a kill right
+    /// after it would leave the data behind for ever.
+    pub(super) async fn uninstall(&mut self) -> Result<(), ActionError> {
+        self.begin_removal().await?;
+        self.remove_artefacts().await?;
+        self.delete_data().await?;
+        self.set(AppState::Removed).await?;
+        self.line(&format!("Successfully removed {}!", self.app_name));
+        self.set(AppState::Uninstalled).await
+    }
+
+    async fn begin_removal(&mut self) -> Result<(), ActionError> {
+        self.clear_history();
+        self.line(&format!("Starting removal process for {}...", self.app_name));
+        self.set(AppState::Deleting).await
+    }
+
+    /// Container, images of every version, host ports.
+    pub(super) async fn remove_artefacts(&self) -> Result<(), ActionError> {
+        self.remove_container().await?;
+        let repository = self.image_repository();
+        self.shared.context.engine.remove_repository(&repository).await?;
+        self.shared.ports.release(self.app);
+        Ok(())
+    }
+
+    async fn delete_data(&self) -> Result<(), ActionError> {
+        let (app, name) = (self.app, self.app_name.clone());
+        let settings = &self.shared.context.settings;
+        let apps_dir = settings.apps_dir.clone();
+        let archive = apps_dir
+            .join("build")
+            .join(format!("{name}.{}", settings.compressed_build_extension));
+        let deleted = blocking(move || {
+            files::delete(&apps_dir, app, &name)?;
+            match std::fs::remove_file(&archive) {
+                Err(error) if app.stage == Stage::Dev && error.kind() != std::io::ErrorKind::NotFound => {
+                    Err(error)
+                }
+                _ => Ok(()),
+            }
+        })
+        .await;
+        // As in the reference: what cannot be deleted does not keep the app from going.
+        if let Err(error) = deleted {
+            tracing::warn!(app = %self.app, %error, "deleting the app's data");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,595 @@
+//! Owns the map of apps: starts an actor per app, stores what is asked for, turns engine events into nudges, applies
+//! the backend's list. One task, so nothing here needs a lock; it never waits for an app or for the network.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use protocol::{AppId, AppRequest, AppState, Stage, naming};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use super::actor::Actor;
+use super::container::{self, bare_request};
+use super::listing::{Confirmation, Verdict};
+use super::mailbox::{Desired, Mailbox, Nudge, Status};
+use super::observe::Look;
+use super::worker::{Shared, Worker};
+use super::{AppContext, RequestError, Sync, is_update, unsupported};
+use crate::engine::{Engine, EngineError, EngineEvent};
+use crate::store::{AppRow, FACT_ADOPT, Recorded, StoreError};
+
+/// Between two looks at apps that are not as desired.
+const SAFETY: Duration = Duration::from_secs(60);
+/// An app asked for this recently is never taken for unlisted: the list may be older than the request.
+const RECENT: Duration = Duration::from_secs(60);
+/// All actors must have ended within this after the stop.
+const ENDED_WITHIN: Duration = Duration::from_secs(8);
+/// Retired apps waiting to be dropped; actors wait when full.
+const RETIRED: usize = 16;
+/// The platform's base URL, remembered for starts before the first connect (W65).
+const FACT_BASE_URL: &str = "base_url";
+
+/// What a handle asks for.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Request(Box<AppRequest>, oneshot::Sender<Result<(), RequestError>>),
+    Sync(Sync, oneshot::Sender<Result<(), RequestError>>),
+    ReportAll(oneshot::Sender<()>),
+    CredentialKey(String),
+    BaseUrl(String),
+    Known(oneshot::Sender<Vec<(AppId, String)>>),
+}
+
+#[derive(Debug)]
+struct Entry {
+    mailbox: Arc<Mailbox>,
+    stop: CancellationToken,
+}
+
+#[derive(Debug)]
+pub(crate) struct Supervisor {
+    shared: Arc<Shared>,
+    apps: BTreeMap<AppId, Entry>,
+    tasks: JoinSet<()>,
+    inbox: mpsc::Receiver<Command>,
+    retired: (mpsc::Sender<AppId>, mpsc::Receiver<AppId>),
+    confirmation: Confirmation,
+    confirm: watch::Sender<Option<Instant>>,
+    /// The database was made from nothing: what runs here must be taken in before anything may be swept.
+    adopt: bool,
+    stop: CancellationToken,
+}
+
+impl Supervisor {
+    /// Reads the store and starts an actor per app.
+    pub(crate) async fn load(
+        context: AppContext,
+        inbox: mpsc::Receiver<Command>,
+        confirm: watch::Sender<Option<Instant>>,
+        stop: CancellationToken,
+    ) -> Result<Supervisor, StoreError> {
+        let store = context.store.clone();
+        let base_url = store.fact(FACT_BASE_URL).await?.filter(|url| !url.is_empty());
+        let adopt = store
+            .fact(FACT_ADOPT)
+            .await?
+            .is_some_and(|fact| fact == "pending");
+        let adopted: BTreeSet<AppId> = store.adopted().await?.into_iter().collect();
+        let mut requests: BTreeMap<AppId, AppRequest> = store
+            .requests()
+            .await?
+            .into_iter()
+            .map(|request| (request.app, request))
+            .collect();
+        let mut supervisor = Supervisor {
+            shared: Arc::new(Shared::new(context, base_url)),
+            apps: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            inbox,
+            retired: mpsc::channel(RETIRED),
+            confirmation: Confirmation::default(),
+            confirm,
+            adopt,
+            stop,
+        };
+        for row in store.apps().await? {
+            let desired = requests.remove(&row.app).map(|request| Desired {
+                adopted: adopted.contains(&request.app),
+                request: Arc::new(request),
+                unlisted: false,
+            });
+            supervisor.start(row, desired);
+        }
+        Ok(supervisor)
+    }
+
+    pub(crate) async fn run(mut self) {
+        let mut events = self.shared.context.engine.events();
+        let mut safety = tokio::time::interval_at(Instant::now() + SAFETY, SAFETY);
+        safety.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut was_down = true;
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => break,
+                // `None`: every handle is gone; the apps go on until the stop.
+                Some(command) = self.inbox.recv() => self.command(command).await,
+                Some(event) = events.recv() => self.event(event, &mut was_down).await,
+                Some(app) = self.retired.1.recv() => self.retire(app),
+                Some(ended) = self.tasks.join_next() => {
+                    if let Err(error) = ended {
+                        tracing::error!(%error, "a task of the apps died");
+                    }
+                }
+                _ = safety.tick() => self.check(),
+            }
+        }
+        let ended = tokio::time::timeout(ENDED_WITHIN, async {
+            while self.tasks.join_next().await.is_some() {}
+        });
+        if ended.await.is_err() {
+            // As safe as a power cut: the next start looks at everything.
+            self.tasks.shutdown().await;
+        }
+    }
+
+    fn start(&mut self, row: AppRow, desired: Option<Desired>) -> Arc<Mailbox> {
+        let mailbox = Arc::new(Mailbox::new(
+            desired,
+            Status {
+                app_name: row.app_name.clone(),
+                state: row.state,
+                busy: false,
+                gone: false,
+            },
+        ));
+        let stop = self.stop.child_token();
+        let worker = Worker {
+            shared: Arc::clone(&self.shared),
+            mailbox: Arc::clone(&mailbox),
+            app: row.app,
+            app_name: row.app_name,
+            state: row.state,
+            version: row.version,
+            release_key: row.release_key,
+            rows: Recorded::Kept,
+        };
+        self.tasks
+            .spawn(Actor::new(worker, self.retired.0.clone(), stop.clone()).run());
+        let entry = Entry {
+            mailbox: Arc::clone(&mailbox),
+            stop,
+        };
+        self.apps.insert(row.app, entry);
+        mailbox
+    }
+
+    fn retire(&mut self, app: AppId) {
+        if self
+            .apps
+            .get(&app)
+            .is_some_and(|entry| entry.mailbox.status().gone)
+        {
+            self.drop_app(app);
+        }
+    }
+
+    fn drop_app(&mut self, app: AppId) {
+        if let Some(entry) = self.apps.remove(&app) {
+            entry.stop.cancel();
+        }
+    }
+
+    async fn command(&mut self, command: Command) {
+        // A caller that went away does not need its answer.
+        match command {
+            Command::Request(request, reply) => drop(reply.send(self.request(*request).await)),
+            Command::Sync(answer, reply) => drop(reply.send(self.sync(answer).await)),
+            Command::ReportAll(reply) => {
+                self.nudge_all(Nudge {
+                    look: Look::Change,
+                    report: true,
+                    ..Nudge::default()
+                });
+                let _ = reply.send(());
+            }
+            Command::CredentialKey(key) => {
+                self.change_platform(|facts| facts.credential_key = Some(key).filter(|key| !key.is_empty()));
+            }
+            Command::BaseUrl(url) => {
+                let store = &self.shared.context.store;
+                if let Err(error) = store.set_fact(FACT_BASE_URL, &url).await {
+                    tracing::warn!(%error, "remembering the base URL");
+                }
+                self.change_platform(|facts| facts.base_url = Some(url).filter(|url| !url.is_empty()));
+            }
+            Command::Known(reply) => {
+                let known = self
+                    .apps
+                    .iter()
+                    .map(|(app, entry)| (*app, entry.mailbox.status().app_name));
+                drop(reply.send(known.collect()));
+            }
+        }
+    }
+
+    fn change_platform(&self, change: impl FnOnce(&mut super::worker::PlatformFacts)) {
+        {
+            let mut facts = self
+                .shared
+                .facts
+                .write()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            change(&mut facts);
+        }
+        self.nudge_all(Nudge {
+            credential: true,
+            ..Nudge::default()
+        });
+    }
+
+    async fn request(&mut self, request: AppRequest) -> Result<(), RequestError> {
+        let status = self.apps.get(&request.app).map(|entry| entry.mailbox.status());
+        let installed = self
+            .desired(request.app)
+            .map(|desired| desired.request.present_version.clone());
+        if let Some(status) = &status
+            && is_update(&request, installed.as_deref().unwrap_or_default(), status.state)
+        {
+            return Err(RequestError::Unsupported(
+                "updating apps is not supported by this agent version; the installed version stays",
+            ));
+        }
+        // A request came in, so there is a way out.
+        self.shared.online.store(true, Ordering::Relaxed);
+        let nudge = Nudge {
+            asked: true,
+            ..Nudge::default()
+        };
+        Ok(self.accept(request, nudge).await?)
+    }
+
+    fn desired(&self, app: AppId) -> Option<Desired> {
+        self.apps.get(&app)?.mailbox.desired()
+    }
+
+    /// Stores an intent and hands it to the app's actor.
+    async fn accept(&mut self, request: AppRequest, nudge: Nudge) -> Result<(), StoreError> {
+        let app = request.app;
+        let request = match self.desired(app) {
+            Some(before) => completed(request, &before.request),
+            None => request,
+        };
+        let state = self.apps.get(&app).map(|entry| entry.mailbox.status().state);
+        let seed = state.or(request.current).unwrap_or(AppState::Removed);
+        self.shared
+            .context
+            .store
+            .commit_request(request.clone(), seed)
+            .await?;
+        let mailbox = match self.apps.get(&app) {
+            Some(entry) => Arc::clone(&entry.mailbox),
+            None => self.start(
+                AppRow {
+                    app,
+                    app_name: request.app_name.clone(),
+                    version: request.present_version.clone(),
+                    release_key: request.release_key,
+                    state: seed,
+                },
+                None,
+            ),
+        };
+        // The backend says of an app unknown here that it runs: that is believed only after a look.
+        let unseen = state.is_none() && seed == AppState::Running;
+        let desired = Desired {
+            request: Arc::new(request),
+            adopted: false,
+            unlisted: false,
+        };
+        let nudge = Nudge {
+            stored: true,
+            look: if unseen { Look::Fresh } else { nudge.look },
+            ..nudge
+        };
+        mailbox.desire(desired, nudge, Instant::now());
+        Ok(())
+    }
+
+    async fn sync(&mut self, answer: Sync) -> Result<(), RequestError> {
+        self.shared.online.store(true, Ordering::Relaxed);
+        let listed: BTreeSet<AppId> = answer.rows.iter().map(|row| row.app).collect();
+        let names: BTreeSet<String> = answer
+            .rows
+            .iter()
+            .map(|row| naming::container(row.app, &row.app_name))
+            .collect();
+        let mut result = Ok(());
+        for row in answer.rows.into_iter().filter(|row| row.app.stage == Stage::Prod) {
+            let app = row.app;
+            // Every row on its own: one bad one does not keep the others from being applied (W46).
+            if let Err(error) = self.apply(row).await {
+                tracing::warn!(%app, %error, "a requested app state could not be stored");
+                result = Err(error.into());
+            }
+        }
+        if answer.unreadable == 0 && !self.adopt {
+            self.drop_unlisted(&listed).await?;
+            self.sweep(names);
+        }
+        result
+    }
+
+    async fn apply(&mut self, row: AppRequest) -> Result<(), StoreError> {
+        if let Some(reason) = unsupported(&row) {
+            tracing::warn!(app = %row.app, reason, "a requested app state is left alone");
+            return Ok(());
+        }
+        let online = Nudge {
+            online: true,
+            ..Nudge::default()
+        };
+        if let Some(entry) = self.apps.get(&row.app) {
+            let settled = matches!(
+                entry.mailbox.status().state,
+                AppState::Removed | AppState::Uninstalled
+            );
+            let unchanged = entry.mailbox.desired().is_some_and(|desired| {
+                !desired.adopted && !desired.unlisted && same_intent(&row, &desired.request)
+            });
+            if unchanged && !settled {
+                entry.mailbox.nudge(online);
+                return Ok(());
+            }
+        }
+        self.accept(row, online).await
+    }
+
+    /// Apps that a complete answer does not list are uninstalled like on request, by their own actors (W4).
+    async fn drop_unlisted(&mut self, listed: &BTreeSet<AppId>) -> Result<(), StoreError> {
+        let now = Instant::now();
+        let store = self.shared.context.store.clone();
+        let mut missing = BTreeSet::new();
+        let mut empty = Vec::new();
+        for (app, entry) in self.apps.iter().filter(|(app, _)| !listed.contains(app)) {
+            let recent = entry
+                .mailbox
+                .requested_at()
+                .is_some_and(|at| now.duration_since(at) < RECENT);
+            // Adopted apps are in quarantine: the list is no proof against a database that was lost. Compose apps
+            // cannot be taken down properly yet.
+            let kept = entry
+                .mailbox
+                .desired()
+                .is_some_and(|desired| desired.adopted || desired.request.docker_compose.is_some());
+            if recent || kept {
+                continue;
+            }
+            let status = entry.mailbox.status();
+            if !status.busy && matches!(status.state, AppState::Removed | AppState::Uninstalled) {
+                empty.push(*app);
+            } else {
+                missing.insert(*app);
+            }
+        }
+        for app in empty {
+            store.forget_app(app).await?;
+            self.drop_app(app);
+        }
+        match self.confirmation.judge(self.apps.len(), missing, now) {
+            Verdict::Remove(apps) => {
+                self.confirm.send_replace(None);
+                for app in apps {
+                    self.uninstall_unlisted(app).await?;
+                }
+            }
+            Verdict::Confirm(due) => {
+                tracing::warn!(
+                    "the backend lists hardly any app; nothing is removed before it says so again"
+                );
+                self.confirm.send_replace(Some(due));
+            }
+        }
+        Ok(())
+    }
+
+    async fn uninstall_unlisted(&mut self, app: AppId) -> Result<(), StoreError> {
+        let Some(entry) = self.apps.get(&app) else {
+            return Ok(());
+        };
+        tracing::warn!(%app, "the backend does not list this app any more; it is uninstalled");
+        self.shared
+            .context
+            .store
+            .set_target(app, AppState::Uninstalled)
+            .await?;
+        let request = match entry.mailbox.desired() {
+            Some(desired) => AppRequest {
+                target: AppState::Uninstalled,
+                ..(*desired.request).clone()
+            },
+            None => bare_request(app, entry.mailbox.status().app_name, AppState::Uninstalled),
+        };
+        let desired = Desired {
+            request: Arc::new(request),
+            adopted: false,
+            unlisted: true,
+        };
+        let nudge = Nudge {
+            online: true,
+            ..Nudge::default()
+        };
+        entry.mailbox.desire(desired, nudge, Instant::now());
+        Ok(())
+    }
+
+    /// Removes containers that one of the agents made for apps that neither we nor the backend know (W3). In the
+    /// background: Docker may be slow.
+    fn sweep(&mut self, listed: BTreeSet<String>) {
+        if !self.shared.is_engine_up() {
+            return;
+        }
+        let mut known = listed;
+        known.extend(
+            self.apps
+                .iter()
+                .map(|(app, entry)| naming::container(*app, &entry.mailbox.status().app_name)),
+        );
+        let engine = self.shared.context.engine.clone();
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            if let Some(Err(error)) = stop.run_until_cancelled(remove_orphans(&engine, &known)).await {
+                tracing::warn!(%error, "looking for containers of unknown apps");
+            }
+        });
+    }
+
+    async fn event(&mut self, event: EngineEvent, was_down: &mut bool) {
+        match event {
+            EngineEvent::Container { name } => {
+                let Ok((app, _)) = naming::parse_container(&name) else {
+                    return;
+                };
+                if let Some(entry) = self.apps.get(&app)
+                    && naming::container(app, &entry.mailbox.status().app_name) == name
+                {
+                    entry.mailbox.nudge(Nudge {
+                        look: Look::Change,
+                        ..Nudge::default()
+                    });
+                }
+            }
+            EngineEvent::Resync => {
+                self.shared.engine_up.store(true, Ordering::Relaxed);
+                if self.adopt
+                    && let Err(error) = self.adopt_containers().await
+                {
+                    tracing::warn!(error, "taking in the containers that are here");
+                }
+                let look = if *was_down { Look::Fresh } else { Look::Change };
+                *was_down = false;
+                self.nudge_all(Nudge {
+                    look,
+                    ..Nudge::default()
+                });
+            }
+            EngineEvent::Down => {
+                *was_down = true;
+                self.shared.engine_up.store(false, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// A database made from nothing learns from the containers which apps are here; none of them is touched.
+    async fn adopt_containers(&mut self) -> Result<(), String> {
+        let engine = &self.shared.context.engine;
+        let (key, value) = container::REAL;
+        let found = engine
+            .list_labelled(key, value)
+            .await
+            .map_err(|error| error.to_string())?;
+        let store = self.shared.context.store.clone();
+        for (request, state) in found.iter().filter_map(container::adopted) {
+            let app = request.app;
+            if self.apps.contains_key(&app) {
+                continue;
+            }
+            tracing::warn!(%app, name = request.app_name, %state, "an app is taken in from its container");
+            store
+                .adopt(request.clone(), state)
+                .await
+                .map_err(|error| error.to_string())?;
+            let row = AppRow {
+                app,
+                app_name: request.app_name.clone(),
+                version: request.present_version.clone(),
+                release_key: request.release_key,
+                state,
+            };
+            let desired = Desired {
+                request: Arc::new(request),
+                adopted: true,
+                unlisted: false,
+            };
+            self.start(row, Some(desired));
+        }
+        store
+            .set_fact(FACT_ADOPT, "done")
+            .await
+            .map_err(|error| error.to_string())?;
+        self.adopt = false;
+        Ok(())
+    }
+
+    /// Apps that are as desired are left alone: their events tell when that changes.
+    fn check(&self) {
+        for entry in self.apps.values() {
+            let status = entry.mailbox.status();
+            if !status.busy
+                && entry
+                    .mailbox
+                    .target()
+                    .is_some_and(|target| target != status.state)
+            {
+                entry.mailbox.nudge(Nudge {
+                    look: Look::Change,
+                    ..Nudge::default()
+                });
+            }
+        }
+    }
+
+    fn nudge_all(&self, nudge: Nudge) {
+        for entry in self.apps.values() {
+            entry.mailbox.nudge(nudge);
+        }
+    }
+}
+
+/// What a new request does not say stays as it was known (W5, W6).
+fn completed(mut request: AppRequest, before: &AppRequest) -> AppRequest {
+    request.app_cred_epoch = request.app_cred_epoch.max(before.app_cred_epoch);
+    if request.instance_key == 0 {
+        request.instance_key = before.instance_key;
+    }
+    if request.device_owner_account_key == 0 {
+        request.device_owner_account_key = before.device_owner_account_key;
+    }
+    if request.docker_credentials.is_empty() {
+        request.docker_credentials.clone_from(&before.docker_credentials);
+    }
+    request.target = request.target.normalised();
+    request
+}
+
+/// Whether a row of the backend asks for what is stored already.
+fn same_intent(row: &AppRequest, stored: &AppRequest) -> bool {
+    let row = AppRequest {
+        current: stored.current,
+        cancel_transition: stored.cancel_transition,
+        version: stored.version.clone(),
+        ..completed(row.clone(), stored)
+    };
+    row == *stored
+}
+
+async fn remove_orphans(engine: &Engine, known: &BTreeSet<String>) -> Result<(), EngineError> {
+    let (key, value) = container::REAL;
+    for facts in engine.list_labelled(key, value).await? {
+        if container::owner(&facts).is_none() || known.contains(&facts.name) {
+            continue;
+        }
+        tracing::warn!(
+            container = facts.name,
+            "removing a container of an app that nobody knows"
+        );
+        // By id: a new container may have taken the name meanwhile.
+        if let Err(error) = engine.remove(&facts.id).await {
+            tracing::warn!(container = facts.name, %error, "removing it");
+        }
+    }
+    Ok(())
+}

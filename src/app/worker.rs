@@ -1,0 +1,299 @@
+//! One app's hands: its actual state, and the ways to record and report it. The actions are in [`super::steps`].
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, RwLock};
+
+use protocol::credentials::{self, AppCredential};
+use protocol::report::StateReport;
+use protocol::{AppId, AppRequest, AppState, Stage, UpdateStatus, naming};
+
+use super::AppContext;
+use super::environment::files;
+use super::mailbox::Mailbox;
+use super::ports::{NoFreePort, Ports};
+use crate::backend::BackendError;
+use crate::engine::EngineError;
+use crate::store::{Recorded, StateChange, StoreError};
+use crate::system::platform::build_arch;
+
+/// What all apps of the device share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) context: AppContext,
+    pub(crate) ports: Ports,
+    pub(crate) facts: RwLock<PlatformFacts>,
+    /// Whether the daemon answered lately; set by its event stream.
+    pub(crate) engine_up: std::sync::atomic::AtomicBool,
+    /// Whether the backend was heard of since the start: downloads make no sense before.
+    pub(crate) online: std::sync::atomic::AtomicBool,
+}
+
+/// What the platform told us after connecting.
+#[derive(Clone, Default)]
+pub(crate) struct PlatformFacts {
+    /// Secret; in memory only.
+    pub(crate) credential_key: Option<String>,
+    pub(crate) base_url: Option<String>,
+}
+
+impl std::fmt::Debug for PlatformFacts {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("PlatformFacts")
+            .field("base_url", &self.base_url)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(context: AppContext, base_url: Option<String>) -> Shared {
+        let facts = PlatformFacts {
+            credential_key: None,
+            base_url,
+        };
+        Shared {
+            context,
+            ports: Ports::default(),
+            facts: RwLock::new(facts),
+            engine_up: false.into(),
+            online: false.into(),
+        }
+    }
+
+    pub(crate) fn platform(&self) -> PlatformFacts {
+        self.facts
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(crate) fn credential(&self, request: &AppRequest) -> Option<AppCredential> {
+        let key = self.platform().credential_key?;
+        let serial = &self.context.device.current().serial_number;
+        credentials::derive(&key, serial, request.app, request.app_cred_epoch)
+    }
+
+    pub(crate) fn is_engine_up(&self) -> bool {
+        self.engine_up.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_online(&self) -> bool {
+        self.online.load(Ordering::Relaxed)
+    }
+}
+
+/// Why an action ended early; the text is what people see in the app's log.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ActionError {
+    /// A newer intent, or shutdown.
+    #[error("canceled")]
+    Canceled,
+    #[error(transparent)]
+    Engine(EngineError),
+    /// The image could not be fetched.
+    #[error("{0}")]
+    Download(EngineError),
+    /// No registry user name, so the image could not be fetched.
+    #[error("no registry token: {0}")]
+    Token(#[source] BackendError),
+    #[error("no registry token: the backend did not answer within 10s")]
+    TokenTimeout,
+    #[error(transparent)]
+    Ports(#[from] NoFreePort),
+    #[error("the app's files: {0}")]
+    Files(std::io::Error),
+    #[error("the state could not be stored: {0}")]
+    Store(#[from] StoreError),
+    /// The container did not do what it should.
+    #[error("{0}")]
+    Container(String),
+    #[error("internal error: the action panicked")]
+    Panicked,
+}
+
+impl From<EngineError> for ActionError {
+    fn from(error: EngineError) -> ActionError {
+        match error {
+            EngineError::Canceled => ActionError::Canceled,
+            error => ActionError::Engine(error),
+        }
+    }
+}
+
+impl ActionError {
+    /// Docker is gone: nothing is wrong with the app, it is taken up again when the daemon is back.
+    pub(crate) fn is_engine_down(&self) -> bool {
+        matches!(
+            self,
+            ActionError::Engine(EngineError::Unreachable(_))
+                | ActionError::Download(EngineError::Unreachable(_))
+        )
+    }
+
+    /// The network was needed: worth another try as soon as the backend is reached.
+    pub(crate) fn is_download(&self) -> bool {
+        matches!(
+            self,
+            ActionError::Download(_) | ActionError::Token(_) | ActionError::TokenTimeout
+        )
+    }
+}
+
+/// One app as it is, owned by its actor.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) app: AppId,
+    /// Under which container, image and directory exist.
+    pub(crate) app_name: String,
+    pub(crate) state: AppState,
+    pub(crate) version: String,
+    pub(crate) release_key: u64,
+    /// What the last recorded state did to the rows.
+    pub(crate) rows: Recorded,
+}
+
+impl Worker {
+    /// Records a state and queues its report, in that order of importance; never waits for the network.
+    pub(crate) async fn set(&mut self, state: AppState) -> Result<(), ActionError> {
+        let desired = self.mailbox.desired();
+        let silent = desired.as_ref().is_some_and(|desired| desired.unlisted);
+        let report = (!silent).then(|| self.report(desired.as_ref().map(|desired| &*desired.request), state));
+        // In memory first: if the disk refuses, we still know what is true.
+        self.state = state;
+        self.mailbox.set_status(|status| status.state = state);
+        self.rows = self
+            .shared
+            .context
+            .store
+            .set_state(StateChange {
+                app: self.app,
+                app_name: self.app_name.clone(),
+                state,
+                version: self.version.clone(),
+                release_key: self.release_key,
+                report,
+            })
+            .await?;
+        tracing::info!(app = %self.app, name = self.app_name, %state, "app state");
+        Ok(())
+    }
+
+    /// A report of the state as it is; the store puts in what it has recorded when it is queued.
+    pub(crate) fn snapshot(&self) -> StateReport {
+        let desired = self.mailbox.desired();
+        self.report(desired.as_ref().map(|desired| &*desired.request), self.state)
+    }
+
+    fn report(&self, request: Option<&AppRequest>, state: AppState) -> StateReport {
+        let flock = self.shared.context.device.current();
+        StateReport {
+            app_key: self.app.key,
+            device_key: flock.device_key,
+            swarm_key: flock.swarm_key,
+            serial_number: flock.serial_number.clone(),
+            stage: self.app.stage,
+            state,
+            device_to_app_key: 0,
+            requestor_account_key: request.map_or(0, |request| request.requestor_account_key),
+            release_key: self.release_key,
+            request_update: request.is_some_and(|request| request.request_update),
+            release_build: false,
+            update_status: UpdateStatus::None,
+        }
+    }
+
+    /// Adopts version and release of the request before an action (7.4).
+    pub(crate) fn adopt_version(&mut self, request: &AppRequest) {
+        if !request.present_version.is_empty() {
+            self.version = request.present_version.clone();
+            if request.release_key != 0 {
+                self.release_key = request.release_key;
+            }
+        } else if self.version.is_empty() {
+            self.version = request.newest_version.clone();
+        }
+    }
+
+    pub(crate) fn container(&self) -> String {
+        naming::container(self.app, &self.app_name)
+    }
+
+    /// Registry image without tag.
+    pub(crate) fn image_repository(&self) -> String {
+        let flock = self.shared.context.device.current();
+        naming::registry_image(
+            &flock.docker_registry_url,
+            &flock.docker_main_repository,
+            self.app,
+            build_arch(),
+            &self.app_name,
+        )
+    }
+
+    /// Exactly the image that will be run (W14).
+    pub(crate) fn image(&self) -> String {
+        let repository = self.image_repository();
+        match self.app.stage {
+            Stage::Prod if !self.version.is_empty() => format!("{repository}:{}", self.version),
+            Stage::Prod | Stage::Dev => repository,
+        }
+    }
+
+    /// Whether any image of the app is on the device.
+    pub(crate) async fn has_any_image(&self) -> Result<bool, EngineError> {
+        let repository = self.image_repository();
+        let images = self.shared.context.engine.images().await?;
+        Ok(images
+            .iter()
+            .flat_map(|image| &image.repo_tags)
+            .any(|tag| naming::repository(tag) == repository))
+    }
+
+    /// A line in the app's log.
+    pub(crate) fn line(&self, text: &str) {
+        self.shared
+            .context
+            .logs
+            .agent_line(self.app, &self.app_name, text);
+    }
+
+    pub(crate) fn clear_history(&self) {
+        self.shared.context.logs.clear_history(self.app, &self.app_name);
+    }
+
+    /// Writes variables into the app's `env` directory.
+    pub(crate) async fn write_files(
+        &self,
+        variables: std::collections::BTreeMap<String, String>,
+    ) -> Result<(), ActionError> {
+        let (app, name) = (self.app, self.app_name.clone());
+        let apps_dir = self.shared.context.settings.apps_dir.clone();
+        blocking(move || files::write(&apps_dir, app, &name, &variables)).await
+    }
+
+    /// Brings the credential files up to date (4.4); nothing happens while the credential cannot be derived.
+    pub(crate) async fn refresh_credential(&self, request: &AppRequest) {
+        let Some(credential) = self.shared.credential(request) else {
+            return;
+        };
+        let variables = [
+            ("APP_AUTH_ID".to_owned(), credential.auth_id),
+            ("APP_AUTH_SECRET".to_owned(), credential.secret),
+        ];
+        if let Err(error) = self.write_files(variables.into()).await {
+            tracing::warn!(app = %self.app, %error, "writing the credential files");
+        }
+    }
+}
+
+/// Runs file work on a blocking thread; callers await it, so there is never more than one per app.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> Result<T, ActionError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(ActionError::Files),
+        Err(_) => Err(ActionError::Panicked),
+    }
+}

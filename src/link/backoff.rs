@@ -1,0 +1,81 @@
+//! The one implementation of growing, jittered pauses (R20).
+
+use std::time::Duration;
+
+/// Pauses that double up to a cap, each ± 20 %.
+#[derive(Clone, Debug)]
+pub struct Backoff {
+    first: Duration,
+    cap: Duration,
+    step: u32,
+    free_retry: bool,
+}
+
+impl Backoff {
+    /// Doubling from `first` to `cap`.
+    pub fn new(first: Duration, cap: Duration) -> Backoff {
+        Backoff {
+            first,
+            cap,
+            step: 0,
+            free_retry: true,
+        }
+    }
+
+    /// Lost or unreachable router: 1 s to 20 s.
+    pub fn link() -> Backoff {
+        Backoff::new(Duration::from_secs(1), Duration::from_secs(20))
+    }
+
+    /// Refused credentials: a person has to act, so 1 min to 10 min.
+    pub fn credentials() -> Backoff {
+        Backoff::new(Duration::from_secs(60), Duration::from_secs(600))
+    }
+
+    /// Evicted by a newer session of the same identity: 5 s to 5 min, so that two twins do not fight (R26).
+    pub fn evictions() -> Backoff {
+        Backoff::new(Duration::from_secs(5), Duration::from_secs(300))
+    }
+
+    /// The next pause.
+    pub fn next(&mut self) -> Duration {
+        let base = self.first.saturating_mul(1 << self.step.min(20)).min(self.cap);
+        self.step = self.step.saturating_add(1);
+        base.mul_f64(0.8 + 0.4 * fastrand::f64())
+    }
+
+    /// The pause after a session that was up: the first retry is prompt, only jittered so that a fleet spreads out.
+    pub fn next_after_drop(&mut self) -> Duration {
+        if std::mem::take(&mut self.free_retry) {
+            return Duration::from_millis(fastrand::u64(0..500));
+        }
+        self.next()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn pauses_grow_to_the_cap_within_the_jitter(first in 1_u64..5_000, factor in 1_u64..1_000, steps in 1_usize..80) {
+            let first = Duration::from_millis(first);
+            let cap = first.saturating_mul(u32::try_from(factor).unwrap());
+            let mut backoff = Backoff::new(first, cap);
+            for step in 0..steps {
+                let base = first.saturating_mul(1 << step.min(20)).min(cap);
+                let pause = backoff.next();
+                prop_assert!(pause >= base.mul_f64(0.799) && pause <= base.mul_f64(1.201), "{pause:?} {base:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_the_first_retry_after_a_drop_is_prompt() {
+        let mut backoff = Backoff::link();
+        assert!(backoff.next_after_drop() < Duration::from_millis(500));
+        assert!(backoff.next_after_drop() >= Duration::from_millis(800));
+    }
+}

@@ -1,0 +1,74 @@
+//! Tells the backend every 30 s that the device lives (`session-and-api.md` 4.11, R38, R40, R41).
+
+use std::time::Duration;
+
+use protocol::report::{DeviceStatus, StatusUpdate};
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+use wamp::client::Session;
+
+use super::{LinkContext, Verdict};
+use crate::backend::BackendError;
+use crate::journal::Chain;
+
+const INTERVAL: Duration = Duration::from_secs(30);
+/// Bound of the Docker ping whose result goes into the statistics.
+const DOCKER_PING: Duration = Duration::from_secs(3);
+/// Unanswered heartbeats in a row after which the session counts as dead.
+const FAILURE_LIMIT: u32 = 2;
+
+/// Beats until the session ends. Says CONFIGURING until the configuration run of this connect is through.
+pub(super) async fn run(
+    context: LinkContext,
+    session: Session,
+    status: watch::Receiver<DeviceStatus>,
+) -> Verdict {
+    // A random phase, so that a fleet that reconnects together does not beat together.
+    let phase = INTERVAL.mul_f64(fastrand::f64());
+    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + phase, INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut failures = 0;
+    loop {
+        ticks.tick().await;
+        let now = *status.borrow();
+        match send(&context, &session, now).await {
+            Ok(()) => failures = 0,
+            // An answer, even an error, proves that the link works; only silence counts (R25).
+            Err(failure) if failure.is_answer() => {
+                tracing::warn!(error = %Chain(&failure), "heartbeat was answered with an error");
+                failures = 0;
+            }
+            Err(failure) => {
+                failures += 1;
+                tracing::warn!(failures, error = %Chain(&failure), "heartbeat was not answered");
+            }
+        }
+        if failures >= FAILURE_LIMIT {
+            return Verdict::Dead("two heartbeats without an answer");
+        }
+    }
+}
+
+/// One status update with current statistics; keeps what the reply brings.
+pub(super) async fn send(
+    context: &LinkContext,
+    session: &Session,
+    status: DeviceStatus,
+) -> Result<(), BackendError> {
+    let device = context.device.current();
+    let mut stats = context.host.current();
+    stats.docker_available = Some(context.procedures.engine.is_up(DOCKER_PING).await);
+    let update = StatusUpdate {
+        swarm_key: device.swarm_key,
+        device_key: device.device_key,
+        status,
+        wamp_session_id: session.id(),
+        tunnel_capable: Some(false),
+        stats,
+    };
+    let reply = context.backend.update_device_status(&update).await?;
+    if let Some(url) = reply.base_url {
+        context.apps.set_base_url(url).await;
+    }
+    Ok(())
+}
