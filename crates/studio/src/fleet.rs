@@ -145,7 +145,7 @@ fn device_view(device: &Device) -> DeviceView {
         agent_version: device.agent_version.clone(),
         tunnel_capable: device.tunnel_capable,
         wamp_session_id: device.session,
-        stats: device.stats.clone(),
+        stats: device.stats,
         created: device.created.clone(),
     }
 }

@@ -13,6 +13,7 @@ use wamp::{Dict, Payload};
 use super::{check_name, device_view};
 use crate::api::{AddDevice, CallDevice, DeviceAdded, OneDevice};
 use crate::fault::{DeviceError, Fault};
+use crate::keys::DeviceAuthid;
 use crate::store::NewDevice;
 use crate::studio::{DEVICE_DEADLINE, Request, Studio, reply};
 
@@ -95,20 +96,23 @@ pub(super) async fn remove(studio: Arc<Studio>, request: Request) -> Result<Payl
         registry.refresh_users().await;
     }
     tracing::info!(device = device.name, key = %device.key, "device removed");
-    if let Some(session) = device.session {
-        // Its secret is gone, so it cannot come back; a router that does not know the session has nothing to end.
-        let arguments = Payload::from_parts(
-            vec![wamp::Value::Uint(session)],
-            Dict::from([("message".to_owned(), wamp::Value::from("the device was removed"))]),
-        );
-        let options = CallOptions::timeout(DEVICE_DEADLINE);
-        if let Err(error) = request
-            .session
-            .call("wamp.session.kill", arguments, options)
-            .await
-        {
-            tracing::debug!(%error, "the removed device's session was not ended");
-        }
+    // Its secret is gone, so it cannot come back; a device without a session has none to end.
+    let authid = DeviceAuthid {
+        swarm: device.swarm,
+        device: device.key,
+    }
+    .to_string();
+    let arguments = Payload::from_parts(
+        vec![authid.into()],
+        Dict::from([("message".to_owned(), "the device was removed".into())]),
+    );
+    let options = CallOptions::timeout(DEVICE_DEADLINE);
+    if let Err(error) = request
+        .session
+        .call("wamp.session.kill_by_authid", arguments, options)
+        .await
+    {
+        tracing::warn!(device = device.name, %error, "the removed device's sessions were not ended");
     }
     reply(&device_view(&device))
 }

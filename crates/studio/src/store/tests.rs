@@ -154,7 +154,7 @@ async fn a_testament_ends_only_the_session_it_names() {
     let change = |session| StatusChange {
         status: "CONNECTED",
         session,
-        stats: Some(stats.clone()),
+        stats: Some(stats),
         tunnel_capable: None,
     };
     assert_eq!(
@@ -171,10 +171,7 @@ async fn a_testament_ends_only_the_session_it_names() {
     );
     let device = store.device(key).await.unwrap().unwrap();
     assert!(device.is_online());
-    assert_eq!(
-        (device.session, device.stats),
-        (Some(1 << 53), Some(stats.clone()))
-    );
+    assert_eq!((device.session, device.stats), (Some(1 << 53), Some(stats)));
     let ended = store.disconnect(key, serial, 1 << 53).await.unwrap().unwrap();
     assert_eq!((ended.status.as_str(), ended.session), ("DISCONNECTED", None));
 }
