@@ -43,6 +43,8 @@ pub mod uri {
     pub const INSTALL_REMOVE: &str = "studio.install.remove";
     /// [`super::MaybeDevice`] → list of [`super::InstallView`]
     pub const INSTALL_LIST: &str = "studio.install.list";
+    /// [`super::OneInstall`] → list of [`super::ReportView`], oldest first
+    pub const INSTALL_HISTORY: &str = "studio.install.history";
     /// → [`super::RegistryLogin`]
     pub const REGISTRY_LOGIN: &str = "studio.registry.login";
     /// [`super::AddAccount`] → [`super::AccountAdded`]
@@ -273,6 +275,15 @@ pub struct InstallView {
     /// Grows with every report of the device.
     pub reports: u64,
     pub updated: String,
+}
+
+/// A state that a device reported.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportView {
+    /// When the report arrived; RFC 3339, UTC.
+    pub at: String,
+    pub state: String,
+    pub version: String,
 }
 
 /// Answer to a request about an install: stored in any case.

@@ -89,6 +89,9 @@ pub enum Command {
     /// Show which apps are on which devices, and in which state
     #[command(after_help = example("studio ps press-07"))]
     Ps { device: Option<String> },
+    /// Show which states a device reported of an app, and when
+    #[command(after_help = example("studio history press-07 dashboard"))]
+    History { device: String, app: String },
     /// Show an app's log: what the device still has, and with -f what comes
     #[command(after_help = example("studio logs press-07 dashboard -f"))]
     Logs(Logs),

@@ -90,6 +90,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Stop(target) => install::stop(&place, out, target).await,
         Command::Remove(options) => install::remove(&place, out, options).await,
         Command::Ps { device } => install::list(&place, out, device).await,
+        Command::History { device, app } => install::history(&place, out, device, app).await,
         Command::Logs(options) => logs::run(&place, out, options).await,
         Command::Call(options) => call::run(&place, out, options).await,
     }

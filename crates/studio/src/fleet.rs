@@ -61,6 +61,9 @@ pub(crate) const PROCEDURES: &[Procedure] = &[
     (uri::INSTALL_LIST, |studio, request| {
         Box::pin(install::list(studio, request))
     }),
+    (uri::INSTALL_HISTORY, |studio, request| {
+        Box::pin(install::history(studio, request))
+    }),
     (uri::ACCOUNT_ADD, |studio, request| {
         Box::pin(account::add(studio, request))
     }),

@@ -199,6 +199,7 @@ pub async fn serve(
     if let Some(task) = registry_task {
         await_end("registry", task).await;
     }
+    store.close().await;
     outcome
 }
 

@@ -56,7 +56,14 @@ pub enum StoreError {
     Closed,
 }
 
-type Job = Box<dyn FnOnce(&mut Connection) + Send>;
+type Question = Box<dyn FnOnce(&mut Connection) + Send>;
+
+/// What the store's thread is asked to do.
+enum Job {
+    Answer(Question),
+    /// Close the database and end; tells when it is done.
+    Close(oneshot::Sender<()>),
+}
 
 /// Jobs waiting for the store's thread. When full, askers wait: the router's own deadlines bound them.
 const QUEUE: usize = 256;
@@ -89,7 +96,16 @@ impl Store {
                     return;
                 }
                 while let Some(job) = queue.blocking_recv() {
-                    job(&mut connection);
+                    match job {
+                        Job::Answer(question) => question(&mut connection),
+                        Job::Close(closed) => {
+                            // Closing the last connection folds the write-ahead log into the database file.
+                            drop(connection);
+                            // Whoever asked may have given up waiting.
+                            let _ = closed.send(());
+                            return;
+                        }
+                    }
                 }
             });
         if let Err(error) = spawned {
@@ -101,6 +117,15 @@ impl Store {
         Ok(Store { jobs })
     }
 
+    /// Answers what was asked before, then closes the database. Later questions get [`StoreError::Closed`].
+    pub async fn close(&self) {
+        let (closed, wait) = oneshot::channel();
+        if self.jobs.send(Job::Close(closed)).await.is_ok() {
+            // An error means that another handle closed it first.
+            let _ = wait.await;
+        }
+    }
+
     /// Runs one question in one transaction, committed when it answers `Ok`.
     async fn ask<T, F>(&self, question: F) -> Result<T, StoreError>
     where
@@ -108,7 +133,7 @@ impl Store {
         F: FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
     {
         let (answer, wait) = oneshot::channel();
-        let job: Job = Box::new(move |connection| {
+        let question: Question = Box::new(move |connection| {
             let result = (|| {
                 let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
                 let value = question(&transaction)?;
@@ -118,7 +143,10 @@ impl Store {
             // The asker may have gone away; what it asked for is done or not, as the transaction says.
             let _ = answer.send(result);
         });
-        self.jobs.send(job).await.map_err(|_| StoreError::Closed)?;
+        self.jobs
+            .send(Job::Answer(question))
+            .await
+            .map_err(|_| StoreError::Closed)?;
         wait.await.map_err(|_| StoreError::Closed)?
     }
 }

@@ -9,7 +9,7 @@ use wamp::client::{Invocation, Session};
 use wamp::{Dict, Payload};
 
 use crate::fault::Fault;
-use crate::keys::{AccountKey, DeviceAuthid};
+use crate::keys::{AccountKey, DeviceAuthid, DeviceKey};
 use crate::registry::Registry;
 use crate::store::{Device, Store};
 
@@ -108,25 +108,6 @@ impl Request {
             Err(error) => Err(Fault::Invalid(error.to_string())),
         }
     }
-
-    /// Publishes one dictionary. Observers are a convenience: a session that is just ending loses the event.
-    pub(crate) async fn publish<T: Serialize>(&self, topic: &str, event: &T) {
-        publish(&self.session, topic, event).await;
-    }
-}
-
-/// Publishes one dictionary as our own event.
-pub(crate) async fn publish<T: Serialize>(session: &Session, topic: &str, event: &T) {
-    let published = match Payload::one(event) {
-        Ok(payload) => session
-            .publish(topic, Dict::new(), payload)
-            .await
-            .map_err(|error| error.to_string()),
-        Err(error) => Err(error.to_string()),
-    };
-    if let Err(error) = published {
-        tracing::debug!(topic, error, "event not published");
-    }
 }
 
 /// A reply of one positional value.
@@ -135,6 +116,33 @@ pub(crate) fn reply<T: Serialize + ?Sized>(value: &T) -> Result<Payload, Fault> 
 }
 
 impl Studio {
+    /// Publishes an event about a device to the accounts that may see the device. Observers are a convenience: what
+    /// cannot be published is lost.
+    pub(crate) async fn publish<T: Serialize>(
+        &self,
+        session: &Session,
+        device: DeviceKey,
+        topic: &str,
+        event: &T,
+    ) {
+        let viewers = match self.store.viewers(device).await {
+            Ok(viewers) => viewers,
+            Err(error) => return tracing::error!(topic, %error, "event not published"),
+        };
+        let viewers = viewers.iter().map(|account| account.to_string().into()).collect();
+        let options = Dict::from([("eligible_authid".to_owned(), wamp::Value::List(viewers))]);
+        let published = match Payload::one(event) {
+            Ok(payload) => session
+                .publish(topic, options, payload)
+                .await
+                .map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(error) = published {
+            tracing::debug!(topic, error, "event not published");
+        }
+    }
+
     /// The device that calls, with the proof that its session belongs to the swarm it names.
     pub(crate) async fn calling_device(&self, caller: &Caller) -> Result<Device, Fault> {
         let authid = caller.device()?;

@@ -58,14 +58,18 @@ pub(super) async fn update_app(studio: Arc<Studio>, request: Request) -> Result<
                         install: install_view(&install),
                         removed: false,
                     };
-                    request.publish(uri::STATE_EVENTS, &event).await;
+                    studio
+                        .publish(&request.session, device.key, uri::STATE_EVENTS, &event)
+                        .await;
                 }
                 ReportOutcome::Removed(install) => {
                     let event = StateEvent {
                         install: install_view(&install),
                         removed: true,
                     };
-                    request.publish(uri::STATE_EVENTS, &event).await;
+                    studio
+                        .publish(&request.session, device.key, uri::STATE_EVENTS, &event)
+                        .await;
                 }
             }
             Ok(Payload::Empty)

@@ -13,7 +13,7 @@ use crate::api::{DeviceEvent, uri};
 use crate::fault::Fault;
 use crate::keys::{AccountKey, DeviceKey};
 use crate::store::StatusChange;
-use crate::studio::{Request, Studio, publish, reply};
+use crate::studio::{Request, Studio, reply};
 
 /// `read_device_metadata`
 pub(super) async fn metadata(studio: Arc<Studio>, request: Request) -> Result<Payload, Fault> {
@@ -80,7 +80,9 @@ pub(super) async fn update_status(studio: Arc<Studio>, request: Request) -> Resu
             device: device.name.clone(),
             status: status.to_owned(),
         };
-        request.publish(uri::DEVICE_EVENTS, &event).await;
+        studio
+            .publish(&request.session, device.key, uri::DEVICE_EVENTS, &event)
+            .await;
     }
     match &studio.settings.base_url {
         Some(url) => reply(&json!({ "reswarmBaseURL": url })),
@@ -157,7 +159,9 @@ pub(crate) async fn disconnected(studio: &Studio, session: &Session, payload: &P
                 device: device.name,
                 status: device.status,
             };
-            publish(session, uri::DEVICE_EVENTS, &event).await;
+            studio
+                .publish(session, device.key, uri::DEVICE_EVENTS, &event)
+                .await;
         }
         Ok(None) => tracing::debug!(device = %key, "the testament of an older session was ignored"),
         Err(error) => tracing::error!(%error, "a testament could not be stored"),

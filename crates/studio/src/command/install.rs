@@ -11,8 +11,8 @@ use super::app::port;
 use super::client::Client;
 use super::{Out, or_dash, pairs, with_client};
 use crate::api::{
-    Delivery, InstallView, MaybeDevice, OneInstall, RequestInstall, RequestRemoval, Requested, StateEvent,
-    uri,
+    Delivery, InstallView, MaybeDevice, OneInstall, ReportView, RequestInstall, RequestRemoval, Requested,
+    StateEvent, uri,
 };
 use crate::cli::{Install, Place, Remove, Target, Waiting};
 use crate::exit::{Exit, Failure};
@@ -238,6 +238,22 @@ pub(super) async fn list(place: &Place, out: Out, device: Option<String>) -> Res
             ["DEVICE", "APP", "VERSION", "STATE", "WANTED", "PORTS", "LINK"],
             &rows,
         )
+    });
+    Ok(())
+}
+
+pub(super) async fn history(place: &Place, out: Out, device: String, app: String) -> Result<(), Failure> {
+    let request = OneInstall { device, app };
+    let reports: Vec<ReportView> = with_client(place, async |client| {
+        client.ask(uri::INSTALL_HISTORY, &request).await
+    })
+    .await?;
+    out.result(&reports, || {
+        let rows: Vec<_> = reports
+            .iter()
+            .map(|report| [report.at.clone(), report.state.clone(), or_dash(&report.version)])
+            .collect();
+        table::render(["TIME", "STATE", "VERSION"], &rows)
     });
     Ok(())
 }

@@ -42,6 +42,7 @@ async fn show(client: &Client, out: Out, options: Logs) -> Result<(), Failure> {
     for line in &early[overlap(&history, &early)..] {
         emit(out, line);
     }
+    let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
     loop {
         tokio::select! {
             event = live.events.recv() => match event {
@@ -56,7 +57,7 @@ async fn show(client: &Client, out: Out, options: Logs) -> Result<(), Failure> {
                 None => return Err(Failure::new(Exit::Unreachable, "lost the connection to the studio")),
             },
             // Ctrl-C is how following ends: no failure.
-            _ = tokio::signal::ctrl_c() => return Ok(()),
+            _ = &mut interrupted => return Ok(()),
         }
     }
 }

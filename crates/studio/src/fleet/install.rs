@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use protocol::Privilege;
+use protocol::{Privilege, Stage};
 use wamp::Payload;
 
 use super::app::find;
@@ -124,4 +124,13 @@ pub(super) async fn list(studio: Arc<Studio>, request: Request) -> Result<Payloa
         }
     }
     reply(&views)
+}
+
+/// What the device reported about one of its apps; it stays readable after the app was removed.
+pub(super) async fn history(studio: Arc<Studio>, request: Request) -> Result<Payload, Fault> {
+    let account = request.caller.account()?;
+    let OneInstall { device, app } = request.kwargs()?;
+    let device = studio.device_for(account, &device).await?;
+    let app = find(&studio, &app).await?;
+    reply(&studio.store.reports(device.key, app.key, Stage::Prod).await?)
 }

@@ -130,6 +130,20 @@ impl Store {
         .await
     }
 
+    /// The accounts that may see the device: administrators, its owner, everybody with a grant.
+    pub async fn viewers(&self, device: DeviceKey) -> Result<Vec<AccountKey>, StoreError> {
+        self.ask(move |sql| {
+            let mut query = sql.prepare(
+                "SELECT account_key FROM accounts WHERE admin
+                 UNION SELECT account_key FROM devices WHERE device_key = ?1
+                 UNION SELECT account_key FROM grants WHERE device_key = ?1",
+            )?;
+            let rows = query.query_map([device], |row| row.get(0))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
     /// Grants a privilege; granting twice is the same as once.
     pub async fn grant(
         &self,

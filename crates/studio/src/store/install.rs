@@ -5,6 +5,7 @@ use rusqlite::{OptionalExtension, Row, Transaction, named_params};
 use serde_json::{Map, Value};
 
 use super::{Store, StoreError, from_json, now, to_json};
+use crate::api::ReportView;
 use crate::install::Plan;
 use crate::keys::{AccountKey, AppKey, DeviceKey, ReleaseKey};
 
@@ -270,20 +271,25 @@ impl Store {
         .await
     }
 
-    /// States reported by the device for one app, oldest first, with the time of arrival.
+    /// What the device reported about one app, oldest first.
     pub async fn reports(
         &self,
         device: DeviceKey,
         app: AppKey,
         stage: Stage,
-    ) -> Result<Vec<(String, String)>, StoreError> {
+    ) -> Result<Vec<ReportView>, StoreError> {
         self.ask(move |sql| {
             let mut query = sql.prepare(
-                "SELECT at, state FROM reports WHERE device_key = ?1 AND app_key = ?2 AND stage = ?3
-                 ORDER BY report_key",
+                "SELECT at, state, coalesce(version, '') AS version
+                 FROM reports LEFT JOIN releases USING (release_key)
+                 WHERE device_key = ?1 AND reports.app_key = ?2 AND stage = ?3 ORDER BY report_key",
             )?;
             let rows = query.query_map((device, app, stage.as_str()), |row| {
-                Ok((row.get(0)?, row.get(1)?))
+                Ok(ReportView {
+                    at: row.get("at")?,
+                    state: row.get("state")?,
+                    version: row.get("version")?,
+                })
             })?;
             Ok(rows.collect::<Result<_, _>>()?)
         })

@@ -283,7 +283,7 @@ async fn the_history_of_reports_is_bounded() {
         .await
         .unwrap();
     assert_eq!(reports.len(), REPORTS_KEPT as usize);
-    assert_eq!(reports.last().unwrap().1, "RUNNING");
+    assert_eq!(reports.last().unwrap().state, "RUNNING");
 }
 
 #[tokio::test]

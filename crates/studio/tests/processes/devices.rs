@@ -66,6 +66,15 @@ async fn an_install_reaches_the_device_and_waiting_shows_its_states() {
     let lines = done.json_lines();
     assert_eq!(lines[0]["delivery"]["outcome"], "accepted");
     assert_eq!(lines.last().unwrap()["current_state"], "RUNNING", "{done:?}");
+    let history = studio.ok(&["history", "press", "dash"]).await;
+    let states: Vec<_> = history
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|report| &report["state"])
+        .collect();
+    assert_eq!(states, ["STARTING", "DOWNLOADING", "PRESENT", "RUNNING"]);
+    assert_eq!(history[3]["version"], "1.0.0");
 }
 
 #[tokio::test]
@@ -259,7 +268,7 @@ async fn every_backend_procedure_answers_in_the_shape_of_the_contract() {
     };
 
     let metadata = device
-        .call("reswarm.devices.read_device_metadata", &[own.clone()])
+        .call("reswarm.devices.read_device_metadata", std::slice::from_ref(&own))
         .await
         .unwrap();
     assert_eq!(
@@ -299,7 +308,10 @@ async fn every_backend_procedure_answers_in_the_shape_of_the_contract() {
     assert_eq!(token, "device-1");
     assert_eq!(
         device
-            .call("reswarm.containers.get_requested_app_states", &[own.clone()])
+            .call(
+                "reswarm.containers.get_requested_app_states",
+                std::slice::from_ref(&own)
+            )
             .await
             .unwrap(),
         json!([])
@@ -531,4 +543,36 @@ async fn a_stopping_studio_says_goodbye_and_ends_with_0() {
         reason,
         CloseReason::Goodbye("wamp.close.system_shutdown".to_owned())
     );
+}
+
+#[tokio::test]
+async fn events_reach_only_accounts_that_may_see_the_device() {
+    let (studio, device) = fleet().await;
+    let alice = studio
+        .ok(&["account", "add", "alice", "--out", "alice.secret"])
+        .await["account"]
+        .to_string();
+    let secret = std::fs::read_to_string(studio.path("alice.secret")).unwrap();
+    let stranger = join(&studio.url, alice, secret.trim().to_owned()).await.unwrap();
+    let owner = studio.operator().await;
+    let topic = "studio.events.device";
+    let mut seen = within("subscribe", owner.subscribe(topic, wamp::Dict::new()))
+        .await
+        .unwrap();
+    let mut unseen = within("subscribe", stranger.subscribe(topic, wamp::Dict::new()))
+        .await
+        .unwrap();
+    device.report_status("EMERGENCY").await.unwrap();
+    let event = within("the event", seen.events.recv()).await.unwrap();
+    let event: Value = event.payload.first().unwrap().unwrap();
+    assert_eq!(
+        event,
+        json!({"device_key": 1, "device": "press", "status": "EMERGENCY"})
+    );
+    // The stranger's session has answered a call after the event went out, so the event would be here.
+    assert_eq!(
+        call(&stranger, "studio.device.list", &[]).await.unwrap(),
+        json!([])
+    );
+    assert!(unseen.events.try_recv().is_err());
 }

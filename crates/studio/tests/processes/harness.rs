@@ -73,7 +73,38 @@ pub(crate) struct Studio {
     pub(crate) folder: TempDir,
     pub(crate) url: String,
     pub(crate) registry: Option<String>,
+    process: Process,
+}
+
+/// The served studio's process. One with a registry is ended in order when a test is over, also by a failure: killed,
+/// it would leave the registry behind.
+struct Process {
     child: Child,
+    has_registry: bool,
+}
+
+impl Process {
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = self
+            .child
+            .id()
+            .and_then(|id| i32::try_from(id).ok())
+            .and_then(rustix::process::Pid::from_raw);
+        rustix::process::kill_process(pid.unwrap(), signal).unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if self.child.id().is_none() || !self.has_registry {
+            return;
+        }
+        self.signal(rustix::process::Signal::TERM);
+        let deadline = std::time::Instant::now() + DEADLINE;
+        while matches!(self.child.try_wait(), Ok(None)) && std::time::Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
 }
 
 /// The studio program with nothing of the developer's environment that could steer it.
@@ -120,7 +151,10 @@ impl Studio {
             url: ready["url"].as_str().unwrap().to_owned(),
             registry: ready["registry"].as_str().map(str::to_owned),
             folder,
-            child,
+            process: Process {
+                child,
+                has_registry: !ready["registry"].is_null(),
+            },
         }
     }
 
@@ -173,20 +207,15 @@ impl Studio {
 
     /// Ends it as a service manager does; answers the exit code and the folder.
     pub(crate) async fn stop(mut self) -> (i32, TempDir) {
-        self.signal(rustix::process::Signal::TERM);
-        let status = within("studio ends", self.child.wait()).await.unwrap();
+        self.process.signal(rustix::process::Signal::TERM);
+        let status = within("studio ends", self.process.child.wait()).await.unwrap();
         (status.code().unwrap(), self.folder)
     }
 
     /// Kills it without a chance to tidy up.
     pub(crate) async fn kill(mut self) -> TempDir {
-        self.child.kill().await.unwrap();
+        self.process.child.kill().await.unwrap();
         self.folder
-    }
-
-    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
-        let pid = i32::try_from(self.child.id().unwrap()).unwrap();
-        rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), signal).unwrap();
     }
 }
 
