@@ -22,17 +22,7 @@ impl Studio {
 
     /// Whether the account holds any privilege on the device.
     pub(crate) async fn sees(&self, account: AccountKey, device: &Device) -> Result<bool, Fault> {
-        for privilege in [
-            Privilege::Read,
-            Privilege::Maintain,
-            Privilege::Develop,
-            Privilege::Network,
-        ] {
-            if self.store.is_allowed(account, device.key, privilege).await? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        Ok(self.store.viewers(device.key).await?.contains(&account))
     }
 
     /// Refuses unless the account holds the privilege on the device.

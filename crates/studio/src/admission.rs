@@ -86,8 +86,9 @@ fn allow(uri: &str, prefix: bool) -> Permission {
 
 /// What each role may do. The longest matching prefix decides, so a narrow line takes rights away, too.
 ///
-/// Roles are fixed when the router starts, so `device` covers the names of all devices: a device with valid
-/// credentials of its own can offer procedures under another device's serial number.
+/// Roles are fixed when the router starts, so they cannot name single devices. Two limits follow: a device with valid
+/// credentials of its own can offer procedures and publish under another device's serial number, and an account can
+/// subscribe to the topics of devices that it may not see, if it knows their serial numbers or subscribes by prefix.
 pub(crate) fn roles() -> HashMap<String, Vec<Permission>> {
     let device = vec![
         Permission {
