@@ -6,18 +6,24 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use wamp::Dict;
+use wamp::{Dict, Payload};
 use wamp::router::{Authenticator, JoinRequest, Permission, Principal};
 use wamp::uri::error;
 
+use crate::backend::Procedure;
+use crate::fault::Fault;
 use crate::keys::{AccountKey, DeviceAuthid};
 use crate::store::{Store, StoreError};
+use crate::studio::{Request, Studio};
 
 /// The one realm.
 pub(crate) const REALM: &str = "realm1";
 
 /// Authid and role of the studio's own component.
 pub(crate) const SYSTEM: &str = "system";
+
+/// Role of Crossbar.io's own session, which calls the dynamic authenticator.
+const ROUTER_ROLE: &str = "trusted";
 
 /// Asks the store for the secret of whoever wants in.
 pub(crate) fn authenticator(store: Store, system_secret: String) -> Authenticator {
@@ -47,6 +53,35 @@ pub(crate) fn authenticator(store: Store, system_secret: String) -> Authenticato
             })
         })
     })
+}
+
+/// Answers an external router that asks for a client's secret. It registers like the backend's procedures.
+pub(crate) const PROCEDURE: Procedure = ("reswarm.auth.authenticate", |studio, request| {
+    Box::pin(authenticate(studio, request))
+});
+
+/// `(realm, authid, details)` to `{"secret", "role"}`. Only the router itself may ask: whoever is known to be a client
+/// is refused, because the answer is somebody's secret.
+async fn authenticate(studio: Arc<Studio>, request: Request) -> Result<Payload, Fault> {
+    if request.caller.role != ROUTER_ROLE {
+        return Err(Fault::Denied("only the router may ask for credentials".to_owned()));
+    }
+    let args = request.payload.args().unwrap_or_default();
+    let text = |index: usize| args.get(index).and_then(wamp::Value::as_str);
+    let (Some(REALM), Some(authid)) = (text(0), text(1)) else {
+        return Err(Fault::Invalid(format!("expected (\"{REALM}\", authid, details)")));
+    };
+    // The system's secret is the router's own business.
+    let found = match authid {
+        SYSTEM => None,
+        _ => secret_of(&studio.store, authid, String::new()).await?,
+    };
+    let (secret, role) = found.ok_or_else(|| Fault::Denied("no such principal".to_owned()))?;
+    let answer = Dict::from([
+        ("secret".to_owned(), secret.into()),
+        ("role".to_owned(), role.into()),
+    ]);
+    Ok(Payload::from_args(vec![answer.into()]))
 }
 
 async fn secret_of(

@@ -12,12 +12,21 @@ use wamp::client::{
     ClientConfig, ConnectError, Event, Handler, RegisterOptions, RequestError, Session, Subscription, handler,
 };
 
+use crate::admission;
 use crate::backend;
 use crate::fleet;
 use crate::studio::{Caller, Request, Studio};
 
 /// Pause between attempts to join; the router is a neighbour, so it is short and constant.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// Where the component belongs.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) config: ClientConfig,
+    /// The router asks us for the secrets of its clients (`wamp-interop.md` 3.1, dynamic authenticator).
+    pub(crate) answers_authentication: bool,
+}
 
 /// Why the component has no working session.
 #[derive(Debug, thiserror::Error)]
@@ -35,13 +44,13 @@ enum ComponentError {
 /// Serves until `stop`. `ready` becomes true while all procedures are registered.
 pub(crate) async fn run(
     studio: Arc<Studio>,
-    config: ClientConfig,
+    place: Place,
     ready: watch::Sender<bool>,
     stop: CancellationToken,
 ) {
     loop {
         let attempt = tokio::select! {
-            attempt = attach(&studio, &config) => attempt,
+            attempt = attach(&studio, &place) => attempt,
             () = stop.cancelled() => return,
         };
         match attempt {
@@ -72,14 +81,16 @@ pub(crate) async fn run(
 /// Joins, registers everything, subscribes to testaments.
 async fn attach(
     studio: &Arc<Studio>,
-    config: &ClientConfig,
+    place: &Place,
 ) -> Result<(Session, Subscription), ComponentError> {
-    let session = Session::connect(config).await?;
+    let session = Session::connect(&place.config).await?;
     let options = RegisterOptions {
         force_reregister: true,
         ..RegisterOptions::default()
     };
-    for procedure in backend::PROCEDURES.iter().chain(fleet::PROCEDURES) {
+    let authentication = place.answers_authentication.then_some(&admission::PROCEDURE);
+    let procedures = backend::PROCEDURES.iter().chain(fleet::PROCEDURES).chain(authentication);
+    for procedure in procedures {
         session
             .register(procedure.0, options.clone(), wrap(procedure, studio, &session))
             .await

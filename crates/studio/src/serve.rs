@@ -5,22 +5,20 @@
 
 use std::fs::File;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::FlockOperation;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use wamp::client::{ClientConfig, Credentials};
-use wamp::router::{Limits, Router, RouterConfig};
 
-use crate::admission::{self, REALM, SYSTEM};
+use crate::admission::REALM;
 use crate::component;
 use crate::operator::{self, Operator};
+use crate::plane::Plane;
 use crate::registry::{Registry, RegistryError};
 use crate::secret;
 use crate::store::{Store, StoreError};
@@ -37,8 +35,12 @@ const FIRST_ACCOUNT: &str = "operator";
 #[derive(Clone, Debug)]
 pub struct ServeConfig {
     pub data: PathBuf,
+    /// Address of the embedded router; unused with `router`.
     pub listen: SocketAddr,
-    /// Router URL written into `.flock` files; the listen address when `None`.
+    /// Attach to a router that somebody else runs instead of opening one.
+    pub router: Option<ExternalRouter>,
+    /// Router URL written into `.flock` files and into the operator's credentials; by default where the studio itself
+    /// reaches its router.
     pub public_url: Option<String>,
     /// `host:port/` of a registry that somebody else runs.
     pub registry: Option<String>,
@@ -48,6 +50,21 @@ pub struct ServeConfig {
     pub repository: String,
     /// `reswarmBaseURL` told to devices.
     pub base_url: Option<String>,
+}
+
+/// A router outside of this process, for example Crossbar.io, and the studio's place there.
+#[derive(Clone)]
+pub struct ExternalRouter {
+    pub url: String,
+    /// `system`, in a role that may register and call everything.
+    pub authid: String,
+    pub secret: String,
+}
+
+impl std::fmt::Debug for ExternalRouter {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "ExternalRouter({} as {})", self.url, self.authid)
+    }
 }
 
 /// Why the studio could not start or stopped.
@@ -98,21 +115,11 @@ pub async fn serve(
     let owner = store.ensure_first_account(FIRST_ACCOUNT).await?;
     // No session of an earlier run can still exist at a router that starts now.
     store.disconnect_all().await?;
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .map_err(|error| ServeError::Listen(config.listen, error))?;
-    let address = listener
-        .local_addr()
-        .map_err(|error| ServeError::Listen(config.listen, error))?;
-    let local_url = format!("ws://{}", reachable(address));
-    let public_url = config.public_url.clone().unwrap_or_else(|| {
-        if address.ip().is_unspecified() {
-            tracing::warn!(
-                "identity files will say {local_url}: give --public-url for devices on other machines"
-            );
-        }
-        local_url.clone()
-    });
+    let mut plane = match config.router {
+        Some(router) => Plane::external(router),
+        None => Plane::embedded(config.listen, &store).await?,
+    };
+    let public_url = config.public_url.unwrap_or_else(|| plane.url.clone());
 
     let registry_stop = CancellationToken::new();
     let (registry, registry_task) = match config.with_registry {
@@ -120,7 +127,7 @@ pub async fn serve(
         None => (None, None),
     };
     let settings = Settings {
-        public_url,
+        public_url: public_url.clone(),
         registry: match (&registry, config.registry) {
             (_, Some(given)) => given,
             (Some(registry), None) => registry.url(),
@@ -130,21 +137,8 @@ pub async fn serve(
         base_url: config.base_url,
     };
 
-    let system_secret = secret::fresh().map_err(ServeError::Random)?;
-    let router = Router::new(RouterConfig {
-        realm: REALM.to_owned(),
-        roles: admission::roles(),
-        authenticator: admission::authenticator(store.clone(), system_secret.clone()),
-        limits: Limits::default(),
-    });
-    let router_stop = CancellationToken::new();
-    let mut router_task = {
-        let (router, stop) = (router.clone(), router_stop.clone());
-        tokio::spawn(async move { router.serve(listener, stop).await })
-    };
-
     let ready = Ready {
-        url: local_url.clone(),
+        url: public_url,
         realm: REALM,
         registry: (!settings.registry.is_empty()).then(|| settings.registry.clone()),
         operator_file: config.data.join(operator::FILE),
@@ -157,14 +151,13 @@ pub async fn serve(
     let component_stop = CancellationToken::new();
     let (ready_sender, mut ready_watch) = watch::channel(false);
     let component_task = {
-        let mut client = ClientConfig::new(&local_url, REALM);
-        client.credentials = Credentials::Cra {
-            authid: SYSTEM.to_owned(),
-            secret: system_secret,
+        let place = component::Place {
+            config: plane.client.clone(),
+            answers_authentication: plane.answers_authentication,
         };
         tokio::spawn(component::run(
             studio.clone(),
-            client,
+            place,
             ready_sender,
             component_stop.clone(),
         ))
@@ -177,7 +170,7 @@ pub async fn serve(
                     on_ready(&ready);
                     tokio::select! {
                         () = stop.cancelled() => Ok(()),
-                        ended = &mut router_task => Err(router_ended(ended)),
+                        error = plane.ended() => Err(ServeError::Router(error)),
                     }
                 }
                 Err(error) => Err(error),
@@ -185,15 +178,14 @@ pub async fn serve(
             Ok(Err(_)) | Err(_) => Err(ServeError::NotReady),
         },
         () = stop.cancelled() => Ok(()),
-        ended = &mut router_task => Err(router_ended(ended)),
+        error = plane.ended() => Err(ServeError::Router(error)),
     };
 
     tracing::info!("stopping");
     component_stop.cancel();
     await_end("own session", component_task).await;
-    router_stop.cancel();
-    if !router_task.is_finished() {
-        await_end("router", router_task).await;
+    if let Some(task) = plane.close() {
+        await_end("router", task).await;
     }
     registry_stop.cancel();
     if let Some(task) = registry_task {
@@ -248,14 +240,6 @@ async fn write_operator(
         })
 }
 
-fn router_ended(ended: Result<io::Result<()>, tokio::task::JoinError>) -> ServeError {
-    ServeError::Router(match ended {
-        Ok(Ok(())) => io::Error::other("it stopped by itself"),
-        Ok(Err(error)) => error,
-        Err(error) => io::Error::other(error),
-    })
-}
-
 async fn await_end<T>(what: &str, task: tokio::task::JoinHandle<T>) {
     let abort = task.abort_handle();
     match tokio::time::timeout(STOP_DEADLINE, task).await {
@@ -306,16 +290,6 @@ fn prepare(data: &Path) -> Result<File, ServeError> {
     Ok(lock)
 }
 
-/// The address under which this machine reaches a listener.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip => ip,
-    };
-    SocketAddr::new(ip, address.port())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -338,16 +312,5 @@ mod tests {
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&data), 0o700);
         assert_eq!(mode(&data.join("studio.db")), 0o600);
-    }
-
-    #[test]
-    fn a_wildcard_address_is_reached_over_loopback() {
-        for (listen, expected) in [
-            ("0.0.0.0:80", "127.0.0.1:80"),
-            ("[::]:80", "[::1]:80"),
-            ("192.0.2.1:80", "192.0.2.1:80"),
-        ] {
-            assert_eq!(reachable(listen.parse().unwrap()).to_string(), expected);
-        }
     }
 }

@@ -97,16 +97,11 @@ fn credentials(place: &Place) -> Result<Operator, Failure> {
             Some(url) => url.clone(),
             None => load(&file)?.url,
         };
-        let secret = std::fs::read_to_string(secret_file).map_err(|error| {
-            Failure::new(
-                Exit::Usage,
-                format!("cannot read {}: {error}", secret_file.display()),
-            )
-        })?;
+        let secret = read_secret(secret_file)?;
         return Ok(Operator {
             url,
             authid: authid.clone(),
-            secret: secret.trim().to_owned(),
+            secret,
         });
     }
     let operator = load(&file)?;
@@ -117,6 +112,13 @@ fn credentials(place: &Place) -> Result<Operator, Failure> {
         },
         None => operator,
     })
+}
+
+/// The secret in a file, without the line end that editors add.
+pub(super) fn read_secret(file: &Path) -> Result<String, Failure> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| Failure::new(Exit::Usage, format!("cannot read {}: {error}", file.display())))?;
+    Ok(text.trim().to_owned())
 }
 
 fn load(file: &Path) -> Result<Operator, Failure> {

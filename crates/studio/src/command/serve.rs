@@ -5,9 +5,10 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::Out;
+use super::client::read_secret;
 use crate::cli::{Place, Serve};
 use crate::exit::{Exit, Failure};
-use crate::serve::{Ready, ServeConfig, ServeError, serve};
+use crate::serve::{ExternalRouter, Ready, ServeConfig, ServeError, serve};
 
 pub(super) async fn run(place: &Place, options: Serve) -> Result<(), Failure> {
     let level = if place.verbose {
@@ -22,7 +23,16 @@ pub(super) async fn run(place: &Place, options: Serve) -> Result<(), Failure> {
         .init();
     let stop = CancellationToken::new();
     watch_signals(stop.clone()).map_err(|error| failure(&ServeError::Signals(error)))?;
+    let router = match (options.router, options.router_secret_file) {
+        (Some(url), Some(file)) => Some(ExternalRouter {
+            url,
+            authid: options.router_authid,
+            secret: read_secret(&file)?,
+        }),
+        _ => None,
+    };
     let config = ServeConfig {
+        router,
         data: place.data.clone(),
         listen: options.listen,
         public_url: options.public_url,
