@@ -355,7 +355,7 @@ async fn a_history_without_container_lines_is_completed_from_the_container() {
 
 #[tokio::test]
 async fn of_a_flood_every_line_is_delivered_or_announced_as_dropped() {
-    const LINES: u64 = 200_000;
+    const LINES: u64 = 50_000;
     let directory = tempfile::tempdir().unwrap();
     let (logs, _store) = start(directory.path()).await;
     let url = router(None).await;
