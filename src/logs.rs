@@ -203,3 +203,6 @@ impl Container {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -186,7 +186,7 @@ impl Watch {
                     return Ended::CannotTell;
                 }
                 (Err(error), _) | (_, Err(error)) => {
-                    tracing::debug!(%error, "log listeners: no subscription")
+                    tracing::debug!(%error, "log listeners: no subscription");
                 }
             }
             tokio::time::sleep(pause).await;

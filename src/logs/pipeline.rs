@@ -196,7 +196,14 @@ impl Pipeline {
         }
     }
 
-    async fn on_command(&mut self, command: Command) {
+    /// Messages' worth of lines that wait to be published for a container.
+    #[cfg(test)]
+    pub(super) fn waiting(&mut self, name: &str) -> usize {
+        let batch = &mut self.entries.get_mut(name).expect("a known app").batch;
+        std::iter::from_fn(|| batch.take()).count()
+    }
+
+    pub(super) async fn on_command(&mut self, command: Command) {
         match command {
             Command::AgentLine { container, text } => {
                 let live = self.is_live();
