@@ -220,7 +220,7 @@ impl Fleet {
     pub fn app_state(&self, device: &Device, app: &str) -> Option<String> {
         let rows = self.studio(&["ps", &device.name, "--json"]).ok().json();
         let row = rows.as_array()?.iter().find(|row| row["app"] == app)?;
-        row["state"].as_str().map(str::to_owned)
+        row["current_state"].as_str().map(str::to_owned)
     }
 }
 
