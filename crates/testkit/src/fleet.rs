@@ -79,11 +79,19 @@ impl From<Output> for CommandOutput {
 impl Fleet {
     /// Starts a studio with a registry, on the given plane.
     pub fn start(plane: Plane) -> Fleet {
-        let directory = tempfile::Builder::new().prefix("reagent-fleet-").tempdir().expect("a temporary directory");
+        let directory = tempfile::Builder::new()
+            .prefix("reagent-fleet-")
+            .tempdir()
+            .expect("a temporary directory");
         let registry_port = wait::free_port();
         let data = directory.path().join("studio");
         let mut command = Command::new(process::binary("studio"));
-        command.arg("serve").arg("--data").arg(&data).arg("--with-registry").arg(registry_port.to_string());
+        command
+            .arg("serve")
+            .arg("--data")
+            .arg(&data)
+            .arg("--with-registry")
+            .arg(registry_port.to_string());
         let (crossbar, port) = match plane {
             Plane::Studio => {
                 let port = wait::free_port();
@@ -92,11 +100,16 @@ impl Fleet {
             }
             Plane::Crossbar => {
                 let secret = "backend secret";
-                let crossbar = Crossbar::start_with_dynamic_devices(&[User::new("system", secret, "backend")])
-                    .unwrap_or_else(|error| panic!("{error}"));
+                let crossbar =
+                    Crossbar::start_with_dynamic_devices(&[User::new("system", secret, "backend")])
+                        .unwrap_or_else(|error| panic!("{error}"));
                 let secret_file = directory.path().join("backend.secret");
                 std::fs::write(&secret_file, secret).expect("the secret file is written");
-                command.arg("--router").arg(crossbar.url()).arg("--router-secret-file").arg(&secret_file);
+                command
+                    .arg("--router")
+                    .arg(crossbar.url())
+                    .arg("--router-secret-file")
+                    .arg(&secret_file);
                 let public = crossbar.dynamic_url();
                 command.arg("--public-url").arg(&public);
                 let port = crossbar.dynamic_port();
@@ -104,8 +117,16 @@ impl Fleet {
             }
         };
         let studio = Process::start("studio", &mut command);
-        let fleet = Fleet { studio, crossbar, port, registry_port, directory };
-        wait::until("the studio answers", START, || (fleet.studio(&["device", "list"]).code == 0).then_some(()));
+        let fleet = Fleet {
+            studio,
+            crossbar,
+            port,
+            registry_port,
+            directory,
+        };
+        wait::until("the studio answers", START, || {
+            (fleet.studio(&["device", "list"]).code == 0).then_some(())
+        });
         fleet
     }
 
@@ -142,7 +163,9 @@ impl Fleet {
     /// A `studio` command with this fleet's data directory, not started.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(process::binary("studio"));
-        command.args(args).env("STUDIO_DATA", self.directory.path().join("studio"));
+        command
+            .args(args)
+            .env("STUDIO_DATA", self.directory.path().join("studio"));
         command
     }
 
@@ -151,12 +174,16 @@ impl Fleet {
         let home = self.directory.path().join(name);
         std::fs::create_dir_all(&home).expect("the device's directory is made");
         let flock = home.join("device.flock");
-        self.studio(&["device", "add", name, "--out", &flock.to_string_lossy()]).ok();
+        self.studio(&["device", "add", name, "--out", &flock.to_string_lossy()])
+            .ok();
         let text = std::fs::read_to_string(&flock).expect("the .flock was written");
         let document: Value = serde_json::from_str(&text).expect("the .flock is JSON");
         Device {
             name: name.to_owned(),
-            serial: document["serial_number"].as_str().expect("a serial number").to_owned(),
+            serial: document["serial_number"]
+                .as_str()
+                .expect("a serial number")
+                .to_owned(),
             swarm_key: document["swarm_key"].as_u64().expect("a swarm key"),
             device_key: document["device_key"].as_u64().expect("a device key"),
             home,
