@@ -1,0 +1,129 @@
+//! Many at once, and peers that do not keep up.
+
+use super::*;
+use wamp::client::{RegisterOptions, handler};
+use wamp::{Dict, Payload};
+
+/// Every call is on its way before the first result is read.
+async fn pipeline() {
+    const CALLS: u64 = 10_000;
+    let running = start(Limits::default()).await;
+    let (mut callee, mut caller) = (running.joined().await, running.joined().await);
+    callee.ask(json!([64, 1, {}, "re.echo"])).await;
+    let answering = tokio::spawn(async move {
+        for expected in 1..=CALLS {
+            let invocation = callee.next().await;
+            assert_eq!(invocation[1], expected, "ids and order");
+            assert_eq!(invocation[4][0], expected);
+            callee.send(json!([70, expected, {}, [expected]])).await;
+        }
+    });
+    for request in 1..=CALLS {
+        let call = json!([48, request, {}, "re.echo", [request]]);
+        caller.socket.feed(Frame::text(call.to_string())).await.unwrap();
+    }
+    caller.socket.flush().await.unwrap();
+    for expected in 1..=CALLS {
+        let result = caller.next().await;
+        assert_eq!((&result[0], &result[1]), (&json!(50), &json!(expected)));
+    }
+    soon("the callee", answering).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r_r24_ten_thousand_pipelined_calls_are_all_answered_in_the_callees_order() {
+    pipeline().await;
+}
+
+#[tokio::test]
+async fn r_r24_holds_on_a_single_thread_too() {
+    pipeline().await;
+}
+
+#[tokio::test]
+async fn r_p8_a_subscriber_that_stops_reading_loses_events_and_harms_nobody() {
+    const EVENTS: u64 = 250;
+    let limits = Limits {
+        send_queue_bytes: 1 << 20,
+        ..Limits::default()
+    };
+    let running = start(limits).await;
+    let mut stuck = running.joined().await;
+    stuck.ask(json!([32, 1, {}, "re.bulk"])).await;
+    let (reader, publisher) = (running.client().await, running.client().await);
+    let mut subscription = reader.subscribe("re.bulk", Dict::new()).await.unwrap();
+    let bulk = wamp::Value::from("x".repeat(64 << 10));
+    for number in 0..EVENTS {
+        let payload = Payload::from_args(vec![number.into(), bulk.clone()]);
+        publisher
+            .publish_acknowledged("re.bulk", Dict::new(), payload)
+            .await
+            .unwrap();
+        let event = soon("the event", subscription.events.recv()).await.unwrap();
+        assert_eq!(event.payload.first::<u64>().unwrap(), Some(number));
+    }
+    let counters = running.router.counters();
+    assert!(counters.dropped_events.queue_full > 0, "{counters:?}");
+    assert_eq!((counters.sessions, counters.overflowed_sessions), (3, 0));
+    // Back at its socket, the slow one goes on with what is left.
+    let event = stuck.next().await;
+    assert_eq!((&event[0], &event[4][0]), (&json!(36), &json!(0)));
+}
+
+#[tokio::test]
+async fn a_session_that_does_not_read_its_replies_is_closed() {
+    let limits = Limits {
+        send_queue_bytes: 256 << 10,
+        ..Limits::default()
+    };
+    let running = start(limits).await;
+    let callee = running.client().await;
+    let bulky = handler(|_| async { Ok(Payload::from_args(vec!["x".repeat(64 << 10).into()])) });
+    callee
+        .register("re.bulky", RegisterOptions::default(), bulky)
+        .await
+        .unwrap();
+    let mut caller = running.joined().await;
+    for request in 1..=1000 {
+        let call = json!([48, request, {}, "re.bulky"]);
+        // Once the router has hung up, sending fails.
+        if caller.socket.send(Frame::text(call.to_string())).await.is_err() {
+            break;
+        }
+    }
+    until("the overflow", || {
+        running.router.counters().overflowed_sessions == 1
+    })
+    .await;
+    running.holds(1).await;
+    assert!(callee.is_open());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r_s22_r_p9_many_clients_join_at_once_and_all_get_an_event() {
+    const CLIENTS: usize = 400;
+    let running = Arc::new(start(Limits::default()).await);
+    let joining: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            let running = Arc::clone(&running);
+            tokio::spawn(async move {
+                let mut peer = running.joined().await;
+                assert_eq!(peer.ask(json!([32, 1, {}, "re.news"])).await[0], 33);
+                peer
+            })
+        })
+        .collect();
+    let mut peers = Vec::new();
+    for peer in joining {
+        peers.push(soon("everybody", peer).await.unwrap());
+    }
+    assert_eq!(running.router.counters().subscriptions, 1);
+    let mut publisher = running.joined().await;
+    let published = publisher
+        .ask(json!([16, 1, {"acknowledge": true}, "re.news", ["extra, extra"]]))
+        .await;
+    for peer in &mut peers {
+        let event = peer.next().await;
+        assert_eq!((&event[0], &event[2]), (&json!(36), &published[2]));
+    }
+}
