@@ -56,7 +56,9 @@ pub(super) async fn run(
         let mut confirmation = context.apps.confirmation_due();
         loop {
             let regular = Instant::now() + if synced { RESYNC } else { RESYNC_FAILED };
-            let due = confirmation.borrow_and_update().map_or(regular, |asked| asked.min(regular));
+            let due = confirmation
+                .borrow_and_update()
+                .map_or(regular, |asked| asked.min(regular));
             tokio::select! {
                 () = tokio::time::sleep_until(due) => synced = sync(&context).await,
                 // Another moment is due; without anybody to set one, the session is about to end.

@@ -6,9 +6,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use wamp::{Dict, Payload};
 use wamp::router::{Authenticator, JoinRequest, Permission, Principal};
 use wamp::uri::error;
+use wamp::{Dict, Payload};
 
 use crate::backend::Procedure;
 use crate::fault::Fault;
@@ -64,7 +64,9 @@ pub(crate) const PROCEDURE: Procedure = ("reswarm.auth.authenticate", |studio, r
 /// is refused, because the answer is somebody's secret.
 async fn authenticate(studio: Arc<Studio>, request: Request) -> Result<Payload, Fault> {
     if request.caller.role != ROUTER_ROLE {
-        return Err(Fault::Denied("only the router may ask for credentials".to_owned()));
+        return Err(Fault::Denied(
+            "only the router may ask for credentials".to_owned(),
+        ));
     }
     let args = request.payload.args().unwrap_or_default();
     let text = |index: usize| args.get(index).and_then(wamp::Value::as_str);

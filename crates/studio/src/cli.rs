@@ -115,13 +115,23 @@ pub struct Serve {
     )]
     pub listen: SocketAddr,
     /// Attach to a router that runs already (Crossbar.io) instead of opening one; see docs/crossbar.md
-    #[arg(long, value_name = "URL", env = "STUDIO_ROUTER", requires = "router_secret_file")]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "STUDIO_ROUTER",
+        requires = "router_secret_file"
+    )]
     pub router: Option<String>,
     /// The studio's authid there
     #[arg(long, value_name = "AUTHID", default_value = "system", requires = "router")]
     pub router_authid: String,
     /// File that holds the studio's secret there
-    #[arg(long, value_name = "FILE", env = "STUDIO_ROUTER_SECRET_FILE", requires = "router")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "STUDIO_ROUTER_SECRET_FILE",
+        requires = "router"
+    )]
     pub router_secret_file: Option<PathBuf>,
     /// Router URL written into new .flock files; where the studio reaches its router by default
     #[arg(long, value_name = "URL", env = "STUDIO_PUBLIC_URL")]

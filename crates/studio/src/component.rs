@@ -79,17 +79,17 @@ pub(crate) async fn run(
 }
 
 /// Joins, registers everything, subscribes to testaments.
-async fn attach(
-    studio: &Arc<Studio>,
-    place: &Place,
-) -> Result<(Session, Subscription), ComponentError> {
+async fn attach(studio: &Arc<Studio>, place: &Place) -> Result<(Session, Subscription), ComponentError> {
     let session = Session::connect(&place.config).await?;
     let options = RegisterOptions {
         force_reregister: true,
         ..RegisterOptions::default()
     };
     let authentication = place.answers_authentication.then_some(&admission::PROCEDURE);
-    let procedures = backend::PROCEDURES.iter().chain(fleet::PROCEDURES).chain(authentication);
+    let procedures = backend::PROCEDURES
+        .iter()
+        .chain(fleet::PROCEDURES)
+        .chain(authentication);
     for procedure in procedures {
         session
             .register(procedure.0, options.clone(), wrap(procedure, studio, &session))

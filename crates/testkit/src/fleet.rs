@@ -224,6 +224,15 @@ impl Fleet {
     }
 }
 
+impl Drop for Fleet {
+    /// A story that failed half-way leaves nothing on the machine's Docker. Agents are gone by then: they are younger.
+    fn drop(&mut self) {
+        let registry = format!("{}/", self.registry());
+        crate::docker::remove_containers_of(&registry);
+        crate::docker::remove_images_of(&registry);
+    }
+}
+
 impl Device {
     /// Starts the agent of this device with everything below its home. `agent` is the binary under test.
     pub fn start_agent(&self, agent: &Path, extra: &[&str]) -> Process {
