@@ -1,6 +1,9 @@
 //! The main story, told once per router: a device is created, an app installed, followed, survives a power cut of the
 //! agent, is stopped and removed, and nothing is left.
 
+// A test may panic, and so may what it calls.
+#![allow(clippy::unwrap_used)]
+
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;

@@ -37,7 +37,7 @@ pub(super) async fn run(
     match retried(|| context.backend.get_app_cred_key()).await {
         Ok(key) => context.apps.set_credential_key(key).await,
         Err(failure) => {
-            tracing::warn!(error = %Chain(&failure), "no app credential key; keeping the last one")
+            tracing::warn!(error = %Chain(&failure), "no app credential key; keeping the last one");
         }
     }
     push_status(&context, &session, DeviceStatus::Configuring).await;
@@ -177,6 +177,6 @@ where
             }
             Err(_) => attempt += 1,
         }
-        tokio::time::sleep(backoff.next()).await;
+        tokio::time::sleep(backoff.pause()).await;
     }
 }

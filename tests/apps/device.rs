@@ -167,17 +167,13 @@ impl Device {
 
     /// Waits until exactly these states have been reported, then forgets them.
     pub(crate) async fn reports(&self, expected: &[AppState]) {
-        let end = tokio::time::Instant::now() + SOON;
-        loop {
+        let found = wait::until_async(&format!("{expected:?} are reported"), SOON, || async {
             let found = self.reported().await;
-            if found == expected {
-                break;
-            }
-            let late = tokio::time::Instant::now() > end || found.len() > expected.len();
-            let log = self.logs.history(self.app, &self.app_name).await;
-            assert!(!late, "reported {found:?} instead of {expected:?}; log {log:#?}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+            (found.len() >= expected.len()).then_some(found)
+        })
+        .await;
+        let log = self.logs.history(self.app, &self.app_name).await;
+        assert_eq!(found, expected, "log {log:#?}");
         self.confirm().await;
     }
 

@@ -40,7 +40,7 @@ impl Client {
         Ok(Client { session })
     }
 
-    /// Calls a procedure of the studio: `request` becomes the keyword arguments, the answer is args[0].
+    /// Calls a procedure of the studio: `request` becomes the keyword arguments, the answer is `args[0]`.
     pub(super) async fn ask<Q: Serialize, A: DeserializeOwned>(
         &self,
         procedure: &str,

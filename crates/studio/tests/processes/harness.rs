@@ -9,6 +9,7 @@ use std::time::Duration;
 use protocol::flock::{Flock, FlockDocument};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use testkit::wait;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::mpsc;
@@ -29,19 +30,8 @@ pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T 
 }
 
 /// Asks again and again until the answer is there.
-pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
-    what: &str,
-    mut ask: impl FnMut() -> F,
-) -> T {
-    within(what, async {
-        loop {
-            if let Some(value) = ask().await {
-                return value;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await
+pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, ask: impl FnMut() -> F) -> T {
+    wait::until_async(what, DEADLINE, ask).await
 }
 
 /// How a command ended.
@@ -100,10 +90,7 @@ impl Drop for Process {
             return;
         }
         self.signal(rustix::process::Signal::TERM);
-        let deadline = std::time::Instant::now() + DEADLINE;
-        while matches!(self.child.try_wait(), Ok(None)) && std::time::Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let _ = wait::poll(DEADLINE, || self.child.try_wait().ok().flatten());
     }
 }
 
