@@ -90,20 +90,20 @@ async fn admit(setting: &Setting, connection: &mut Connection, peer: &str) -> Re
     // The authenticator may ask a database, so it has the same deadline as the peer.
     let step = match timeout(setting.limits.auth_timeout, begun).await {
         Ok(Ok(step)) => step,
-        Ok(Err(refusal)) => return Err(refuse(connection, &refusal).await),
+        Ok(Err(refusal)) => return Err(refuse(setting, connection, &refusal).await),
         Err(_) => {
             let refusal = abort(error::RUNTIME_ERROR, "the authenticator did not answer in time");
-            return Err(refuse(connection, &refusal).await);
+            return Err(refuse(setting, connection, &refusal).await);
         }
     };
     let identity = match step {
         Step::Admitted(identity) => identity,
         Step::Challenged(question, challenge) => {
-            send(connection, &question).await?;
+            send(setting, connection, &question).await?;
             let answer = receive(setting, connection).await?;
             match challenge.check(&answer) {
                 Ok(identity) => identity,
-                Err(refusal) => return Err(refuse(connection, &refusal).await),
+                Err(refusal) => return Err(refuse(setting, connection, &refusal).await),
             }
         }
     };
@@ -121,7 +121,7 @@ async fn join(
     let welcome = admission::welcome(id, &setting.realm, &identity);
     if let Err(error) = setting.hub.join(id, identity, welcome, &queue, setting.listener) {
         let refusal = abort(error.reason(), &error.to_string());
-        return Err(refuse(connection, &refusal).await);
+        return Err(refuse(setting, connection, &refusal).await);
     }
     let session = Session {
         id,
@@ -141,25 +141,27 @@ async fn receive(setting: &Setting, connection: &mut Connection) -> Result<Messa
     let incoming = tokio::select! {
         () = setting.stop.cancelled() => {
             let refusal = abort(close::SYSTEM_SHUTDOWN, "the router stops");
-            return Err(refuse(connection, &refusal).await);
+            return Err(refuse(setting, connection, &refusal).await);
         }
         incoming = timeout(within, next_frame(&mut connection.stream, connection.codec)) => incoming,
     };
     match incoming {
         Ok(Frame::Message(Message::Abort { .. })) => Err(Some(closing::NORMAL)),
         Ok(Frame::Message(message)) => Ok(message),
-        Ok(Frame::Malformed(text)) => Err(refuse(connection, &super::outbox::violation(&text)).await),
+        Ok(Frame::Malformed(text)) => {
+            Err(refuse(setting, connection, &super::outbox::violation(&text)).await)
+        }
         Ok(Frame::End(close)) => Err(close),
         Err(_) => {
             let refusal = abort(error::TIMEOUT, "the handshake took too long");
-            Err(refuse(connection, &refusal).await)
+            Err(refuse(setting, connection, &refusal).await)
         }
     }
 }
 
 /// Sends an ABORT; says how to close.
-async fn refuse(connection: &mut Connection, refusal: &Message) -> Close {
-    if let Err(close) = send(connection, refusal).await {
+async fn refuse(setting: &Setting, connection: &mut Connection, refusal: &Message) -> Close {
+    if let Err(close) = send(setting, connection, refusal).await {
         return close;
     }
     match refusal {
@@ -168,9 +170,8 @@ async fn refuse(connection: &mut Connection, refusal: &Message) -> Close {
     }
 }
 
-/// Sends a message of the handshake. Such messages are small: a socket that does not take them is as good as gone when
-/// the handshake's deadline passes.
-async fn send(connection: &mut Connection, message: &Message) -> Result<(), Close> {
+/// Sends a message of the handshake, which is small: a socket that does not take it in time is as good as gone.
+async fn send(setting: &Setting, connection: &mut Connection, message: &Message) -> Result<(), Close> {
     let Ok(frame) = connection.codec.encode(message) else {
         return Err(Some(closing::NORMAL));
     };
@@ -178,7 +179,10 @@ async fn send(connection: &mut Connection, message: &Message) -> Result<(), Clos
         connection.sink.feed(frame).await?;
         connection.sink.flush().await
     };
-    sent.await.map_err(|_: TransportError| None)
+    match timeout(setting.limits.auth_timeout, sent).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err(None),
+    }
 }
 
 /// What a frame turned out to be.

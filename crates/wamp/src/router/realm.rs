@@ -239,10 +239,8 @@ impl Realm {
     pub(super) fn expire(&mut self, session: Id, now: Instant) {
         while let Some(request) = self
             .sessions
-            .get(&session)
-            .and_then(|session| session.deadlines.first())
-            .filter(|(deadline, _)| *deadline <= now)
-            .map(|(_, request)| *request)
+            .get_mut(&session)
+            .and_then(|session| session.take_expired(now))
         {
             self.time_out(session, request);
         }

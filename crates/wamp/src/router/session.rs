@@ -132,6 +132,15 @@ impl Session {
         Some(call)
     }
 
+    /// The request id of a call whose deadline has passed; each is returned once.
+    pub(super) fn take_expired(&mut self, now: Instant) -> Option<Id> {
+        let (deadline, _) = self.deadlines.first()?;
+        if *deadline > now {
+            return None;
+        }
+        self.deadlines.pop_first().map(|(_, request)| request)
+    }
+
     /// When the earliest call of this session times out.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.deadlines.first().map(|(deadline, _)| *deadline)

@@ -37,6 +37,21 @@ fn r_r12_skip_answers_the_caller_at_once_and_drops_the_late_result() {
 }
 
 #[test]
+fn late_answers_of_a_cancelled_call_never_reach_a_new_call_under_its_id() {
+    let mut world = World::new();
+    let (callee, caller) = (world.join("c"), world.join("a"));
+    world.register(callee, "p.q");
+    world.send(caller, call(1, "p.q", json!({"receive_progress": true})));
+    world.send(caller, cancel(1, json!({"mode": "skip"})));
+    let (_, second, ..) = invocation(world.send(caller, call(1, "p.q", json!({}))));
+    for options in [json!({"progress": true}), json!({})] {
+        assert!(world.send(callee, yields(1, options, Payload::Empty)).is_empty());
+    }
+    let sent = world.send(callee, yields(second, json!({}), Payload::Empty));
+    assert!(matches!(sent[..], [(_, Message::Result { request: 1, .. })]));
+}
+
+#[test]
 fn r_r13_kill_answers_the_caller_after_the_callee() {
     for answer in [
         yields(1, json!({}), Payload::Empty),
