@@ -56,6 +56,11 @@ pub fn import(image: &str, changes: &[&str]) {
         symlink("busybox", bin.join(applet)).expect("a link in a directory of ours");
     }
 
+    // Layers are told apart by content: without this, an image that a test pulls could be there already, layer by layer,
+    // because another test has one just like it.
+    let unique = root.path().file_name().unwrap_or_default().as_encoded_bytes();
+    std::fs::write(root.path().join("etc/unique"), unique).expect("a file in a directory of ours");
+
     let mut tar = Command::new("tar")
         .args(["--create", "--owner=0", "--group=0", "--directory"])
         .arg(root.path())

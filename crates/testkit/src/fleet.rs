@@ -227,6 +227,8 @@ impl Fleet {
 impl Drop for Fleet {
     /// A story that failed half-way leaves nothing on the machine's Docker. Agents are gone by then: they are younger.
     fn drop(&mut self) {
+        // In good order, because only the studio knows its registry.
+        self.studio.end(Duration::from_secs(20));
         let registry = format!("{}/", self.registry());
         crate::docker::remove_containers_of(&registry);
         crate::docker::remove_images_of(&registry);

@@ -77,6 +77,12 @@ impl Process {
         self.wait(deadline)
     }
 
+    /// SIGTERM and a bounded wait, for clean-up: never panics, says whether it ended.
+    pub fn end(&mut self, deadline: Duration) -> bool {
+        self.signal(Signal::TERM);
+        wait::poll(deadline, || self.child.try_wait().ok().flatten()).is_some()
+    }
+
     /// SIGKILL to this process alone, as a power cut would; waits until it is gone.
     pub fn kill(&mut self) {
         self.signal(Signal::KILL);
