@@ -15,7 +15,7 @@ use crate::backend::Backend;
 use crate::engine::Engine;
 use crate::flock::DeviceFile;
 use crate::journal::Chain;
-use crate::link::{self, LinkContext, LinkEnd};
+use crate::link::{self, LinkContext, LinkEnd, Timing};
 use crate::logs::Logs;
 use crate::rpc;
 use crate::settings::Settings;
@@ -34,22 +34,30 @@ pub enum Exit {
 /// How long statistics stay fresh.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Runs the agent until `stop`.
+/// Runs the agent until `stop`, with the Docker daemon of this process's environment.
 pub async fn run(settings: Settings, device: DeviceFile, stop: CancellationToken) -> Exit {
+    match Engine::new() {
+        Ok(engine) => run_with(settings, device, engine, Timing::default(), stop).await,
+        Err(failure) => Exit::Failure(format!(
+            "cannot set up the Docker client: {failure}; check DOCKER_HOST"
+        )),
+    }
+}
+
+/// The same with a Docker daemon and spans of time of one's own.
+pub async fn run_with(
+    settings: Settings,
+    device: DeviceFile,
+    engine: Engine,
+    timing: Timing,
+    stop: CancellationToken,
+) -> Exit {
     let store = match open_store(&settings).await {
         Ok(store) => store,
         Err(exit) => return exit,
     };
-    let engine = match Engine::new() {
-        Ok(engine) => engine,
-        Err(failure) => {
-            return Exit::Failure(format!(
-                "cannot set up the Docker client: {failure}; check DOCKER_HOST"
-            ));
-        }
-    };
     let (publish, session) = watch::channel(None);
-    let backend = Backend::new(session);
+    let backend = Backend::with_deadline(session, timing.backend_call);
     let serial = device.current().serial_number.clone();
     let parts = stop.child_token();
     let host = HostSampler::start(SAMPLE_INTERVAL, parts.clone());
@@ -94,6 +102,7 @@ pub async fn run(settings: Settings, device: DeviceFile, stop: CancellationToken
             logs: logs.clone(),
             host,
             procedures,
+            timing,
         };
         link::run(context, publish, stop.clone()).await
     };

@@ -11,6 +11,7 @@ mod configure;
 mod heartbeat;
 mod outbox;
 mod registrations;
+mod timing;
 
 use std::time::Duration;
 
@@ -36,6 +37,7 @@ use crate::store::Store;
 use crate::system::HostSampler;
 
 pub use backoff::Backoff;
+pub use timing::{Pauses, Timing};
 
 /// The current session, `None` while disconnected. Everybody who talks to the router holds one of these.
 pub type SessionWatch = watch::Receiver<Option<Session>>;
@@ -44,12 +46,8 @@ pub type SessionWatch = watch::Receiver<Option<Session>>;
 const REALM: &str = "realm1";
 /// Answers "somebody already has this serial" that are tolerated in a row (`session-and-api.md` 4.9).
 const DUPLICATE_LIMIT: u32 = 8;
-/// Pause between those attempts: the router may not have noticed yet that our last session is gone.
-const DUPLICATE_PAUSE: Duration = Duration::from_secs(1);
 /// Attempts on a link that was never slow use the flag's bound; it grows up to this (R24).
 const CONNECT_TIMEOUT_CAP: Duration = Duration::from_secs(15);
-/// A session that lasted this long resets the back-off.
-const STABLE_SESSION: Duration = Duration::from_secs(60);
 /// Bound for GOODBYE when the process ends (R15).
 const LEAVE_BOUND: Duration = Duration::from_secs(2);
 
@@ -64,6 +62,7 @@ pub struct LinkContext {
     pub logs: Logs,
     pub host: HostSampler,
     pub procedures: rpc::Context,
+    pub timing: Timing,
 }
 
 /// Why the link ended.
@@ -98,9 +97,10 @@ pub async fn run(
     stop: CancellationToken,
 ) -> LinkEnd {
     tracing::info!(target: START_UP, "Attempting to establish a socket connection...");
-    let mut backoff = Backoff::link();
-    let mut credentials = Backoff::credentials();
-    let mut evictions = Backoff::evictions();
+    let timing = &context.timing;
+    let mut backoff = timing.reconnect.start();
+    let mut credentials = timing.credentials.start();
+    let mut evictions = timing.evictions.start();
     let mut attempt: u32 = 0;
     let mut duplicates: u32 = 0;
     let mut joined_before = false;
@@ -128,7 +128,7 @@ pub async fn run(
                 pause
             }
             Ok(session) => {
-                credentials = Backoff::credentials();
+                credentials = timing.credentials.start();
                 let outcome = hold(&context, &session, &publish, &stop, joined_before).await;
                 publish.send_replace(None);
                 match outcome {
@@ -146,7 +146,7 @@ pub async fn run(
                             journal::say(&format!("a WAMP connection for {serial} already exists"));
                             return LinkEnd::DuplicateSerial;
                         }
-                        DUPLICATE_PAUSE
+                        timing.duplicate
                     }
                     Outcome::Moved => {
                         session.leave().await;
@@ -164,9 +164,9 @@ pub async fn run(
                         joined_before = true;
                         duplicates = 0;
                         attempt = 0;
-                        if lasted >= STABLE_SESSION {
-                            backoff = Backoff::link();
-                            evictions = Backoff::evictions();
+                        if lasted >= timing.stable_session {
+                            backoff = timing.reconnect.start();
+                            evictions = timing.evictions.start();
                         }
                         let evicted = matches!(&reason, CloseReason::Goodbye(uri) if uri == close::NORMAL);
                         let pause = if evicted {
@@ -284,7 +284,11 @@ async fn hold(
     let mut tasks = JoinSet::new();
     tasks.spawn(keep_testament(context.clone(), session.clone()));
     tasks.spawn(heartbeat::run(context.clone(), session.clone(), status_watch));
-    tasks.spawn(outbox::run(context.store.clone(), context.backend.clone()));
+    tasks.spawn(outbox::run(
+        context.store.clone(),
+        context.backend.clone(),
+        context.timing.report,
+    ));
     tasks.spawn(configure::run(context.clone(), session.clone(), status));
     let end = loop {
         tokio::select! {
@@ -319,7 +323,7 @@ enum Verdict {
 
 /// Adds the testament, retrying while connected; never fatal (R23).
 async fn keep_testament(context: LinkContext, session: Session) -> Verdict {
-    let mut backoff = Backoff::link();
+    let mut backoff = context.timing.reconnect.start();
     loop {
         let device = context.device.current();
         let testament = protocol::report::Testament {
@@ -328,7 +332,7 @@ async fn keep_testament(context: LinkContext, session: Session) -> Verdict {
             serial_number: device.serial_number.clone(),
             wamp_session_id: session.id(),
         };
-        match Backend::add_testament(&session, &testament).await {
+        match context.backend.add_testament(&session, &testament).await {
             Ok(()) => return Verdict::Done,
             // A router without testaments: the heartbeat alone tells the backend that we live.
             Err(failure) if failure.is_backend_absent() => {

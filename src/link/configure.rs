@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use wamp::client::Session;
 
-use super::{Backoff, LinkContext, Verdict, heartbeat, registrations};
+use super::{LinkContext, Timing, Verdict, heartbeat, registrations};
 use crate::backend::{BackendError, DeviceMetadata};
 use crate::cli::VERSION;
 use crate::journal::{Chain, START_UP};
@@ -22,7 +22,6 @@ use crate::system::platform::Platform;
 const ATTEMPTS: u32 = 3;
 /// Requested states are fetched again this long after a fetch that failed, and this often as a safety net.
 const RESYNC_FAILED: Duration = Duration::from_secs(60);
-const RESYNC: Duration = Duration::from_secs(30 * 60);
 
 /// Configures the session, then keeps the requested states fresh until the session ends.
 pub(super) async fn run(
@@ -34,7 +33,7 @@ pub(super) async fn run(
     if refresh_identity(&context).await {
         return Verdict::Moved;
     }
-    match retried(|| context.backend.get_app_cred_key()).await {
+    match retried(&context.timing, || context.backend.get_app_cred_key()).await {
         Ok(key) => context.apps.set_credential_key(key).await,
         Err(failure) => {
             tracing::warn!(error = %Chain(&failure), "no app credential key; keeping the last one");
@@ -55,7 +54,7 @@ pub(super) async fn run(
     let resync = async {
         let mut confirmation = context.apps.confirmation_due();
         loop {
-            let regular = Instant::now() + if synced { RESYNC } else { RESYNC_FAILED };
+            let regular = Instant::now() + if synced { context.timing.resync } else { RESYNC_FAILED };
             let due = confirmation
                 .borrow_and_update()
                 .map_or(regular, |asked| asked.min(regular));
@@ -81,7 +80,7 @@ pub(super) async fn run(
 /// any more under the old session.
 async fn refresh_identity(context: &LinkContext) -> bool {
     let device = context.device.current();
-    let metadata = match retried(|| context.backend.read_device_metadata(device.device_key)).await {
+    let metadata = match retried(&context.timing, || context.backend.read_device_metadata(device.device_key)).await {
         Ok(metadata) => metadata,
         Err(failure) => {
             tracing::warn!(error = %Chain(&failure), "no device metadata; keeping the known identity");
@@ -119,7 +118,7 @@ async fn refresh_identity(context: &LinkContext) -> bool {
 }
 
 async fn push_status(context: &LinkContext, session: &Session, status: DeviceStatus) {
-    if let Err(failure) = retried(|| heartbeat::send(context, session, status)).await {
+    if let Err(failure) = retried(&context.timing, || heartbeat::send(context, session, status)).await {
         tracing::warn!(?status, error = %Chain(&failure), "status not delivered; the heartbeat repeats it");
     }
 }
@@ -144,7 +143,7 @@ async fn push_architecture(context: &LinkContext) {
 /// Fetches and applies what the backend wants here. An unusable answer changes nothing (R32).
 async fn sync(context: &LinkContext) -> bool {
     let device_key = context.device.current().device_key;
-    let answer = match retried(|| context.backend.get_requested_app_states(device_key)).await {
+    let answer = match retried(&context.timing, || context.backend.get_requested_app_states(device_key)).await {
         Ok(answer) => answer,
         Err(failure) => {
             tracing::warn!(error = %Chain(&failure), "no requested app states; apps stay as they are");
@@ -161,12 +160,12 @@ async fn sync(context: &LinkContext) -> bool {
 }
 
 /// A few attempts while the session lives; the session's end drops the whole run.
-async fn retried<T, F, Fut>(mut call: F) -> Result<T, BackendError>
+async fn retried<T, F, Fut>(timing: &Timing, mut call: F) -> Result<T, BackendError>
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<T, BackendError>>,
 {
-    let mut backoff = Backoff::link();
+    let mut backoff = timing.reconnect.start();
     let mut attempt = 1;
     loop {
         match call().await {

@@ -11,7 +11,6 @@ use super::{LinkContext, Verdict};
 use crate::backend::BackendError;
 use crate::journal::Chain;
 
-const INTERVAL: Duration = Duration::from_secs(30);
 /// Bound of the Docker ping whose result goes into the statistics.
 const DOCKER_PING: Duration = Duration::from_secs(3);
 /// Unanswered heartbeats in a row after which the session counts as dead.
@@ -24,8 +23,9 @@ pub(super) async fn run(
     status: watch::Receiver<DeviceStatus>,
 ) -> Verdict {
     // A random phase, so that a fleet that reconnects together does not beat together.
-    let phase = INTERVAL.mul_f64(fastrand::f64());
-    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + phase, INTERVAL);
+    let interval = context.timing.heartbeat;
+    let phase = interval.mul_f64(fastrand::f64());
+    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + phase, interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut failures = 0;
     loop {

@@ -1,11 +1,10 @@
 //! Sends queued state reports while a session is up. A report leaves the database only when the backend answered.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use protocol::AppId;
 
-use super::{Backoff, Verdict};
+use super::{Pauses, Verdict};
 use crate::backend::Backend;
 use crate::journal::Chain;
 use crate::store::Store;
@@ -14,15 +13,15 @@ use crate::store::Store;
 const REFUSAL_LIMIT: u32 = 5;
 
 /// Drains the outbox until the session ends (the task is dropped) .
-pub(super) async fn run(store: Store, backend: Backend) -> Verdict {
+pub(super) async fn run(store: Store, backend: Backend, pauses: Pauses) -> Verdict {
     let mut changed = store.outbox_changed();
-    let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
+    let mut backoff = pauses.start();
     let mut refusals: HashMap<i64, u32> = HashMap::new();
     loop {
         changed.borrow_and_update();
         match drain(&store, &backend, &mut refusals).await {
             Drained::All => {
-                backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
+                backoff = pauses.start();
                 if changed.changed().await.is_err() {
                     return Verdict::Done;
                 }
