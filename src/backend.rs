@@ -65,11 +65,10 @@ impl BackendError {
         }
     }
 
-    /// Whether the answer means that no backend component offers the procedure right now: worth retrying for ever.
-    pub fn is_backend_absent(&self) -> bool {
-        use wamp::uri::error;
+    /// Whether nobody offers the procedure right now: the backend is not there, which is no answer of its own.
+    pub fn is_no_such_procedure(&self) -> bool {
         matches!(self, BackendError::Call { source: RequestError::Peer(peer), .. }
-            if matches!(peer.uri.as_str(), error::NO_SUCH_PROCEDURE | error::CANCELED | error::NETWORK_FAILURE))
+            if peer.uri == wamp::uri::error::NO_SUCH_PROCEDURE)
     }
 }
 

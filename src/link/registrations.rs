@@ -70,7 +70,7 @@ impl Keeper {
         answer
     }
 
-    /// Retries what failed and takes back, patiently, what was taken over. Ends never; dropped with the session.
+    /// Retries what failed and takes back, patiently, what was taken over. Ends with the session.
     pub(super) async fn keep(self, session: &Session) {
         let mut watches: FuturesUnordered<_> = self
             .held
@@ -87,6 +87,10 @@ impl Keeper {
         loop {
             if let Some(token) = revoked.take() {
                 token.cancelled().await;
+                // Registrations end with their session, too.
+                if !session.is_open() {
+                    return;
+                }
                 let pause = reclaim.pause();
                 tracing::warn!(
                     procedure = procedure.name,
