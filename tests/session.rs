@@ -2,8 +2,12 @@
 //! that answers what the test wants.
 #![allow(clippy::unwrap_used, reason = "the whole file is a test")]
 
+#[path = "session/at_crossbar.rs"]
+mod at_crossbar;
 #[path = "session/backend.rs"]
 mod backend;
+#[path = "session/callers.rs"]
+mod callers;
 #[path = "session/connect.rs"]
 mod connect;
 #[path = "session/device.rs"]
@@ -12,6 +16,14 @@ mod device;
 mod lifetime;
 #[path = "session/plane.rs"]
 mod plane;
+#[path = "session/procedures.rs"]
+mod procedures;
+#[path = "session/process.rs"]
+mod process;
+#[path = "session/reports.rs"]
+mod reports;
+#[path = "session/rude.rs"]
+mod rude;
 #[path = "session/tap.rs"]
 mod tap;
 

@@ -120,6 +120,11 @@ impl Device {
 
     /// The binary.
     pub(crate) fn spawn(&self, extra: &[&str]) -> Process {
+        Process::start("reagent", &mut self.command(extra))
+    }
+
+    /// The binary, not started.
+    pub(crate) fn command(&self, extra: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_reagent"));
         let path = |name: &str| self.path(name);
         command
@@ -137,7 +142,7 @@ impl Device {
             .args(extra)
             .env("REAGENT_LOCK_FILE", path("lock"))
             .env("DOCKER_HOST", "unix:///nonexistent/docker.sock");
-        Process::start("reagent", &mut command)
+        command
     }
 
     /// Calls a procedure of the device.

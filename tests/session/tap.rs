@@ -100,7 +100,11 @@ async fn carry(agent: Connection, router: Connection, wires: Arc<Mutex<Vec<Wire>
         while let Some(Ok(incoming)) = agent_stream.next().await {
             let Incoming::Data(frame) = incoming else { continue };
             let message = Codec::Json.decode(&frame).unwrap();
+            let ours = is_answer_to_forged(&message);
             wires.lock().unwrap()[number].said.push(message);
+            if ours {
+                continue;
+            }
             if router_sink.feed(frame).await.is_err() || router_sink.flush().await.is_err() {
                 break;
             }
@@ -134,6 +138,13 @@ async fn carry(agent: Connection, router: Connection, wires: Arc<Mutex<Vec<Wire>
             wires.lock().unwrap()[number].closed = true;
         }
     }
+}
+
+/// Invocations with such ids come from the test: the router knows nothing of them.
+pub(crate) const FORGED: u64 = 1 << 50;
+
+fn is_answer_to_forged(message: &Message) -> bool {
+    matches!(message, Message::Error { request, .. } | Message::Yield { request, .. } if (FORGED..FORGED + 1000).contains(request))
 }
 
 /// First positional argument of a message, as JSON.

@@ -124,7 +124,8 @@ fn parse(members: &Map<String, Value>) -> Result<AppRequest, Refused> {
     }
     if !naming::is_safe_app_name(&app_name) {
         return Err(Refused(format!(
-            "app_name {app_name:?} is not a plain name: it must not contain a path"
+            "app_name {} is not a plain name: it must not contain a path",
+            quoted(&app_name)
         )));
     }
     let stage = fields.text("stage", "failed to parse stage")?;
@@ -200,7 +201,19 @@ fn refused(text: &str) -> Refused {
 
 /// The words "CHECK constraint failed" are what clients of the reference see in this case.
 fn check_failed(what: &str, text: &str) -> Refused {
-    Refused(format!("CHECK constraint failed: {text:?} is not a valid {what}"))
+    Refused(format!(
+        "CHECK constraint failed: {} is not a valid {what}",
+        quoted(text)
+    ))
+}
+
+/// What the caller sent, as far as it helps to recognise it: it goes into logs, too.
+fn quoted(text: &str) -> String {
+    const SHOWN: usize = 80;
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{:?}…", &text[..end]),
+        None => format!("{text:?}"),
+    }
 }
 
 fn text_of<'a>(members: &'a Map<String, Value>, first: &str, second: &str) -> &'a str {
@@ -247,7 +260,7 @@ impl Fields<'_> {
             None => Ok(0),
             Some(Value::String(text)) if text.is_empty() => Ok(0),
             Some(value @ Value::String(text)) => number::whole(value)
-                .ok_or_else(|| Refused(format!("{parser}: parsing {text:?}: invalid syntax"))),
+                .ok_or_else(|| Refused(format!("{parser}: parsing {}: invalid syntax", quoted(text)))),
             Some(value) => number::whole(value).ok_or_else(|| refused(message)),
         }
     }
@@ -411,6 +424,24 @@ mod tests {
                 refused.0.starts_with("CHECK constraint failed"),
                 "{change}: {refused}"
             );
+        }
+    }
+
+    #[test]
+    fn a_refusal_never_repeats_more_than_a_line_of_what_was_sent() {
+        let long = "ü".repeat(1 << 20);
+        for member in [
+            "app_name",
+            "stage",
+            "target_state",
+            "current_state",
+            "release_key",
+            "account_id",
+        ] {
+            let path = format!("/{long}");
+            let text = if member == "app_name" { &path } else { &long };
+            let refused = parse_kwargs(&kwargs(json!({ member: text }))).unwrap_err();
+            assert!(refused.0.len() < 300, "{member}: {} bytes", refused.0.len());
         }
     }
 
