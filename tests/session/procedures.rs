@@ -691,7 +691,7 @@ async fn no_argument_takes_the_agent_down() {
         json!(""),
         json!("\u{0}"),
         json!("\u{0}AAEC"),
-        json!("x".repeat(1 << 20)),
+        json!("x".repeat(1 << 16)),
         json!("../../../../etc/passwd"),
         json!("prod_18446744073709551616_x"),
         json!("prod_1_"),

@@ -88,6 +88,9 @@ impl fmt::Debug for AppRequest {
 #[error("{0}")]
 pub struct Refused(pub String);
 
+/// Longest app name, bytes: with stage and key it has to fit into one path component and into an image reference.
+const MAX_APP_NAME: usize = 200;
+
 /// Reads the kwargs of `request_app_state`.
 pub fn parse_kwargs(kwargs: &Map<String, Value>) -> Result<AppRequest, Refused> {
     let request = parse(kwargs)?;
@@ -121,6 +124,9 @@ fn parse(members: &Map<String, Value>) -> Result<AppRequest, Refused> {
     let app_name = fields.text("app_name", "failed to parse appName")?;
     if app_name.is_empty() {
         return Err(refused("failed to parse appName"));
+    }
+    if app_name.len() > MAX_APP_NAME {
+        return Err(Refused(format!("app_name is longer than {MAX_APP_NAME} bytes")));
     }
     if !naming::is_safe_app_name(&app_name) {
         return Err(Refused(format!(
@@ -448,6 +454,13 @@ mod tests {
     #[test]
     fn a_path_is_not_an_app_name() {
         assert!(parse_kwargs(&kwargs(json!({"app_name": "../../etc"}))).is_err());
+    }
+
+    #[test]
+    fn a_name_that_no_directory_can_have_is_refused() {
+        assert!(parse_kwargs(&kwargs(json!({"app_name": "x".repeat(200)}))).is_ok());
+        let refused = parse_kwargs(&kwargs(json!({"app_name": "x".repeat(201)}))).unwrap_err();
+        assert_eq!(refused.0, "app_name is longer than 200 bytes");
     }
 
     #[test]
