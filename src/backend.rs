@@ -65,6 +65,18 @@ impl BackendError {
         }
     }
 
+    /// Whether there is no session any more, or none yet.
+    pub fn is_disconnected(&self) -> bool {
+        matches!(
+            self,
+            BackendError::NotConnected
+                | BackendError::Call {
+                    source: RequestError::ConnectionLost,
+                    ..
+                }
+        )
+    }
+
     /// Whether nobody offers the procedure right now: the backend is not there, which is no answer of its own.
     pub fn is_no_such_procedure(&self) -> bool {
         matches!(self, BackendError::Call { source: RequestError::Peer(peer), .. }

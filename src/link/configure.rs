@@ -115,21 +115,37 @@ impl Run {
     /// Asks again for what is missing, and for the requested states every now and then. Ends when the device was
     /// moved.
     async fn follow(&mut self) -> DeviceMetadata {
+        let timing = self.context.timing.clone();
         let mut confirmation = self.context.apps.confirmation_due();
-        let mut pauses = self.context.timing.catch_up.start();
+        let mut absent = timing.catch_up.start();
+        let mut unwilling = timing.unwilling.start();
+        let mut refresh = Instant::now() + timing.resync;
+        let mut retry = None;
         loop {
-            let regular = match self.missing.is_empty() {
-                true => self.context.timing.resync,
-                false => pauses.pause(),
-            };
-            let regular = Instant::now() + regular;
-            loop {
+            if self.missing.is_empty() {
+                absent = timing.catch_up.start();
+                unwilling = timing.unwilling.start();
+            } else if retry.is_none() {
+                // A backend that is there and does not answer this one usefully may never do so.
+                let pauses = match self.missing.contains(&Step::Connected) {
+                    true => &mut absent,
+                    false => &mut unwilling,
+                };
+                retry = Some(Instant::now() + pauses.pause());
+            }
+            let steps = loop {
                 let asked = *confirmation.borrow_and_update();
-                // A question that went unanswered keeps to its pauses.
-                let asked = asked.filter(|_| self.missing.is_empty());
-                let due = asked.map_or(regular, |asked| asked.min(regular));
+                let states = asked.map_or(refresh, |asked| asked.min(refresh));
+                // Unanswered, the question for the states keeps to the pauses.
+                let states = (!self.missing.contains(&Step::RequestedStates)).then_some(states);
+                let due = [retry, states].into_iter().flatten().min().unwrap_or(refresh);
                 tokio::select! {
-                    () = tokio::time::sleep_until(due) => break,
+                    () = tokio::time::sleep_until(due) => {
+                        break match retry.take_if(|retry| *retry <= due) {
+                            Some(_) => std::mem::take(&mut self.missing),
+                            None => vec![Step::RequestedStates],
+                        };
+                    }
                     // Another moment is due; without anybody to set one, the session is about to end.
                     changed = confirmation.changed() => {
                         if changed.is_err() {
@@ -137,18 +153,14 @@ impl Run {
                         }
                     }
                 }
-            }
-            let mut steps = std::mem::take(&mut self.missing);
-            if steps.is_empty() {
-                steps.push(Step::RequestedStates);
+            };
+            if steps.contains(&Step::RequestedStates) {
+                refresh = Instant::now() + timing.resync;
             }
             for step in steps {
                 if let Err(metadata) = self.attempt(step).await {
                     return metadata;
                 }
-            }
-            if self.missing.is_empty() {
-                pauses = self.context.timing.catch_up.start();
             }
         }
     }

@@ -79,10 +79,10 @@ impl Outbox {
                 continue;
             }
             if let Err(failure) = self.send(&pending).await {
-                if !failure.is_answer() {
-                    tracing::debug!(%app, error = %Chain(&failure), "state report not delivered yet");
+                if failure.is_disconnected() {
                     return Some(self.stall());
                 }
+                tracing::debug!(%app, error = %Chain(&failure), "state report not accepted");
                 if !self.is_refused_for_good(app, pending.number, &failure) {
                     continue;
                 }
@@ -112,7 +112,7 @@ impl Outbox {
         self.context.backend.report_state(&report).await
     }
 
-    /// Notes a refusal. A backend that is not there refuses nothing.
+    /// Notes that a report was not accepted. A backend that is not there or says nothing refuses nothing.
     fn is_refused_for_good(&mut self, app: AppId, number: i64, failure: &BackendError) -> bool {
         let pauses = self.context.timing.report;
         let late = self.late.entry(app).or_insert_with(|| Late {
@@ -125,7 +125,7 @@ impl Outbox {
             late.number = number;
             late.refusals = 0;
         }
-        if !failure.is_no_such_procedure() {
+        if failure.is_answer() && !failure.is_no_such_procedure() {
             late.refusals += 1;
         }
         late.until = Instant::now() + late.pauses.pause();

@@ -46,8 +46,10 @@ pub struct Timing {
     pub stable_session: Duration,
     /// A procedure was taken over by somebody else: pauses before it is claimed back (`wamp-interop.md` rule 11).
     pub reclaim: Pauses,
-    /// What the backend left unanswered on connect is asked again in these pauses.
+    /// What a backend that is away left unanswered on connect is asked again in these pauses.
     pub catch_up: Pauses,
+    /// What a backend that is there does not answer usefully is asked again in these.
+    pub unwilling: Pauses,
     /// A state report that was not accepted.
     pub report: Pauses,
     /// The requested states are fetched again this often as a safety net.
@@ -66,6 +68,7 @@ impl Default for Timing {
             stable_session: Duration::from_secs(60),
             reclaim: Pauses::seconds(10, 600),
             catch_up: Pauses::seconds(1, 30),
+            unwilling: Pauses::seconds(10, 600),
             report: Pauses::seconds(1, 30),
             resync: Duration::from_secs(30 * 60),
         }

@@ -232,6 +232,7 @@ pub(crate) fn quick() -> Timing {
         duplicate: Duration::from_millis(20),
         reclaim: quick,
         catch_up: quick,
+        unwilling: quick,
         report: quick,
         ..Timing::default()
     }

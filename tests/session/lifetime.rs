@@ -402,6 +402,30 @@ async fn a_backend_that_comes_late_gets_everything_soon() {
 }
 
 #[tokio::test]
+async fn a_backend_without_credential_keys_is_still_asked_for_its_list() {
+    let plane = Plane::own().await;
+    let backend = Backend::join(&plane).await;
+    let key = uri::backend::GET_APP_CRED_KEY;
+    backend.does(key, Answer::Error("wamp.error.no_such_procedure"));
+    let device = Device::new(&plane.url);
+    let agent = device.start(Timing {
+        resync: Duration::from_millis(100),
+        ..quick()
+    });
+    backend.status("CONNECTED").await;
+    backend.forget();
+    backend.called(uri::backend::GET_REQUESTED_APP_STATES, 3).await;
+    backend.called(key, 3).await;
+    // Once it has one, nothing is missing any more.
+    backend.answers(key, json!("credential-key"));
+    backend.forget();
+    backend.called(key, 1).await;
+    backend.called(uri::backend::GET_REQUESTED_APP_STATES, 3).await;
+    assert_eq!(backend.calls(key).len(), 1);
+    agent.stop().await;
+}
+
+#[tokio::test]
 async fn a_backend_that_never_answers_does_not_keep_the_procedures_away() {
     let plane = Plane::own().await;
     let backend = Backend::join(&plane).await;

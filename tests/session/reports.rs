@@ -127,6 +127,34 @@ async fn a_report_that_is_refused_for_ever_is_dropped_and_never_holds_up_other_a
 }
 
 #[tokio::test]
+async fn a_report_that_is_never_answered_does_not_hold_up_other_apps() {
+    let plane = Plane::own().await;
+    let backend = Backend::join(&plane).await;
+    let device = Device::new(&plane.url);
+    device.knows(12, &[Downloading]).await;
+    device.knows(13, &[Starting, Running]).await;
+    backend.decides(UPDATE_APP_ON_DEVICE, |report| match report["app_key"].as_u64() {
+        Some(12) => Answer::Silence,
+        _ => Answer::Empty,
+    });
+    let mut timing = quick();
+    timing.backend_call = Duration::from_millis(300);
+    let agent = device.start(timing);
+    wait::until_async("the other app is reported", SOON, || async {
+        backend
+            .reported(13)
+            .starts_with(&["STARTING".into(), "RUNNING".into()])
+            .then_some(())
+    })
+    .await;
+    agent.stop().await;
+    let store = device.store().await;
+    let waiting = store.pending_reports().await.unwrap();
+    assert_eq!(waiting[0].report.state, Downloading);
+    store.close().await;
+}
+
+#[tokio::test]
 async fn a_report_is_kept_as_long_as_nobody_takes_it() {
     let plane = Plane::own().await;
     let backend = Backend::join(&plane).await;

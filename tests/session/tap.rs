@@ -78,10 +78,11 @@ impl Tap {
 
     /// Sends the agent a message in the router's name.
     pub(crate) fn forge(&self, number: usize, message: Message) {
-        let sent = self
-            .look(number, |wire| wire.forge.clone().unwrap().send(message))
-            .unwrap();
-        sent.unwrap();
+        let forge = self.look(number, |wire| wire.forge.clone()).flatten();
+        assert!(
+            forge.unwrap().send(message).is_ok(),
+            "connection {number} is gone"
+        );
     }
 
     /// What the agent said on connection `number`, one word per message with its subject.
