@@ -120,9 +120,9 @@ pub async fn run(
                     }
                 }
                 let pause = if failure.is_credential_failure() {
-                    credentials.next()
+                    credentials.pause()
                 } else {
-                    backoff.next()
+                    backoff.pause()
                 };
                 complain(attempt, &failure, pause);
                 pause
@@ -156,7 +156,7 @@ pub async fn run(
                     Outcome::Failed => {
                         session.abort();
                         attempt = attempt.saturating_add(1);
-                        backoff.next()
+                        backoff.pause()
                     }
                     Outcome::Ended { reason, lasted } => {
                         // A connection declared dead must not linger: its registrations would block the next (R25).
@@ -170,7 +170,7 @@ pub async fn run(
                         }
                         let evicted = matches!(&reason, CloseReason::Goodbye(uri) if uri == close::NORMAL);
                         let pause = if evicted {
-                            evictions.next()
+                            evictions.pause()
                         } else {
                             backoff.next_after_drop()
                         };
@@ -337,7 +337,7 @@ async fn keep_testament(context: LinkContext, session: Session) -> Verdict {
             }
             Err(failure) => tracing::warn!(error = %Chain(&failure), "could not leave a testament"),
         }
-        tokio::time::sleep(backoff.next()).await;
+        tokio::time::sleep(backoff.pause()).await;
     }
 }
 

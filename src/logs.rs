@@ -1,51 +1,208 @@
 //! App logs (`logs-terminal-tunnel.md` 2): live stream while somebody listens, history of 100 lines.
 //!
-//! Never blocks its callers and never fails an app transition: publishing is fire-and-forget (weakness W7).
+//! Never blocks its callers and never fails an app transition: publishing is fire-and-forget (weakness W7). One task
+//! owns all state; this handle only puts commands into its queue. Must not know why a line is written.
 
-use protocol::AppId;
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::{AppId, naming};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::{Engine, LogRange};
+use crate::store::Store;
+
+mod batch;
+mod follower;
+mod listeners;
+mod lost;
+mod pipeline;
+mod publisher;
+mod ring;
+mod shelf;
+
+use lost::Lost;
+use pipeline::{Command, Pipeline};
+
+/// Commands waiting. The pipeline never waits for anything, so this fills only when lines come faster than they can
+/// be moved; then lines are dropped and counted, and the last places are kept for everything else.
+const QUEUE: usize = 1024;
+const RESERVED: usize = 128;
+/// Bound of attaching: later answers of the router still count.
+const ATTACH: Duration = Duration::from_secs(5);
+/// Bound of an answer about the history.
+const HISTORY: Duration = Duration::from_secs(10);
+/// Bound of closing.
+const CLOSE: Duration = Duration::from_secs(8);
+/// Lines taken from the container when the history has none of it.
+const FALLBACK: u32 = 50;
 
 /// Handle of the log pipeline. Cloneable.
 #[derive(Clone, Debug)]
-pub struct Logs {}
+pub struct Logs {
+    commands: mpsc::Sender<Command>,
+    lost: Lost,
+    store: Store,
+    engine: Engine,
+    /// Cancelled by the pipeline when it has ended.
+    ended: CancellationToken,
+}
 
 impl Logs {
+    /// Starts the pipeline of the device with this serial number. With `stop` it follows no container any more; it
+    /// ends with [`Logs::close`], which saves what is not saved yet, or with the last handle.
+    pub fn start(serial: String, store: Store, engine: Engine, stop: CancellationToken) -> Logs {
+        let (commands, queue) = mpsc::channel(QUEUE);
+        let lost = Lost::default();
+        let ended = CancellationToken::new();
+        let pipeline = Pipeline::new(Arc::from(serial), store.clone(), engine.clone(), lost.clone());
+        let guard = ended.clone().drop_guard();
+        tokio::spawn(async move {
+            pipeline.run(queue, stop).await;
+            drop(guard);
+        });
+        Logs {
+            commands,
+            lost,
+            store,
+            engine,
+            ended,
+        }
+    }
+
     /// A line written by the agent itself: always published as `{"type":"build","chunk":text}`, kept in the history.
-    pub fn agent_line(&self, _app: AppId, _app_name: &str, _text: &str) {
-        todo!()
+    pub fn agent_line(&self, app: AppId, app_name: &str, text: &str) {
+        let text = text.to_owned();
+        self.line(app, |container| Command::AgentLine { container, text }, app_name);
     }
 
     /// Tells viewers to clear themselves (`LOGGER_CLEAR`); not kept.
-    pub fn clear_viewers(&self, _app: AppId, _app_name: &str) {
-        todo!()
+    pub fn clear_viewers(&self, app: AppId, app_name: &str) {
+        self.send(Command::ClearViewers(Container::new(app, app_name)));
     }
 
     /// Empties the history, in memory and on disk.
-    pub fn clear_history(&self, _app: AppId, _app_name: &str) {
-        todo!()
+    pub fn clear_history(&self, app: AppId, app_name: &str) {
+        self.send(Command::ClearHistory(Container::new(app, app_name)));
     }
 
     /// One line of an operation's output (pull progress as the daemon's JSON): gated, batched, kept in the history.
-    pub fn output_line(&self, _app: AppId, _app_name: &str, _line: String) {
-        todo!()
+    pub fn output_line(&self, app: AppId, app_name: &str, line: String) {
+        self.line(app, |container| Command::OutputLine { container, line }, app_name);
     }
 
-    /// Follows the log of the app's container until it ends. A second call while one follows does nothing.
-    pub fn follow(&self, _app: AppId, _app_name: &str) {
-        todo!()
+    /// Follows the log of the app's container until it ends. A second call while one follows does nothing, unless the
+    /// container that is followed ends: then it counts.
+    pub fn follow(&self, app: AppId, app_name: &str) {
+        self.send(Command::Follow(Container::new(app, app_name)));
     }
 
-    /// What `get_app_log_history` answers for a container name that parsed to `app`.
-    pub async fn history(&self, _app: AppId, _app_name: &str) -> Vec<String> {
-        todo!()
+    /// What `get_app_log_history` answers for a container name that parsed to `app` (2.11): the newest lines, or, when
+    /// none of them is the container's, agent lines followed by the end of the container's log.
+    pub async fn history(&self, app: AppId, app_name: &str) -> Vec<String> {
+        let answer = tokio::time::timeout(HISTORY, async {
+            let (reply, remembered) = oneshot::channel();
+            let container = Container::new(app, app_name);
+            let name = container.name.clone();
+            self.commands
+                .send(Command::History { container, reply })
+                .await
+                .ok();
+            let (mut lines, has_output) = match remembered.await {
+                Ok(Some(history)) => history,
+                Ok(None) | Err(_) => {
+                    let stored = self.store.log_history(app).await.unwrap_or_default();
+                    let has_output = !stored.is_empty();
+                    (stored, has_output)
+                }
+            };
+            if !has_output {
+                lines.extend(self.end_of_log(&name).await);
+            }
+            lines
+        });
+        answer.await.unwrap_or_default()
     }
 
-    /// After a (re)connect: asks which log topics have listeners and follows the meta events (2.4, 2.9).
-    pub async fn attach(&self, _session: wamp::client::Session) {
-        todo!()
+    async fn end_of_log(&self, container: &str) -> Vec<String> {
+        let range = LogRange {
+            tail: Some(FALLBACK),
+            ..LogRange::default()
+        };
+        let mut receiver = self.engine.logs(container, range);
+        let mut lines = Vec::new();
+        // An error, no such container above all, means that there is nothing to add.
+        while let Some(Ok(line)) = receiver.recv().await {
+            lines.push(line.text);
+        }
+        lines
+    }
+
+    /// After a (re)connect: asks which log topics have listeners and follows the meta events (2.4, 2.9). Returns when
+    /// that is done, at the latest after some seconds; later answers count too.
+    pub async fn attach(&self, session: wamp::client::Session) {
+        let (attached, done) = oneshot::channel();
+        let command = Command::Attach { session, attached };
+        let attach = async {
+            if self.commands.send(command).await.is_ok() {
+                let _ = done.await;
+            }
+        };
+        if tokio::time::timeout(ATTACH, attach).await.is_err() {
+            tracing::info!("the router has not told yet who listens to logs");
+        }
     }
 
     /// Flushes histories and ends all followers, within a bound.
     pub async fn close(&self) {
-        todo!()
+        let close = async {
+            let _ = self.commands.send(Command::Close).await;
+            self.ended.cancelled().await;
+        };
+        if tokio::time::timeout(CLOSE, close).await.is_err() {
+            tracing::warn!("log histories were not all saved in time");
+        }
+    }
+
+    fn line(&self, app: AppId, command: impl FnOnce(Container) -> Command, app_name: &str) {
+        let full = self.commands.capacity() < RESERVED;
+        if full
+            || self
+                .commands
+                .try_send(command(Container::new(app, app_name)))
+                .is_err()
+        {
+            self.lost.add(app, 1);
+        }
+    }
+
+    fn send(&self, command: Command) {
+        if let Err(error) = self.commands.try_send(command) {
+            tracing::warn!(%error, "log command dropped");
+        }
     }
 }
+
+/// An app as the pipeline addresses it.
+#[derive(Clone, Debug)]
+struct Container {
+    app: AppId,
+    /// In original case.
+    app_name: String,
+    /// `prod_6_myapp`
+    name: String,
+}
+
+impl Container {
+    fn new(app: AppId, app_name: &str) -> Container {
+        Container {
+            app,
+            app_name: app_name.to_owned(),
+            name: naming::container(app, app_name),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -19,6 +19,7 @@ use super::retry::{Gate, Retry, STABLE, go_duration, ordinal};
 use super::table::{Action, Situation, next};
 use super::worker::{ActionError, Worker};
 use crate::engine::ContainerStatus;
+use crate::journal::Chain;
 use crate::store::Recorded;
 
 /// How long a canceled action may take to unwind at shutdown; then it is dropped where it is, which is as safe as a
@@ -34,6 +35,11 @@ pub(crate) struct Actor {
     report_due: bool,
     /// The last failure was one of the network.
     failed_download: bool,
+    /// Made by a request a moment ago: there is nothing that a start could have interrupted.
+    new: bool,
+    /// Docker was looked at since it came up. Set by the look, not by the fact: an action that began between the two
+    /// would have its outcome corrected as if it had been interrupted.
+    engine_up: bool,
     /// Docker went away under the last action: nothing is tried before the next look.
     engine_lost: bool,
     /// Since when it runs, while earlier failures still count.
@@ -56,8 +62,15 @@ enum Step {
 }
 
 impl Actor {
-    pub(crate) fn new(worker: Worker, retired: mpsc::Sender<AppId>, stop: CancellationToken) -> Actor {
+    pub(crate) fn new(
+        worker: Worker,
+        new: bool,
+        retired: mpsc::Sender<AppId>,
+        stop: CancellationToken,
+    ) -> Actor {
         Actor {
+            new,
+            engine_up: worker.shared.is_engine_up(),
             worker,
             retry: Retry::new(),
             report_due: false,
@@ -107,12 +120,17 @@ impl Actor {
             self.looked = false;
             self.engine_lost = false;
         }
+        if nudge.lost {
+            self.engine_up = false;
+        }
         if nudge.look == Look::Fresh {
             self.retry.open();
+            self.engine_up = self.worker.shared.is_engine_up();
         }
-        if nudge.look != Look::No {
+        if nudge.look != Look::No && !self.new {
             self.observe(nudge.look).await;
         }
+        self.new &= nudge.look == Look::No;
         if nudge.report {
             self.report().await;
         }
@@ -142,9 +160,7 @@ impl Actor {
         });
         match action {
             Action::Report => return self.settled(now),
-            Action::Undefined
-                if worker.state.is_transient() && !self.looked && worker.shared.is_engine_up() =>
-            {
+            Action::Undefined if worker.state.is_transient() && !self.looked && self.engine_up => {
                 return Step::Look;
             }
             Action::Undefined
@@ -166,7 +182,7 @@ impl Actor {
             | Action::CancelTransfer
             | Action::CancelUpdate => {}
         }
-        if !worker.shared.is_engine_up() || self.engine_lost || self.waits_for_backend(action) {
+        if !self.engine_up || self.engine_lost || self.waits_for_backend(action) {
             return Step::Rest(None);
         }
         match self.retry.gate() {
@@ -262,7 +278,7 @@ impl Actor {
                     if mailbox.take_report()
                         && let Err(error) = store.queue_report(snapshot.clone()).await
                     {
-                        tracing::warn!(%error, "queueing a report");
+                        tracing::warn!(error = %Chain(&error), "queueing a report");
                     }
                 }
                 () = stop.cancelled() => {
@@ -289,10 +305,10 @@ impl Actor {
 
     async fn failed(&mut self, action: Action, error: &ActionError) {
         let app = self.worker.app;
-        tracing::warn!(%app, ?action, error = error as &dyn std::error::Error, "an action failed");
+        tracing::warn!(%app, ?action, error = %Chain(error), "an action failed");
         self.failed_download = error.is_download();
         if let Err(error) = self.worker.set(AppState::Failed).await {
-            tracing::error!(%app, error = &error as &dyn std::error::Error, "recording a failure");
+            tracing::error!(%app, error = %Chain(&error), "recording a failure");
         }
         self.running_since = None;
         match app.stage {
@@ -308,11 +324,11 @@ impl Actor {
             return;
         };
         let nothing_left = self.worker.rows == Recorded::Deleted;
-        if desired.request.docker_compose.is_some() || nothing_left || !self.worker.shared.is_engine_up() {
+        if desired.request.docker_compose.is_some() || nothing_left || !self.engine_up {
             return;
         }
         if let Err(error) = self.try_observe(look, desired.request.target).await {
-            tracing::warn!(app = %self.worker.app, error = &error as &dyn std::error::Error, "looking at the app");
+            tracing::warn!(app = %self.worker.app, error = %Chain(&error), "looking at the app");
             self.engine_lost |= error.is_engine_down();
         }
     }
@@ -370,7 +386,7 @@ impl Actor {
     async fn report_settled(&mut self) {
         self.report_due = false;
         if let Err(error) = self.worker.set(self.worker.state).await {
-            tracing::warn!(app = %self.worker.app, error = &error as &dyn std::error::Error, "reporting again");
+            tracing::warn!(app = %self.worker.app, error = %Chain(&error), "reporting again");
             // Whatever the store refused, it is not asked again before the next nudge.
             self.worker.rows = Recorded::Deleted;
         }
@@ -379,7 +395,7 @@ impl Actor {
     async fn report(&self) {
         let snapshot = self.worker.snapshot();
         if let Err(error) = self.worker.shared.context.store.queue_report(snapshot).await {
-            tracing::warn!(app = %self.worker.app, %error, "queueing a report");
+            tracing::warn!(app = %self.worker.app, error = %Chain(&error), "queueing a report");
         }
     }
 
@@ -396,7 +412,7 @@ impl Actor {
     async fn forget(&mut self) {
         match self.worker.shared.context.store.forget_app(self.worker.app).await {
             Ok(()) => self.worker.rows = Recorded::Deleted,
-            Err(error) => tracing::warn!(app = %self.worker.app, %error, "forgetting an app"),
+            Err(error) => tracing::warn!(app = %self.worker.app, error = %Chain(&error), "forgetting an app"),
         }
     }
 

@@ -17,6 +17,8 @@ pub(crate) const REAL: (&str, &str) = ("real", "True");
 pub(crate) const COMPOSE_PROJECT: &str = "com.docker.compose.project";
 
 const CONFIG: &str = "reagent.config";
+/// Whose container it is: several agents may share one Docker daemon, and none touches what another made.
+const SERIAL: &str = "reagent.serial_number";
 const APP_KEY: &str = "reagent.app_key";
 const APP_NAME: &str = "reagent.app_name";
 const STAGE: &str = "reagent.stage";
@@ -28,6 +30,8 @@ const OWNER: &str = "reagent.device_owner_account_key";
 /// What a container is made of, besides what the request says.
 pub(crate) struct Parts<'a> {
     pub(crate) request: &'a AppRequest,
+    /// Of the device.
+    pub(crate) serial_number: &'a str,
     pub(crate) image: String,
     pub(crate) version: &'a str,
     pub(crate) release_key: u64,
@@ -42,6 +46,7 @@ pub(crate) struct Parts<'a> {
 pub(crate) fn spec(parts: Parts<'_>) -> ContainerSpec {
     let Parts {
         request,
+        serial_number,
         image,
         version,
         release_key,
@@ -74,6 +79,7 @@ pub(crate) fn spec(parts: Parts<'_>) -> ContainerSpec {
     spec.labels = [
         (REAL.0, REAL.1.to_owned()),
         (CONFIG, config),
+        (SERIAL, serial_number.to_owned()),
         (APP_KEY, request.app.key.to_string()),
         (APP_NAME, request.app_name.clone()),
         (STAGE, request.app.stage.to_string()),
@@ -125,18 +131,23 @@ fn fingerprint(spec: &ContainerSpec) -> String {
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The app of a container that one of the two agents made: by name and label, never by name alone (W3).
-pub(crate) fn owner(facts: &ContainerFacts) -> Option<(AppId, String)> {
+/// The app of a container that one of the two agents made for this device: by name and label, never by name alone (W3).
+/// The reference leaves no serial number; what it made counts as this device's.
+pub(crate) fn owner(facts: &ContainerFacts, serial_number: &str) -> Option<(AppId, String)> {
     let ours = facts.labels.get(REAL.0).is_some_and(|value| value == REAL.1)
         && !facts.labels.contains_key(COMPOSE_PROJECT)
+        && facts
+            .labels
+            .get(SERIAL)
+            .is_none_or(|serial| serial == serial_number)
         && (facts.name.starts_with("dev_") || facts.name.starts_with("prod_"));
     ours.then(|| naming::parse_container(&facts.name).ok()).flatten()
 }
 
 /// The request that a container stands for, with the state it is in, from its labels. What labels cannot tell
 /// (environment, ports) is missing.
-pub(crate) fn adopted(facts: &ContainerFacts) -> Option<(AppRequest, AppState)> {
-    let (app, lower_name) = owner(facts)?;
+pub(crate) fn adopted(facts: &ContainerFacts, serial_number: &str) -> Option<(AppRequest, AppState)> {
+    let (app, lower_name) = owner(facts, serial_number)?;
     let label = |name: &str| facts.labels.get(name).map(String::as_str).unwrap_or_default();
     let number = |name: &str| label(name).parse::<u64>().unwrap_or(0);
     // A label is believed only where it agrees with the name.
@@ -226,6 +237,7 @@ mod tests {
     fn made(env: &[&str]) -> ContainerSpec {
         spec(Parts {
             request: &request(),
+            serial_number: "abc",
             image: "r/prod_amd64_6_myapp:1.4.0".to_owned(),
             version: "1.4.0",
             release_key: 100,
@@ -264,7 +276,7 @@ mod tests {
 
     #[test]
     fn an_app_is_rebuilt_from_the_labels_of_its_container() {
-        let (found, state) = adopted(&facts(&made(&[]), ContainerStatus::Exited)).unwrap();
+        let (found, state) = adopted(&facts(&made(&[]), ContainerStatus::Exited), "abc").unwrap();
         assert_eq!((found.app, found.app_name.as_str()), (APP, "MyApp"));
         assert_eq!(
             (found.present_version.as_str(), found.release_key),
@@ -279,7 +291,7 @@ mod tests {
         let mut facts = facts(&made(&[]), ContainerStatus::Running);
         facts.labels = [("real".to_owned(), "True".to_owned())].into();
         facts.image = "registry:5000/apps/prod_amd64_6_myapp:2.0".to_owned();
-        let (found, _) = adopted(&facts).unwrap();
+        let (found, _) = adopted(&facts, "abc").unwrap();
         assert_eq!(
             (found.app_name.as_str(), found.present_version.as_str()),
             ("myapp", "2.0")
@@ -289,21 +301,22 @@ mod tests {
     #[test]
     fn foreign_containers_have_no_owner() {
         let ours = facts(&made(&[]), ContainerStatus::Running);
-        assert!(owner(&ours).is_some());
+        assert!(owner(&ours, "abc").is_some());
         for name in ["db_2_main", "pub_6_myapp", "prod_6", "redis"] {
             let foreign = ContainerFacts {
                 name: name.to_owned(),
                 ..ours.clone()
             };
-            assert_eq!(owner(&foreign), None, "{name}");
+            assert_eq!(owner(&foreign, "abc"), None, "{name}");
         }
+        assert_eq!(owner(&ours, "another device"), None);
         let unlabelled = ContainerFacts {
             labels: BTreeMap::new(),
             ..ours.clone()
         };
-        assert_eq!(owner(&unlabelled), None);
+        assert_eq!(owner(&unlabelled, "abc"), None);
         let mut compose = ours;
         compose.labels.insert(COMPOSE_PROJECT.to_owned(), "x".to_owned());
-        assert_eq!(owner(&compose), None);
+        assert_eq!(owner(&compose, "abc"), None);
     }
 }

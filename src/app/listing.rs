@@ -26,7 +26,7 @@ pub(crate) struct Confirmation {
 }
 
 impl Confirmation {
-    /// `known` are the apps that are here, `missing` those of them that a complete answer does not list.
+    /// `known` counts the apps of which something is here, `missing` are those of them that a complete answer does not list.
     pub(crate) fn judge(&mut self, known: usize, missing: BTreeSet<AppId>, now: Instant) -> Verdict {
         let all = missing.len() == known;
         let most = known >= 3 && missing.len() * 2 > known;

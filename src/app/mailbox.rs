@@ -19,6 +19,8 @@ pub(crate) struct Nudge {
     /// The backend was reached: what failed for lack of it may be tried again.
     pub(crate) online: bool,
     pub(crate) look: Look,
+    /// Docker went away.
+    pub(crate) lost: bool,
     /// Report the current state once more.
     pub(crate) report: bool,
     /// Credentials may have changed.
@@ -31,6 +33,7 @@ impl Nudge {
         self.stored |= other.stored;
         self.online |= other.online;
         self.look = self.look.max(other.look);
+        self.lost |= other.lost;
         self.report |= other.report;
         self.credential |= other.credential;
     }

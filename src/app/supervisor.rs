@@ -1,31 +1,32 @@
 //! Owns the map of apps: starts an actor per app, stores what is asked for, turns engine events into nudges, applies
 //! the backend's list. One task, so nothing here needs a lock; it never waits for an app or for the network.
 
+mod backend_list;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use protocol::{AppId, AppRequest, AppState, Stage, naming};
+use protocol::{AppId, AppRequest, AppState, naming};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::actor::Actor;
-use super::container::{self, bare_request};
-use super::listing::{Confirmation, Verdict};
+use super::container;
+use super::listing::Confirmation;
 use super::mailbox::{Desired, Mailbox, Nudge, Status};
 use super::observe::Look;
 use super::worker::{Shared, Worker};
-use super::{AppContext, RequestError, Sync, is_update, unsupported};
-use crate::engine::{Engine, EngineError, EngineEvent};
+use super::{AppContext, RequestError, Sync, is_update};
+use crate::engine::EngineEvent;
+use crate::journal::Chain;
 use crate::store::{AppRow, FACT_ADOPT, Recorded, StoreError};
 
 /// Between two looks at apps that are not as desired.
 const SAFETY: Duration = Duration::from_secs(60);
-/// An app asked for this recently is never taken for unlisted: the list may be older than the request.
-const RECENT: Duration = Duration::from_secs(60);
 /// All actors must have ended within this after the stop.
 const ENDED_WITHIN: Duration = Duration::from_secs(8);
 /// Retired apps waiting to be dropped; actors wait when full.
@@ -102,7 +103,7 @@ impl Supervisor {
                 request: Arc::new(request),
                 unlisted: false,
             });
-            supervisor.start(row, desired);
+            supervisor.start(row, desired, false);
         }
         Ok(supervisor)
     }
@@ -121,7 +122,7 @@ impl Supervisor {
                 Some(app) = self.retired.1.recv() => self.retire(app),
                 Some(ended) = self.tasks.join_next() => {
                     if let Err(error) = ended {
-                        tracing::error!(%error, "a task of the apps died");
+                        tracing::error!(error = %Chain(&error), "a task of the apps died");
                     }
                 }
                 _ = safety.tick() => self.check(),
@@ -136,7 +137,7 @@ impl Supervisor {
         }
     }
 
-    fn start(&mut self, row: AppRow, desired: Option<Desired>) -> Arc<Mailbox> {
+    fn start(&mut self, row: AppRow, desired: Option<Desired>, new: bool) -> Arc<Mailbox> {
         let mailbox = Arc::new(Mailbox::new(
             desired,
             Status {
@@ -158,7 +159,7 @@ impl Supervisor {
             rows: Recorded::Kept,
         };
         self.tasks
-            .spawn(Actor::new(worker, self.retired.0.clone(), stop.clone()).run());
+            .spawn(Actor::new(worker, new, self.retired.0.clone(), stop.clone()).run());
         let entry = Entry {
             mailbox: Arc::clone(&mailbox),
             stop,
@@ -202,7 +203,7 @@ impl Supervisor {
             Command::BaseUrl(url) => {
                 let store = &self.shared.context.store;
                 if let Err(error) = store.set_fact(FACT_BASE_URL, &url).await {
-                    tracing::warn!(%error, "remembering the base URL");
+                    tracing::warn!(error = %Chain(&error), "remembering the base URL");
                 }
                 self.change_platform(|facts| facts.base_url = Some(url).filter(|url| !url.is_empty()));
             }
@@ -281,9 +282,10 @@ impl Supervisor {
                     state: seed,
                 },
                 None,
+                // The backend says of an app unknown here that it runs: that is believed only after a look.
+                seed != AppState::Running,
             ),
         };
-        // The backend says of an app unknown here that it runs: that is believed only after a look.
         let unseen = state.is_none() && seed == AppState::Running;
         let desired = Desired {
             request: Arc::new(request),
@@ -297,154 +299,6 @@ impl Supervisor {
         };
         mailbox.desire(desired, nudge, Instant::now());
         Ok(())
-    }
-
-    async fn sync(&mut self, answer: Sync) -> Result<(), RequestError> {
-        self.shared.online.store(true, Ordering::Relaxed);
-        let listed: BTreeSet<AppId> = answer.rows.iter().map(|row| row.app).collect();
-        let names: BTreeSet<String> = answer
-            .rows
-            .iter()
-            .map(|row| naming::container(row.app, &row.app_name))
-            .collect();
-        let mut result = Ok(());
-        for row in answer.rows.into_iter().filter(|row| row.app.stage == Stage::Prod) {
-            let app = row.app;
-            // Every row on its own: one bad one does not keep the others from being applied (W46).
-            if let Err(error) = self.apply(row).await {
-                tracing::warn!(%app, %error, "a requested app state could not be stored");
-                result = Err(error.into());
-            }
-        }
-        if answer.unreadable == 0 && !self.adopt {
-            self.drop_unlisted(&listed).await?;
-            self.sweep(names);
-        }
-        result
-    }
-
-    async fn apply(&mut self, row: AppRequest) -> Result<(), StoreError> {
-        if let Some(reason) = unsupported(&row) {
-            tracing::warn!(app = %row.app, reason, "a requested app state is left alone");
-            return Ok(());
-        }
-        let online = Nudge {
-            online: true,
-            ..Nudge::default()
-        };
-        if let Some(entry) = self.apps.get(&row.app) {
-            let settled = matches!(
-                entry.mailbox.status().state,
-                AppState::Removed | AppState::Uninstalled
-            );
-            let unchanged = entry.mailbox.desired().is_some_and(|desired| {
-                !desired.adopted && !desired.unlisted && same_intent(&row, &desired.request)
-            });
-            if unchanged && !settled {
-                entry.mailbox.nudge(online);
-                return Ok(());
-            }
-        }
-        self.accept(row, online).await
-    }
-
-    /// Apps that a complete answer does not list are uninstalled like on request, by their own actors (W4).
-    async fn drop_unlisted(&mut self, listed: &BTreeSet<AppId>) -> Result<(), StoreError> {
-        let now = Instant::now();
-        let store = self.shared.context.store.clone();
-        let mut missing = BTreeSet::new();
-        let mut empty = Vec::new();
-        for (app, entry) in self.apps.iter().filter(|(app, _)| !listed.contains(app)) {
-            let recent = entry
-                .mailbox
-                .requested_at()
-                .is_some_and(|at| now.duration_since(at) < RECENT);
-            // Adopted apps are in quarantine: the list is no proof against a database that was lost. Compose apps
-            // cannot be taken down properly yet.
-            let kept = entry
-                .mailbox
-                .desired()
-                .is_some_and(|desired| desired.adopted || desired.request.docker_compose.is_some());
-            if recent || kept {
-                continue;
-            }
-            let status = entry.mailbox.status();
-            if !status.busy && matches!(status.state, AppState::Removed | AppState::Uninstalled) {
-                empty.push(*app);
-            } else {
-                missing.insert(*app);
-            }
-        }
-        for app in empty {
-            store.forget_app(app).await?;
-            self.drop_app(app);
-        }
-        match self.confirmation.judge(self.apps.len(), missing, now) {
-            Verdict::Remove(apps) => {
-                self.confirm.send_replace(None);
-                for app in apps {
-                    self.uninstall_unlisted(app).await?;
-                }
-            }
-            Verdict::Confirm(due) => {
-                tracing::warn!(
-                    "the backend lists hardly any app; nothing is removed before it says so again"
-                );
-                self.confirm.send_replace(Some(due));
-            }
-        }
-        Ok(())
-    }
-
-    async fn uninstall_unlisted(&mut self, app: AppId) -> Result<(), StoreError> {
-        let Some(entry) = self.apps.get(&app) else {
-            return Ok(());
-        };
-        tracing::warn!(%app, "the backend does not list this app any more; it is uninstalled");
-        self.shared
-            .context
-            .store
-            .set_target(app, AppState::Uninstalled)
-            .await?;
-        let request = match entry.mailbox.desired() {
-            Some(desired) => AppRequest {
-                target: AppState::Uninstalled,
-                ..(*desired.request).clone()
-            },
-            None => bare_request(app, entry.mailbox.status().app_name, AppState::Uninstalled),
-        };
-        let desired = Desired {
-            request: Arc::new(request),
-            adopted: false,
-            unlisted: true,
-        };
-        let nudge = Nudge {
-            online: true,
-            ..Nudge::default()
-        };
-        entry.mailbox.desire(desired, nudge, Instant::now());
-        Ok(())
-    }
-
-    /// Removes containers that one of the agents made for apps that neither we nor the backend know (W3). In the
-    /// background: Docker may be slow.
-    fn sweep(&mut self, listed: BTreeSet<String>) {
-        if !self.shared.is_engine_up() {
-            return;
-        }
-        let mut known = listed;
-        known.extend(
-            self.apps
-                .iter()
-                .map(|(app, entry)| naming::container(*app, &entry.mailbox.status().app_name)),
-        );
-        let engine = self.shared.context.engine.clone();
-        let stop = self.stop.clone();
-        self.tasks.spawn(async move {
-            if let Some(Err(error)) = stop.run_until_cancelled(remove_orphans(&engine, &known)).await {
-                tracing::warn!(%error, "looking for containers of unknown apps");
-            }
-        });
     }
 
     async fn event(&mut self, event: EngineEvent, was_down: &mut bool) {
@@ -463,12 +317,12 @@ impl Supervisor {
                 }
             }
             EngineEvent::Resync => {
-                self.shared.engine_up.store(true, Ordering::Relaxed);
                 if self.adopt
                     && let Err(error) = self.adopt_containers().await
                 {
                     tracing::warn!(error, "taking in the containers that are here");
                 }
+                self.shared.engine_up.store(true, Ordering::Relaxed);
                 let look = if *was_down { Look::Fresh } else { Look::Change };
                 *was_down = false;
                 self.nudge_all(Nudge {
@@ -479,6 +333,10 @@ impl Supervisor {
             EngineEvent::Down => {
                 *was_down = true;
                 self.shared.engine_up.store(false, Ordering::Relaxed);
+                self.nudge_all(Nudge {
+                    lost: true,
+                    ..Nudge::default()
+                });
             }
         }
     }
@@ -492,7 +350,8 @@ impl Supervisor {
             .await
             .map_err(|error| error.to_string())?;
         let store = self.shared.context.store.clone();
-        for (request, state) in found.iter().filter_map(container::adopted) {
+        let serial = &self.shared.context.device.current().serial_number;
+        for (request, state) in found.iter().filter_map(|facts| container::adopted(facts, serial)) {
             let app = request.app;
             if self.apps.contains_key(&app) {
                 continue;
@@ -514,7 +373,7 @@ impl Supervisor {
                 adopted: true,
                 unlisted: false,
             };
-            self.start(row, Some(desired));
+            self.start(row, Some(desired), false);
         }
         store
             .set_fact(FACT_ADOPT, "done")
@@ -563,33 +422,4 @@ fn completed(mut request: AppRequest, before: &AppRequest) -> AppRequest {
     }
     request.target = request.target.normalised();
     request
-}
-
-/// Whether a row of the backend asks for what is stored already.
-fn same_intent(row: &AppRequest, stored: &AppRequest) -> bool {
-    let row = AppRequest {
-        current: stored.current,
-        cancel_transition: stored.cancel_transition,
-        version: stored.version.clone(),
-        ..completed(row.clone(), stored)
-    };
-    row == *stored
-}
-
-async fn remove_orphans(engine: &Engine, known: &BTreeSet<String>) -> Result<(), EngineError> {
-    let (key, value) = container::REAL;
-    for facts in engine.list_labelled(key, value).await? {
-        if container::owner(&facts).is_none() || known.contains(&facts.name) {
-            continue;
-        }
-        tracing::warn!(
-            container = facts.name,
-            "removing a container of an app that nobody knows"
-        );
-        // By id: a new container may have taken the name meanwhile.
-        if let Err(error) = engine.remove(&facts.id).await {
-            tracing::warn!(container = facts.name, %error, "removing it");
-        }
-    }
-    Ok(())
 }

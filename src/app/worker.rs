@@ -13,6 +13,7 @@ use super::mailbox::Mailbox;
 use super::ports::{NoFreePort, Ports};
 use crate::backend::BackendError;
 use crate::engine::EngineError;
+use crate::journal::Chain;
 use crate::store::{Recorded, StateChange, StoreError};
 use crate::system::platform::build_arch;
 
@@ -94,15 +95,15 @@ pub(crate) enum ActionError {
     #[error("{0}")]
     Download(EngineError),
     /// No registry user name, so the image could not be fetched.
-    #[error("no registry token: {0}")]
+    #[error("no registry token")]
     Token(#[source] BackendError),
     #[error("no registry token: the backend did not answer within 10s")]
     TokenTimeout,
     #[error(transparent)]
     Ports(#[from] NoFreePort),
-    #[error("the app's files: {0}")]
-    Files(std::io::Error),
-    #[error("the state could not be stored: {0}")]
+    #[error("the app's files")]
+    Files(#[source] std::io::Error),
+    #[error("the state could not be stored")]
     Store(#[from] StoreError),
     /// The container did not do what it should.
     #[error("{0}")]
@@ -283,7 +284,7 @@ impl Worker {
             ("APP_AUTH_SECRET".to_owned(), credential.secret),
         ];
         if let Err(error) = self.write_files(variables.into()).await {
-            tracing::warn!(app = %self.app, %error, "writing the credential files");
+            tracing::warn!(app = %self.app, error = %Chain(&error), "writing the credential files");
         }
     }
 }

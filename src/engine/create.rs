@@ -57,7 +57,7 @@ impl Engine {
     }
 
     /// Starts a created or stopped container; one that runs already is success. Where only something that this machine
-    /// cannot give keeps it from starting ([`Concession`]), the container is made again without it (weakness W23).
+    /// cannot give keeps it from starting, the container is made again without it (weakness W23).
     pub async fn start(&self, name: &str) -> Result<(), EngineError> {
         let mut result = self.start_once(name).await;
         while let Err(error) = &result {

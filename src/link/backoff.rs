@@ -38,7 +38,7 @@ impl Backoff {
     }
 
     /// The next pause.
-    pub fn next(&mut self) -> Duration {
+    pub fn pause(&mut self) -> Duration {
         let base = self.first.saturating_mul(1 << self.step.min(20)).min(self.cap);
         self.step = self.step.saturating_add(1);
         base.mul_f64(0.8 + 0.4 * fastrand::f64())
@@ -49,7 +49,7 @@ impl Backoff {
         if std::mem::take(&mut self.free_retry) {
             return Duration::from_millis(fastrand::u64(0..500));
         }
-        self.next()
+        self.pause()
     }
 }
 
@@ -66,7 +66,7 @@ mod tests {
             let mut backoff = Backoff::new(first, cap);
             for step in 0..steps {
                 let base = first.saturating_mul(1 << step.min(20)).min(cap);
-                let pause = backoff.next();
+                let pause = backoff.pause();
                 prop_assert!(pause >= base.mul_f64(0.799) && pause <= base.mul_f64(1.201), "{pause:?} {base:?}");
             }
         }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use protocol::flock::FlockDocument;
 use protocol::report::{ArchitectureUpdate, DeviceStatus};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use wamp::client::Session;
 
 use super::{Backoff, LinkContext, Verdict, heartbeat, registrations};
@@ -36,7 +37,7 @@ pub(super) async fn run(
     match retried(|| context.backend.get_app_cred_key()).await {
         Ok(key) => context.apps.set_credential_key(key).await,
         Err(failure) => {
-            tracing::warn!(error = %Chain(&failure), "no app credential key; keeping the last one")
+            tracing::warn!(error = %Chain(&failure), "no app credential key; keeping the last one");
         }
     }
     push_status(&context, &session, DeviceStatus::Configuring).await;
@@ -52,9 +53,21 @@ pub(super) async fn run(
     tracing::info!(session = session.id(), "connected and configured");
 
     let resync = async {
+        let mut confirmation = context.apps.confirmation_due();
         loop {
-            tokio::time::sleep(if synced { RESYNC } else { RESYNC_FAILED }).await;
-            synced = sync(&context).await;
+            let regular = Instant::now() + if synced { RESYNC } else { RESYNC_FAILED };
+            let due = confirmation
+                .borrow_and_update()
+                .map_or(regular, |asked| asked.min(regular));
+            tokio::select! {
+                () = tokio::time::sleep_until(due) => synced = sync(&context).await,
+                // Another moment is due; without anybody to set one, the session is about to end.
+                changed = confirmation.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+            }
         }
     };
     tokio::select! {
@@ -164,6 +177,6 @@ where
             }
             Err(_) => attempt += 1,
         }
-        tokio::time::sleep(backoff.next()).await;
+        tokio::time::sleep(backoff.pause()).await;
     }
 }

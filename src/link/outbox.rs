@@ -27,7 +27,7 @@ pub(super) async fn run(store: Store, backend: Backend) -> Verdict {
                     return Verdict::Done;
                 }
             }
-            Drained::SomeFailed => tokio::time::sleep(backoff.next()).await,
+            Drained::SomeFailed => tokio::time::sleep(backoff.pause()).await,
         }
     }
 }

@@ -90,7 +90,7 @@ impl Keeper {
         loop {
             if let Some(token) = revoked.take() {
                 token.cancelled().await;
-                let pause = reclaim.next();
+                let pause = reclaim.pause();
                 tracing::warn!(
                     procedure = procedure.name,
                     ?pause,
@@ -98,7 +98,7 @@ impl Keeper {
                 );
                 tokio::time::sleep(pause).await;
             } else {
-                tokio::time::sleep(retry.next()).await;
+                tokio::time::sleep(retry.pause()).await;
             }
             if let Ok(registration) = self.register(session, procedure).await {
                 retry = Backoff::link();

@@ -12,7 +12,7 @@ pub fn whole(value: &Value) -> Option<u64> {
         Value::Number(number) => {
             number.as_u64().or_else(|| {
                 number.as_f64().and_then(|float| {
-                    let exact = float >= 0.0 && float <= MAX_EXACT_FLOAT && float.fract() == 0.0;
+                    let exact = (0.0..=MAX_EXACT_FLOAT).contains(&float) && float.fract() == 0.0;
                     // Checked above: non-negative, whole, exactly representable.
                     exact.then_some(float as u64)
                 })

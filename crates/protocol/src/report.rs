@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::app::{AppState, Stage, UpdateStatus};
 use crate::port::PortRule;
 
-/// One state of one app: args[0] of `update_app_on_device`. Every member is always present.
+/// One state of one app: `args[0]` of `update_app_on_device`. Every member is always present.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StateReport {
     pub app_key: u64,
@@ -65,7 +65,7 @@ pub struct HostStats {
     pub docker_available: Option<bool>,
 }
 
-/// args[0] of `update_device_status`.
+/// `args[0]` of `update_device_status`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StatusUpdate {
     pub swarm_key: u64,
@@ -78,7 +78,7 @@ pub struct StatusUpdate {
     pub stats: HostStats,
 }
 
-/// args[0] of `update_device_architecture`.
+/// `args[0]` of `update_device_architecture`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ArchitectureUpdate {
     pub swarm_key: u64,

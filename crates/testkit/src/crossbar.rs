@@ -258,6 +258,8 @@ fn roles() -> Value {
         {"name": "device", "permissions": [
             prefix("re.mgmt.", json!({"register": true, "publish": true, "subscribe": true, "call": false})),
             prefix("reswarm.", json!({"call": true, "publish": true, "subscribe": true})),
+            // It answers secrets: for the router itself only.
+            exact(AUTHENTICATOR, json!({"call": false})),
             exact("wamp.session.add_testament", call.clone()),
             exact("wamp.session.flush_testaments", call),
             prefix("wamp.subscription.", call_and_subscribe.clone()),
@@ -268,7 +270,12 @@ fn roles() -> Value {
         ]},
         {"name": "studio", "permissions": [
             prefix("re.mgmt.", call_and_subscribe.clone()),
-            prefix("reswarm.", call_and_subscribe),
+            prefix("reswarm.", call_and_subscribe.clone()),
+            exact(AUTHENTICATOR, json!({"call": false})),
+        ]},
+        {"name": "operator", "permissions": [
+            prefix("studio.", call_and_subscribe.clone()),
+            prefix("reswarm.logs.", json!({"subscribe": true})),
         ]},
     ])
 }

@@ -145,6 +145,17 @@ pub fn images_of(prefix: &str) -> Vec<String> {
         .collect()
 }
 
+/// Removes the containers that were made from images whose name starts with `prefix`.
+pub fn remove_containers_of(prefix: &str) {
+    for line in lines(docker(&["ps", "-a", "--format", "{{.Names}} {{.Image}}"])) {
+        if let Some((name, image)) = line.split_once(' ')
+            && image.starts_with(prefix)
+        {
+            remove(name);
+        }
+    }
+}
+
 /// Removes all local images whose name starts with `prefix`.
 pub fn remove_images_of(prefix: &str) {
     assert!(

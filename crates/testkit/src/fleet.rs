@@ -220,7 +220,16 @@ impl Fleet {
     pub fn app_state(&self, device: &Device, app: &str) -> Option<String> {
         let rows = self.studio(&["ps", &device.name, "--json"]).ok().json();
         let row = rows.as_array()?.iter().find(|row| row["app"] == app)?;
-        row["state"].as_str().map(str::to_owned)
+        row["current_state"].as_str().map(str::to_owned)
+    }
+}
+
+impl Drop for Fleet {
+    /// A story that failed half-way leaves nothing on the machine's Docker. Agents are gone by then: they are younger.
+    fn drop(&mut self) {
+        let registry = format!("{}/", self.registry());
+        crate::docker::remove_containers_of(&registry);
+        crate::docker::remove_images_of(&registry);
     }
 }
 

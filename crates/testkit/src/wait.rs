@@ -7,13 +7,20 @@ use std::time::{Duration, Instant};
 const POLL: Duration = Duration::from_millis(20);
 
 /// Looks until `condition` gives a value. Panics with `what` after `deadline`.
-pub fn until<T>(what: &str, deadline: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
+pub fn until<T>(what: &str, deadline: Duration, condition: impl FnMut() -> Option<T>) -> T {
+    poll(deadline, condition).unwrap_or_else(|| panic!("waited {deadline:?} in vain until {what}"))
+}
+
+/// Looks until `condition` gives a value; `None` after `deadline`. For clean-up, which must not panic.
+pub fn poll<T>(deadline: Duration, mut condition: impl FnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + deadline;
     loop {
         if let Some(value) = condition() {
-            return value;
+            return Some(value);
         }
-        assert!(Instant::now() < end, "waited {deadline:?} in vain until {what}");
+        if Instant::now() >= end {
+            return None;
+        }
         std::thread::sleep(POLL);
     }
 }

@@ -27,3 +27,8 @@ pub type Id = u64;
 
 /// Largest legal WAMP id, 2^53.
 pub const MAX_ID: Id = 1 << 53;
+
+/// Compiles the example of the README.
+#[cfg(all(doctest, feature = "client"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::unless_canceled;
 use crate::app::worker::{ActionError, Worker};
 use crate::engine::EngineError;
+use crate::journal::Chain;
 
 /// Longest wait for the registry user name.
 const TOKEN: Duration = Duration::from_secs(10);
@@ -34,7 +35,7 @@ impl Worker {
         let login = match unless_canceled(cancel, self.registry_login(request)).await {
             Err(ActionError::Canceled) => return self.download_canceled(),
             Err(error) => {
-                self.line(&error.to_string());
+                self.line(&Chain(&error).to_string());
                 return Err(error);
             }
             Ok(login) => login,

@@ -4,6 +4,7 @@ use protocol::{AppState, Stage};
 
 use crate::app::environment::files;
 use crate::app::worker::{ActionError, Worker, blocking};
+use crate::journal::Chain;
 
 impl Worker {
     pub(super) async fn remove(&mut self) -> Result<(), ActionError> {
@@ -59,7 +60,7 @@ impl Worker {
         .await;
         // As in the reference: what cannot be deleted does not keep the app from going.
         if let Err(error) = deleted {
-            tracing::warn!(app = %self.app, %error, "deleting the app's data");
+            tracing::warn!(app = %self.app, error = %Chain(&error), "deleting the app's data");
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ use crate::app::container::{self, Parts};
 use crate::app::environment::{self, Environment, Inputs, files};
 use crate::app::worker::{ActionError, Worker, blocking};
 use crate::engine::{ContainerFacts, ContainerSpec, ContainerStatus, Engine, EngineError, PortBinding};
+use crate::journal::Chain;
 
 /// Starts with other ports after a host-port conflict, the first one included.
 const ATTEMPTS: u32 = 3;
@@ -36,7 +37,7 @@ impl Worker {
                 // Downloads and cancellations have said so themselves; a daemon that is gone is no failure of the app.
                 if !error.is_download() && !error.is_engine_down() && !matches!(error, ActionError::Canceled)
                 {
-                    self.line(&format!("The app failed to start, reason: {error}"));
+                    self.line(&format!("The app failed to start, reason: {}", Chain(&error)));
                     self.shared.context.logs.follow(self.app, &self.app_name);
                 }
                 return Err(error);
@@ -167,6 +168,7 @@ impl Worker {
         self.write_files(environment.for_files()).await?;
         Ok(container::spec(Parts {
             request,
+            serial_number: &flock.serial_number,
             image: self.image(),
             version: &self.version,
             release_key: self.release_key,

@@ -124,6 +124,16 @@ where
 pub(super) async fn run(handler: Handler, invocation: Invocation) {
     let ProgressSender { shared, request } = invocation.progress.clone();
     let cancelled = invocation.cancelled.clone();
+    let canceled = || {
+        Err(WampError {
+            uri: uri::error::CANCELED.to_owned(),
+            payload: Payload::Empty,
+        })
+    };
+    if cancelled.is_cancelled() {
+        // The INTERRUPT came right behind the INVOCATION: nothing has to be begun.
+        return answer(&shared, request, canceled()).await;
+    }
     let timeout = invocation.timeout();
     let expired = async {
         match timeout {
@@ -134,7 +144,11 @@ pub(super) async fn run(handler: Handler, invocation: Invocation) {
     // The handler itself may panic, not only its future.
     let work = AssertUnwindSafe(async move { handler(invocation).await }).catch_unwind();
     let mut work = std::pin::pin!(work);
+    // A handler that ends because of the cancellation must not win against it.
     tokio::select! {
+        biased;
+        () = cancelled.cancelled() => {}
+        () = expired => cancelled.cancel(),
         result = &mut work => {
             let result = result.unwrap_or_else(|_| {
                 Err(WampError::new(uri::error::RUNTIME_ERROR, "the procedure failed unexpectedly"))
@@ -142,15 +156,9 @@ pub(super) async fn run(handler: Handler, invocation: Invocation) {
             answer(&shared, request, result).await;
             return;
         }
-        () = cancelled.cancelled() => {}
-        () = expired => cancelled.cancel(),
     }
     // The answer must not wait for the handler, nor the handler for the answer.
-    let canceled = Err(WampError {
-        uri: uri::error::CANCELED.to_owned(),
-        payload: Payload::Empty,
-    });
-    tokio::join!(answer(&shared, request, canceled), async { drop(work.await) });
+    tokio::join!(answer(&shared, request, canceled()), async { drop(work.await) });
 }
 
 async fn answer(shared: &Shared, request: Id, result: HandlerResult) {

@@ -302,31 +302,36 @@ impl SessionTask {
     }
 
     fn error(&self, request: Id, error: WampError) {
-        let mut tables = self.shared.tables();
-        match tables.pending.remove(&request) {
-            Some(pending) => {
-                // What the router does not know cannot stay with us either.
-                match &pending {
-                    Pending::Unregister { registration, .. }
-                        if error.uri == uri::error::NO_SUCH_REGISTRATION =>
-                    {
-                        tables.registrations.remove(registration);
-                    }
-                    Pending::Unsubscribe { subscription, .. }
-                        if error.uri == uri::error::NO_SUCH_SUBSCRIPTION =>
-                    {
-                        tables.subscriptions.remove(subscription);
-                    }
-                    _ => {}
-                }
-                pending.fail(RequestError::Peer(error));
-            }
-            None => tracing::debug!(
+        let pending = self.shared.tables().pending.remove(&request);
+        let Some(pending) = pending else {
+            tracing::debug!(
                 request,
                 uri = error.uri,
                 "an ERROR that nobody waits for was ignored"
-            ),
+            );
+            return;
+        };
+        // What the router does not know cannot stay with us either.
+        match &pending {
+            Pending::Unregister { registration, .. } if error.uri == uri::error::NO_SUCH_REGISTRATION => {
+                self.forget_registration(*registration);
+            }
+            Pending::Unsubscribe { subscription, .. } if error.uri == uri::error::NO_SUCH_SUBSCRIPTION => {
+                self.forget_subscription(*subscription);
+            }
+            _ => {}
         }
+        pending.fail(RequestError::Peer(error));
+    }
+
+    fn forget_registration(&self, registration: Id) {
+        let removed = self.shared.tables().registrations.remove(&registration);
+        drop(removed);
+    }
+
+    fn forget_subscription(&self, subscription: Id) {
+        let removed = self.shared.tables().subscriptions.remove(&subscription);
+        drop(removed);
     }
 
     fn event(&self, subscription: Id, event: Event) {
@@ -429,8 +434,10 @@ impl SessionTask {
 
     fn revoked(&self, details: &Dict) {
         let registration = details.get("registration").and_then(Value::as_u64);
-        let mut tables = self.shared.tables();
-        match registration.and_then(|registration| tables.registrations.remove(&registration)) {
+        // Handlers are never dropped under the lock: what they hold may want to use the session.
+        let removed =
+            registration.and_then(|registration| self.shared.tables().registrations.remove(&registration));
+        match removed {
             Some(registered) => registered.revoked.cancel(),
             None => tracing::debug!(
                 registration,
@@ -495,16 +502,16 @@ impl SessionTask {
 
     /// UNREGISTERED or UNSUBSCRIBED as the answer to a request of ours.
     fn taken_back(&self, request: Id) {
-        let mut tables = self.shared.tables();
-        match take(&mut tables.pending, request, |pending| {
+        let pending = take(&mut self.shared.tables().pending, request, |pending| {
             matches!(pending, Pending::Unregister { .. } | Pending::Unsubscribe { .. })
-        }) {
+        });
+        match pending {
             Some(Pending::Unregister { registration, answer }) => {
-                tables.registrations.remove(&registration);
+                self.forget_registration(registration);
                 drop(answer.send(Ok(())));
             }
             Some(Pending::Unsubscribe { subscription, answer }) => {
-                tables.subscriptions.remove(&subscription);
+                self.forget_subscription(subscription);
                 drop(answer.send(Ok(())));
             }
             _ => tracing::debug!(request, "an answer that nobody waits for was ignored"),

@@ -1,0 +1,371 @@
+//! The command line: what can be typed. What it does is in [`crate::command`] and [`crate::serve`].
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::exit::CODES;
+
+/// Fleet server for reagent devices.
+#[derive(Debug, Parser)]
+#[command(name = "studio", version, after_help = CODES, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub place: Place,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Where the studio is, who we are, how to print.
+#[derive(Debug, Args)]
+pub struct Place {
+    /// Data directory: state of 'serve', and where the other commands find their credentials
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "STUDIO_DATA",
+        default_value = "studio-data"
+    )]
+    pub data: PathBuf,
+    /// Router URL of the studio, instead of the one in the data directory
+    #[arg(long, global = true, value_name = "URL", env = "STUDIO_URL")]
+    pub url: Option<String>,
+    /// Account key, instead of the one in the data directory
+    #[arg(
+        long,
+        global = true,
+        value_name = "KEY",
+        env = "STUDIO_AUTHID",
+        requires = "secret_file"
+    )]
+    pub authid: Option<String>,
+    /// File that holds the account's secret
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "STUDIO_SECRET_FILE",
+        requires = "authid"
+    )]
+    pub secret_file: Option<PathBuf>,
+    /// Print JSON instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Say more on standard error
+    #[arg(long, short, global = true)]
+    pub verbose: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the studio: router, store, backend procedures, optionally a registry
+    #[command(
+        after_help = "Example: studio serve --listen 0.0.0.0:8080 --public-url ws://studio.example:8080 --with-registry"
+    )]
+    Serve(Serve),
+    /// Devices of the fleet
+    #[command(subcommand)]
+    Device(DeviceCommand),
+    /// Apps and their versions
+    #[command(subcommand)]
+    App(AppCommand),
+    /// Accounts and their privileges
+    #[command(subcommand)]
+    Account(AccountCommand),
+    /// Put an app on a device and run it; another version than the present one is an update
+    #[command(after_help = example("studio install press-07 dashboard --version 1.4.0 --wait"))]
+    Install(Install),
+    /// Start an installed app
+    #[command(after_help = example("studio start press-07 dashboard --wait"))]
+    Start(Target),
+    /// Stop a running app; it stays installed
+    #[command(after_help = example("studio stop press-07 dashboard --wait"))]
+    Stop(Target),
+    /// Take an app off a device, with its data
+    #[command(after_help = example("studio remove press-07 dashboard --keep-data --wait"))]
+    Remove(Remove),
+    /// Show which apps are on which devices, and in which state
+    #[command(after_help = example("studio ps press-07"))]
+    Ps { device: Option<String> },
+    /// Show which states a device reported of an app, and when
+    #[command(after_help = example("studio history press-07 dashboard"))]
+    History { device: String, app: String },
+    /// Show an app's log: what the device still has, and with -f what comes
+    #[command(after_help = example("studio logs press-07 dashboard -f"))]
+    Logs(Logs),
+    /// Call a procedure of a device; arguments are read as JSON where they are JSON, else as text
+    #[command(after_help = example("studio call press-07 get_app_log_history '{\"containerName\":\"prod_6_dashboard\"}'"))]
+    Call(Call),
+}
+
+fn example(line: &str) -> String {
+    format!("Example: {line}\n{CODES}")
+}
+
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// Address that agents and command lines connect to
+    #[arg(
+        long,
+        value_name = "IP:PORT",
+        env = "STUDIO_LISTEN",
+        default_value = "127.0.0.1:8080"
+    )]
+    pub listen: SocketAddr,
+    /// Attach to a router that runs already (Crossbar.io) instead of opening one; see docs/crossbar.md
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "STUDIO_ROUTER",
+        requires = "router_secret_file"
+    )]
+    pub router: Option<String>,
+    /// The studio's authid there
+    #[arg(long, value_name = "AUTHID", default_value = "system", requires = "router")]
+    pub router_authid: String,
+    /// File that holds the studio's secret there
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "STUDIO_ROUTER_SECRET_FILE",
+        requires = "router"
+    )]
+    pub router_secret_file: Option<PathBuf>,
+    /// Router URL written into new .flock files; where the studio reaches its router by default
+    #[arg(long, value_name = "URL", env = "STUDIO_PUBLIC_URL")]
+    pub public_url: Option<String>,
+    /// Run a Docker registry on this port of 127.0.0.1 (needs docker-registry and htpasswd; 0: any free port)
+    #[arg(long, value_name = "PORT", num_args = 0..=1, default_missing_value = "5000")]
+    pub with_registry: Option<u16>,
+    /// Registry that devices pull from, with a slash at its end; by default the one of --with-registry
+    #[arg(long, value_name = "HOST:PORT/", env = "STUDIO_REGISTRY", value_parser = with_slash)]
+    pub registry: Option<String>,
+    /// Repository prefix of app images, with a slash at its end
+    #[arg(long, value_name = "PREFIX/", env = "STUDIO_REPOSITORY", default_value = "apps/", value_parser = with_slash)]
+    pub repository: String,
+    /// URL of this studio told to apps as RESWARM_URL
+    #[arg(long, value_name = "URL", env = "STUDIO_BASE_URL")]
+    pub base_url: Option<String>,
+}
+
+/// Devices concatenate registry and repository as they are, so both end in a slash.
+fn with_slash(text: &str) -> Result<String, String> {
+    if text.len() > 1 && text.ends_with('/') && !text.starts_with('/') && !text.contains("://") {
+        return Ok(text.to_owned());
+    }
+    Err("write it like registry.example:5000/ (no scheme, a slash at the end)".to_owned())
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DeviceCommand {
+    /// Add a device and write its identity file
+    #[command(after_help = example("studio device add press-07 --out press-07.flock"))]
+    Add {
+        name: String,
+        /// Where to write the identity file; NAME.flock by default. An existing file is never overwritten
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// List the devices
+    #[command(after_help = example("studio device list --json"))]
+    List,
+    /// Show one device
+    #[command(after_help = example("studio device show press-07"))]
+    Show { device: String },
+    /// Remove a device: its identity file becomes worthless
+    #[command(after_help = example("studio device rm press-07"))]
+    Rm { device: String },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum AppCommand {
+    /// Add an app
+    #[command(after_help = example("studio app add dashboard --version 1.0.0 --port 8080/http --env MODE=fast"))]
+    Add {
+        name: String,
+        /// First version
+        #[arg(long)]
+        version: Option<String>,
+        /// Port that the app serves; protocol http (default), https, tcp or udp
+        #[arg(long = "port", value_name = "PORT[/PROTOCOL]")]
+        ports: Vec<String>,
+        /// Default of an environment variable
+        #[arg(long = "env", value_name = "NAME=VALUE")]
+        environment: Vec<String>,
+    },
+    /// List the apps
+    #[command(after_help = example("studio app list"))]
+    List,
+    /// Add a version whose image is in the registry already
+    #[command(after_help = example("studio app release dashboard 1.1.0"))]
+    Release { app: String, version: String },
+    /// Push a local Docker image to the registry as a version of the app
+    #[command(after_help = example("studio app push dashboard my-image:latest --version 1.1.0"))]
+    Push {
+        app: String,
+        /// Local image; its architecture decides which devices can run it
+        image: String,
+        /// Version to push as; the newest one by default
+        #[arg(long)]
+        version: Option<String>,
+    },
+    /// Remove an app that is installed nowhere
+    #[command(after_help = example("studio app rm dashboard"))]
+    Rm { app: String },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum AccountCommand {
+    /// Add an account and write its secret to a file
+    #[command(after_help = example("studio account add alice --out alice.secret"))]
+    Add {
+        name: String,
+        /// May do everything on every device
+        #[arg(long)]
+        admin: bool,
+        /// Where to write the secret. An existing file is never overwritten
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// List the accounts
+    #[command(after_help = example("studio account list"))]
+    List,
+    /// Grant an account a privilege on a device: READ, NETWORK, DEVELOP or MAINTAIN
+    #[command(after_help = example("studio account grant 2 press-07 READ"))]
+    Grant {
+        account: u64,
+        device: String,
+        privilege: String,
+    },
+    /// Take a privilege back
+    #[command(after_help = example("studio account revoke 2 press-07 READ"))]
+    Revoke {
+        account: u64,
+        device: String,
+        privilege: String,
+    },
+}
+
+/// How long to stay with a request.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Waiting {
+    /// Show state changes until the app is where it should be, or FAILED
+    #[arg(long)]
+    pub wait: bool,
+    /// Give up waiting after this many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, requires = "wait")]
+    pub timeout: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct Install {
+    /// Name, key or serial number
+    pub device: String,
+    /// Name or key
+    pub app: String,
+    /// The newest one by default
+    #[arg(long)]
+    pub version: Option<String>,
+    /// Environment variable; given at all, these replace those of an earlier install
+    #[arg(long = "env", value_name = "NAME=VALUE")]
+    pub environment: Vec<String>,
+    /// Download only
+    #[arg(long)]
+    pub no_start: bool,
+    #[command(flatten)]
+    pub waiting: Waiting,
+}
+
+#[derive(Debug, Args)]
+pub struct Target {
+    /// Name, key or serial number
+    pub device: String,
+    /// Name or key
+    pub app: String,
+    #[command(flatten)]
+    pub waiting: Waiting,
+}
+
+#[derive(Debug, Args)]
+pub struct Remove {
+    /// Name, key or serial number
+    pub device: String,
+    /// Name or key
+    pub app: String,
+    /// Leave the app's data directory on the device
+    #[arg(long)]
+    pub keep_data: bool,
+    #[command(flatten)]
+    pub waiting: Waiting,
+}
+
+#[derive(Debug, Args)]
+pub struct Logs {
+    /// Name, key or serial number
+    pub device: String,
+    /// Name or key
+    pub app: String,
+    /// Go on with new lines until interrupted
+    #[arg(long, short)]
+    pub follow: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Call {
+    /// Name, key or serial number
+    pub device: String,
+    /// Name without the device's prefix, like get_images
+    pub procedure: String,
+    /// Positional arguments
+    pub args: Vec<String>,
+    /// Keyword arguments, a JSON object
+    #[arg(long, value_name = "JSON")]
+    pub kwargs: Option<String>,
+    /// Give up after this many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub timeout: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_an_example_and_the_exit_codes() {
+        fn check(command: &clap::Command) {
+            let subcommands: Vec<_> = command.get_subcommands().collect();
+            for subcommand in &subcommands {
+                check(subcommand);
+            }
+            if subcommands.is_empty() {
+                let help = command
+                    .get_after_help()
+                    .map(ToString::to_string)
+                    .unwrap_or_default();
+                assert!(help.contains("Example: studio "), "{}", command.get_name());
+            }
+        }
+        check(&Cli::command());
+    }
+
+    #[test]
+    fn registries_end_in_a_slash_and_have_no_scheme() {
+        for (text, good) in [
+            ("127.0.0.1:5000/", true),
+            ("apps/", true),
+            ("r:5000", false),
+            ("http://r/", false),
+            ("/", false),
+        ] {
+            assert_eq!(with_slash(text).is_ok(), good, "{text}");
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! `studio logs`: history from the device, then live events (`logs-terminal-tunnel.md` 2.2, 2.11).
+
+use protocol::{AppId, Stage};
+use serde_json::{Map, Value, json};
+use wamp::Dict;
+use wamp::client::Event;
+
+use super::client::{Client, DEADLINE};
+use super::{Out, with_client};
+use crate::api::{CallDevice, InstallView, MaybeDevice, uri};
+use crate::cli::{Logs, Place};
+use crate::exit::{Exit, Failure};
+
+pub(super) async fn run(place: &Place, out: Out, options: Logs) -> Result<(), Failure> {
+    with_client(place, async |client: &Client| show(client, out, options).await).await
+}
+
+async fn show(client: &Client, out: Out, options: Logs) -> Result<(), Failure> {
+    let install = find(client, &options).await?;
+    let container = protocol::naming::container(
+        AppId {
+            key: install.app_key.0,
+            stage: Stage::Prod,
+        },
+        &install.app,
+    );
+    // Subscribed first: what comes while the history is fetched is kept, not lost.
+    let topic = protocol::uri::logs(&install.serial_number, &container);
+    let mut live = match options.follow {
+        true => Some(client.session.subscribe(&topic, Dict::new()).await?),
+        false => None,
+    };
+    let history = history(client, &options.device, &container).await?;
+    for line in &history {
+        emit(out, line);
+    }
+    let Some(live) = &mut live else { return Ok(()) };
+    let mut early = Vec::new();
+    while let Ok(event) = live.events.try_recv() {
+        early.extend(lines(&event));
+    }
+    for line in &early[overlap(&history, &early)..] {
+        emit(out, line);
+    }
+    let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
+    loop {
+        tokio::select! {
+            event = live.events.recv() => match event {
+                Some(event) => {
+                    if event.missed > 0 {
+                        eprintln!("({} log messages were lost on the way)", event.missed);
+                    }
+                    for line in lines(&event) {
+                        emit(out, &line);
+                    }
+                }
+                None => return Err(Failure::new(Exit::Unreachable, "lost the connection to the studio")),
+            },
+            // Ctrl-C is how following ends: no failure.
+            _ = &mut interrupted => return Ok(()),
+        }
+    }
+}
+
+async fn find(client: &Client, options: &Logs) -> Result<InstallView, Failure> {
+    let request = MaybeDevice {
+        device: Some(options.device.clone()),
+    };
+    let installs: Vec<InstallView> = client.ask(uri::INSTALL_LIST, &request).await?;
+    let named = |install: &InstallView| {
+        install.app.eq_ignore_ascii_case(&options.app) || install.app_key.to_string() == options.app
+    };
+    installs.into_iter().find(named).ok_or_else(|| {
+        Failure::new(
+            Exit::NotFound,
+            format!(
+                "app {:?} is not installed on device {:?}",
+                options.app, options.device
+            ),
+        )
+        .hint(format!("'studio ps {}' shows what is", options.device))
+    })
+}
+
+async fn history(client: &Client, device: &str, container: &str) -> Result<Vec<String>, Failure> {
+    let request = CallDevice {
+        device: device.to_owned(),
+        procedure: "get_app_log_history".to_owned(),
+        args: vec![json!({"containerName": container})],
+        kwargs: Map::new(),
+        timeout: None,
+    };
+    let payload = client.send(uri::DEVICE_CALL, &request, DEADLINE).await?;
+    let first = payload.first::<Value>().map_err(|error| {
+        Failure::new(
+            Exit::Failed,
+            format!("the device's answer is unreadable: {error}"),
+        )
+    })?;
+    Ok(match first {
+        Some(Value::Array(lines)) => lines.iter().map(text_of).collect(),
+        Some(_) | None => Vec::new(),
+    })
+}
+
+fn text_of(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// The lines that one event carries.
+fn lines(event: &Event) -> Vec<String> {
+    match event.payload.first::<Value>() {
+        Ok(Some(value)) => shown(&value),
+        Ok(None) => Vec::new(),
+        Err(error) => vec![format!("(unreadable log message: {error})")],
+    }
+}
+
+/// The lines of one message. A clear marker stands for "a new run begins": shown as a rule, nothing is erased.
+fn shown(message: &Value) -> Vec<String> {
+    match message {
+        Value::String(text) => text.split('\n').map(str::to_owned).collect(),
+        Value::Object(members) => match (members.get("chunk"), members.get("progress")) {
+            (Some(Value::String(chunk)), _) if chunk == "LOGGER_CLEAR" => vec!["--------".to_owned()],
+            (Some(Value::String(chunk)), _) => chunk.split('\n').map(str::to_owned).collect(),
+            (None, Some(progress)) => {
+                let member = |name: &str| members.get(name).map(text_of).unwrap_or_default();
+                vec![format!(
+                    "{} {} {}",
+                    member("id"),
+                    member("status"),
+                    text_of(progress)
+                )]
+            }
+            (Some(_) | None, _) => vec![message.to_string()],
+        },
+        other => vec![other.to_string()],
+    }
+}
+
+/// How many of the first live lines the history already ended with.
+fn overlap(history: &[String], live: &[String]) -> usize {
+    (0..=history.len().min(live.len()))
+        .rev()
+        .find(|count| history[history.len() - count..] == live[..*count])
+        .unwrap_or(0)
+}
+
+fn emit(out: Out, line: &str) {
+    out.step(&json!({ "line": line }), || format!("{line}\n"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_shape_of_a_log_message_becomes_lines() {
+        for (message, expected) in [
+            (json!("one\ntwo"), vec!["one", "two"]),
+            (
+                json!({"type": "build", "chunk": "Starting myapp..."}),
+                vec!["Starting myapp..."],
+            ),
+            (
+                json!({"type": "build", "chunk": "LOGGER_CLEAR"}),
+                vec!["--------"],
+            ),
+            (
+                json!({"id": "myapp.tgz", "status": "Transfer Progress:", "progress": "41.667%"}),
+                vec!["myapp.tgz Transfer Progress: 41.667%"],
+            ),
+            (json!({"other": 1}), vec![r#"{"other":1}"#]),
+            (json!(5), vec!["5"]),
+        ] {
+            assert_eq!(shown(&message), expected, "{message}");
+        }
+    }
+
+    #[test]
+    fn lines_that_the_history_ended_with_are_not_shown_twice() {
+        let words = |text: &str| {
+            text.split(' ')
+                .filter(|w| !w.is_empty())
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        for (history, live, expected) in [
+            ("a b c", "b c d", 2),
+            ("a b", "c", 0),
+            ("", "a", 0),
+            ("a", "", 0),
+            ("x x", "x x x", 2),
+            ("a b", "a b", 2),
+        ] {
+            assert_eq!(
+                overlap(&words(history), &words(live)),
+                expected,
+                "{history} | {live}"
+            );
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! The studio's own session at the router: registers every procedure, listens for testaments, comes back when lost.
+//!
+//! An ordinary client in role `system`; which router it joins makes no difference to it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use wamp::Dict;
+use wamp::client::{
+    ClientConfig, ConnectError, Event, Handler, RegisterOptions, RequestError, Session, Subscription, handler,
+};
+
+use crate::admission;
+use crate::backend;
+use crate::fleet;
+use crate::studio::{Caller, Request, Studio};
+
+/// Pause between attempts to join; the router is a neighbour, so it is short and constant.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Where the component belongs.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) config: ClientConfig,
+    /// The router asks us for the secrets of its clients (`wamp-interop.md` 3.1, dynamic authenticator).
+    pub(crate) answers_authentication: bool,
+}
+
+/// Why the component has no working session.
+#[derive(Debug, thiserror::Error)]
+enum ComponentError {
+    #[error("cannot join the router")]
+    Join(#[from] ConnectError),
+    #[error("the router refused {uri}")]
+    Refused {
+        uri: &'static str,
+        #[source]
+        source: RequestError,
+    },
+}
+
+/// Serves until `stop`. `ready` becomes true while all procedures are registered.
+pub(crate) async fn run(
+    studio: Arc<Studio>,
+    place: Place,
+    ready: watch::Sender<bool>,
+    stop: CancellationToken,
+) {
+    loop {
+        let attempt = tokio::select! {
+            attempt = attach(&studio, &place) => attempt,
+            () = stop.cancelled() => return,
+        };
+        match attempt {
+            Ok((session, mut testaments)) => {
+                ready.send_replace(true);
+                let ended = tokio::select! {
+                    ended = listen(&studio, &session, &mut testaments) => ended,
+                    () = stop.cancelled() => {
+                        session.leave().await;
+                        return;
+                    }
+                };
+                ready.send_replace(false);
+                tracing::warn!(reason = ended, "lost the router");
+            }
+            Err(error) => {
+                let source = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::warn!(%error, source, "no session at the router, trying again");
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(RETRY) => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// Joins, registers everything, subscribes to testaments.
+async fn attach(studio: &Arc<Studio>, place: &Place) -> Result<(Session, Subscription), ComponentError> {
+    let session = Session::connect(&place.config).await?;
+    let options = RegisterOptions {
+        force_reregister: true,
+        ..RegisterOptions::default()
+    };
+    let authentication = place.answers_authentication.then_some(&admission::PROCEDURE);
+    let procedures = backend::PROCEDURES
+        .iter()
+        .chain(fleet::PROCEDURES)
+        .chain(authentication);
+    for procedure in procedures {
+        session
+            .register(procedure.0, options.clone(), wrap(procedure, studio, &session))
+            .await
+            .map_err(|source| ComponentError::Refused {
+                uri: procedure.0,
+                source,
+            })?;
+    }
+    let topic = protocol::uri::TESTAMENT_TOPIC;
+    let testaments = session
+        .subscribe(topic, Dict::new())
+        .await
+        .map_err(|source| ComponentError::Refused { uri: topic, source })?;
+    Ok((session, testaments))
+}
+
+/// A procedure of the tables as a handler of the client.
+fn wrap(procedure: &backend::Procedure, studio: &Arc<Studio>, session: &Session) -> Handler {
+    let (uri, run) = *procedure;
+    let (studio, session) = (studio.clone(), session.clone());
+    handler(move |invocation| {
+        let request = Request {
+            caller: Caller::of(&invocation),
+            payload: invocation.payload.clone(),
+            session: session.clone(),
+        };
+        let answer = run(studio.clone(), request);
+        async move { answer.await.map_err(|fault| fault.into_wamp(uri)) }
+    })
+}
+
+/// Works off testaments until the session ends; answers why it did.
+async fn listen(studio: &Studio, session: &Session, testaments: &mut Subscription) -> String {
+    loop {
+        tokio::select! {
+            event = testaments.events.recv() => match event {
+                Some(Event { payload, missed, .. }) => {
+                    if missed > 0 {
+                        tracing::warn!(missed, "testaments were lost: some devices may wrongly show as connected");
+                    }
+                    backend::disconnected(studio, session, &payload).await;
+                }
+                None => return format!("{:?}", session.closed().await),
+            },
+            reason = session.closed() => return format!("{reason:?}"),
+        }
+    }
+}

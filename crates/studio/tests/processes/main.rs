@@ -1,0 +1,9 @@
+//! The studio as a process: served, commanded through its command line, and joined by devices over WAMP.
+
+// A failed `unwrap` is how a test fails.
+#![allow(clippy::unwrap_used)]
+
+mod commands;
+mod devices;
+mod harness;
+mod registry;

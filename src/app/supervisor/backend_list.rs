@@ -1,0 +1,213 @@
+//! Applying the backend's list of requested states (`app-lifecycle.md` 7.8, 7.9): PROD rows are stored, apps and
+//! containers that are proven to be gone are taken down.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use protocol::{AppId, AppRequest, AppState, Stage, naming};
+use tokio::time::Instant;
+
+use super::{Supervisor, completed};
+use crate::app::container::{self, bare_request};
+use crate::app::listing::Verdict;
+use crate::app::mailbox::{Desired, Nudge};
+use crate::app::{RequestError, Sync, unsupported};
+use crate::engine::{Engine, EngineError};
+use crate::journal::Chain;
+use crate::store::StoreError;
+
+/// An app asked for this recently is never taken for unlisted: the list may be older than the request.
+const RECENT: Duration = Duration::from_secs(60);
+
+impl Supervisor {
+    pub(super) async fn sync(&mut self, answer: Sync) -> Result<(), RequestError> {
+        self.shared.online.store(true, Ordering::Relaxed);
+        let listed: BTreeSet<AppId> = answer.rows.iter().map(|row| row.app).collect();
+        let names: BTreeSet<String> = answer
+            .rows
+            .iter()
+            .map(|row| naming::container(row.app, &row.app_name))
+            .collect();
+        let mut result = Ok(());
+        for row in answer.rows.into_iter().filter(|row| row.app.stage == Stage::Prod) {
+            let app = row.app;
+            // Every row on its own: one bad one does not keep the others from being applied (W46).
+            if let Err(error) = self.apply(row).await {
+                tracing::warn!(%app, error = %Chain(&error), "a requested app state could not be stored");
+                result = Err(error.into());
+            }
+        }
+        if answer.unreadable == 0 && !self.adopt {
+            self.drop_unlisted(&listed).await?;
+            self.sweep(names);
+        }
+        result
+    }
+
+    async fn apply(&mut self, row: AppRequest) -> Result<(), StoreError> {
+        if let Some(reason) = unsupported(&row) {
+            tracing::warn!(app = %row.app, reason, "a requested app state is left alone");
+            return Ok(());
+        }
+        let online = Nudge {
+            online: true,
+            ..Nudge::default()
+        };
+        if let Some(entry) = self.apps.get(&row.app) {
+            let settled = matches!(
+                entry.mailbox.status().state,
+                AppState::Removed | AppState::Uninstalled
+            );
+            let unchanged = entry.mailbox.desired().is_some_and(|desired| {
+                !desired.adopted && !desired.unlisted && same_intent(&row, &desired.request)
+            });
+            if unchanged && !settled {
+                entry.mailbox.nudge(online);
+                return Ok(());
+            }
+        }
+        self.accept(row, online).await
+    }
+
+    /// Apps that a complete answer does not list are uninstalled like on request, by their own actors (W4).
+    async fn drop_unlisted(&mut self, listed: &BTreeSet<AppId>) -> Result<(), StoreError> {
+        let now = Instant::now();
+        let store = self.shared.context.store.clone();
+        let mut missing = BTreeSet::new();
+        let mut empty = Vec::new();
+        let mut installed = 0;
+        for (app, entry) in &self.apps {
+            let status = entry.mailbox.status();
+            let nothing = !status.busy && matches!(status.state, AppState::Removed | AppState::Uninstalled);
+            installed += usize::from(!nothing);
+            if listed.contains(app) {
+                continue;
+            }
+            let recent = entry
+                .mailbox
+                .requested_at()
+                .is_some_and(|at| now.duration_since(at) < RECENT);
+            // Adopted apps are in quarantine: the list is no proof against a database that was lost. Compose apps
+            // cannot be taken down properly yet.
+            let kept = entry
+                .mailbox
+                .desired()
+                .is_some_and(|desired| desired.adopted || desired.request.docker_compose.is_some());
+            if recent || kept {
+                continue;
+            }
+            if nothing {
+                empty.push(*app);
+            } else {
+                missing.insert(*app);
+            }
+        }
+        for app in empty {
+            store.forget_app(app).await?;
+            self.drop_app(app);
+        }
+        match self.confirmation.judge(installed, missing, now) {
+            Verdict::Remove(apps) => {
+                self.confirm.send_replace(None);
+                for app in apps {
+                    self.uninstall_unlisted(app).await?;
+                }
+            }
+            Verdict::Confirm(due) => {
+                tracing::warn!(
+                    "the backend lists hardly any app; nothing is removed before it says so again"
+                );
+                self.confirm.send_replace(Some(due));
+            }
+        }
+        Ok(())
+    }
+
+    async fn uninstall_unlisted(&mut self, app: AppId) -> Result<(), StoreError> {
+        let Some(entry) = self.apps.get(&app) else {
+            return Ok(());
+        };
+        tracing::warn!(%app, "the backend does not list this app any more; it is uninstalled");
+        self.shared
+            .context
+            .store
+            .set_target(app, AppState::Uninstalled)
+            .await?;
+        let request = match entry.mailbox.desired() {
+            Some(desired) => AppRequest {
+                target: AppState::Uninstalled,
+                ..(*desired.request).clone()
+            },
+            None => bare_request(app, entry.mailbox.status().app_name, AppState::Uninstalled),
+        };
+        let desired = Desired {
+            request: Arc::new(request),
+            adopted: false,
+            unlisted: true,
+        };
+        let nudge = Nudge {
+            online: true,
+            ..Nudge::default()
+        };
+        entry.mailbox.desire(desired, nudge, Instant::now());
+        Ok(())
+    }
+
+    /// Removes containers that one of the agents made for apps that neither we nor the backend know (W3). In the
+    /// background: Docker may be slow.
+    fn sweep(&mut self, listed: BTreeSet<String>) {
+        if !self.shared.is_engine_up() {
+            return;
+        }
+        let mut known = listed;
+        known.extend(
+            self.apps
+                .iter()
+                .map(|(app, entry)| naming::container(*app, &entry.mailbox.status().app_name)),
+        );
+        let engine = self.shared.context.engine.clone();
+        let device = self.shared.context.device.current();
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            let sweep = remove_orphans(&engine, &device.serial_number, &known);
+            if let Some(Err(error)) = stop.run_until_cancelled(sweep).await {
+                tracing::warn!(error = %Chain(&error), "looking for containers of unknown apps");
+            }
+        });
+    }
+}
+
+/// Whether a row of the backend asks for what is stored already.
+fn same_intent(row: &AppRequest, stored: &AppRequest) -> bool {
+    let row = AppRequest {
+        current: stored.current,
+        cancel_transition: stored.cancel_transition,
+        version: stored.version.clone(),
+        ..completed(row.clone(), stored)
+    };
+    row == *stored
+}
+
+async fn remove_orphans(
+    engine: &Engine,
+    serial_number: &str,
+    known: &BTreeSet<String>,
+) -> Result<(), EngineError> {
+    let (key, value) = container::REAL;
+    for facts in engine.list_labelled(key, value).await? {
+        if container::owner(&facts, serial_number).is_none() || known.contains(&facts.name) {
+            continue;
+        }
+        tracing::warn!(
+            container = facts.name,
+            "removing a container of an app that nobody knows"
+        );
+        // By id: a new container may have taken the name meanwhile.
+        if let Err(error) = engine.remove(&facts.id).await {
+            tracing::warn!(container = facts.name, error = %Chain(&error), "removing it");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,117 @@
+//! The newest lines of one app, for its history. No I/O.
+
+use std::collections::VecDeque;
+
+/// Entries kept (`logs-terminal-tunnel.md` 2.8), agent lines included (L3).
+pub(super) const ENTRIES: usize = 100;
+/// Text kept, bytes: a hundred lines may be long ones.
+const BYTES: usize = 256 << 10;
+
+/// Newest lines, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Ring {
+    entries: VecDeque<Entry>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    text: String,
+    by_agent: bool,
+}
+
+impl Ring {
+    /// A line that the container or an operation printed.
+    pub(super) fn push_output(&mut self, text: String) {
+        self.push(Entry {
+            text,
+            by_agent: false,
+        });
+    }
+
+    /// A line written by the agent itself.
+    pub(super) fn push_agent(&mut self, text: String) {
+        self.push(Entry { text, by_agent: true });
+    }
+
+    fn push(&mut self, mut entry: Entry) {
+        if entry.text.len() > BYTES {
+            entry.text.truncate(entry.text.floor_char_boundary(BYTES));
+        }
+        self.bytes += entry.text.len();
+        self.entries.push_back(entry);
+        while self.entries.len() > ENTRIES || self.bytes > BYTES {
+            if let Some(oldest) = self.entries.pop_front() {
+                self.bytes -= oldest.text.len();
+            }
+        }
+    }
+
+    /// Puts the stored lines of an earlier run of the agent before those of this one. Who wrote them is not stored.
+    pub(super) fn restore(&mut self, stored: Vec<String>) {
+        let newer = std::mem::take(self);
+        for line in stored {
+            self.push_output(line);
+        }
+        for entry in newer.entries {
+            self.push(entry);
+        }
+    }
+
+    /// Forgets everything.
+    pub(super) fn clear(&mut self) {
+        *self = Ring::default();
+    }
+
+    /// The lines, oldest first.
+    pub(super) fn lines(&self) -> Vec<String> {
+        self.entries.iter().map(|entry| entry.text.clone()).collect()
+    }
+
+    /// Whether anything but agent lines is there.
+    pub(super) fn has_output(&self) -> bool {
+        self.entries.iter().any(|entry| !entry.by_agent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_lines_leave_whoever_writes() {
+        let mut ring = Ring::default();
+        for number in 0..150 {
+            if number % 2 == 0 {
+                ring.push_output(number.to_string());
+            } else {
+                ring.push_agent(number.to_string());
+            }
+        }
+        let lines = ring.lines();
+        assert_eq!(lines.len(), ENTRIES);
+        assert_eq!((lines[0].as_str(), lines[99].as_str()), ("50", "149"));
+    }
+
+    #[test]
+    fn long_lines_push_out_more_than_one() {
+        let mut ring = Ring::default();
+        ring.push_output("x".repeat(BYTES / 2));
+        ring.push_output("short".to_owned());
+        ring.push_output("ü".repeat(BYTES));
+        assert_eq!(ring.lines().len(), 1);
+        assert_eq!(ring.lines()[0].len(), BYTES);
+    }
+
+    #[test]
+    fn stored_lines_come_before_newer_ones_and_count_as_output() {
+        let mut ring = Ring::default();
+        ring.push_agent("new".to_owned());
+        assert!(!ring.has_output());
+        ring.restore(vec!["a".to_owned(), "b".to_owned()]);
+        assert_eq!(ring.lines(), ["a", "b", "new"]);
+        assert!(ring.has_output());
+        ring.clear();
+        assert!(ring.lines().is_empty() && !ring.has_output());
+    }
+}
