@@ -60,11 +60,13 @@ impl Worker {
     /// The container is always removed, so that the next start sees fresh variables. Gone already is success (W22).
     async fn stop(&mut self) -> Result<(), ActionError> {
         let container = self.container();
-        if self.app.stage == Stage::Prod {
-            self.set(AppState::Stopping).await?;
-        }
         self.line(&format!("Received stop signal for {}", self.app_name));
-        self.set(AppState::Stopping).await?;
+        self.pass_through(match self.app.stage {
+            // Told twice, as by the reference.
+            Stage::Prod => &[AppState::Stopping, AppState::Stopping],
+            Stage::Dev => &[AppState::Stopping],
+        })
+        .await?;
         self.shared.context.engine.stop(&container, GRACE).await?;
         self.shared.context.engine.remove(&container).await?;
         self.set(AppState::Present).await?;

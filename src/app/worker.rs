@@ -158,26 +158,32 @@ pub(crate) struct Worker {
 impl Worker {
     /// Records a state and queues its report, in that order of importance; never waits for the network.
     pub(crate) async fn set(&mut self, state: AppState) -> Result<(), ActionError> {
+        self.pass_through(&[state]).await
+    }
+
+    /// The same for states between which nothing is waited for: one transaction, all of them reported.
+    pub(crate) async fn pass_through(&mut self, states: &[AppState]) -> Result<(), ActionError> {
         let desired = self.mailbox.desired();
         let silent = desired.as_ref().is_some_and(|desired| desired.unlisted);
-        let report = (!silent).then(|| self.report(desired.as_ref().map(|desired| &*desired.request), state));
+        let request = desired.as_ref().map(|desired| &*desired.request);
+        let changes = states.iter().map(|state| StateChange {
+            app: self.app,
+            app_name: self.app_name.clone(),
+            state: *state,
+            version: self.version.clone(),
+            release_key: self.release_key,
+            report: (!silent).then(|| self.report(request, *state)),
+        });
+        let changes = changes.collect();
         // In memory first: if the disk refuses, we still know what is true.
-        self.state = state;
-        self.mailbox.set_status(|status| status.state = state);
-        self.rows = self
-            .shared
-            .context
-            .store
-            .set_state(StateChange {
-                app: self.app,
-                app_name: self.app_name.clone(),
-                state,
-                version: self.version.clone(),
-                release_key: self.release_key,
-                report,
-            })
-            .await?;
-        tracing::info!(app = %self.app, name = self.app_name, %state, "app state");
+        if let Some(state) = states.last() {
+            self.state = *state;
+            self.mailbox.set_status(|status| status.state = *state);
+        }
+        self.rows = self.shared.context.store.set_states(changes).await?;
+        for state in states {
+            tracing::info!(app = %self.app, name = self.app_name, %state, "app state");
+        }
         Ok(())
     }
 

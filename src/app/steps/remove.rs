@@ -21,9 +21,10 @@ impl Worker {
         self.begin_removal().await?;
         self.remove_artefacts().await?;
         self.delete_data().await?;
-        self.set(AppState::Removed).await?;
+        self.pass_through(&[AppState::Removed, AppState::Uninstalled])
+            .await?;
         self.line(&format!("Successfully removed {}!", self.app_name));
-        self.set(AppState::Uninstalled).await
+        Ok(())
     }
 
     async fn begin_removal(&mut self) -> Result<(), ActionError> {
