@@ -190,8 +190,11 @@ impl Supervisor {
             Command::Request(request, reply) => drop(reply.send(self.request(*request).await)),
             Command::Sync(answer, reply) => drop(reply.send(self.sync(answer).await)),
             Command::ReportAll(reply) => {
+                // The backend is there, even if it could not tell what it wants: what was asked for before goes on.
+                self.shared.online.store(true, Ordering::Relaxed);
                 self.nudge_all(Nudge {
                     look: Look::Change,
+                    online: true,
                     report: true,
                     ..Nudge::default()
                 });
