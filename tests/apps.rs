@@ -134,6 +134,66 @@ async fn a_container_is_made_as_the_contract_says() {
 }
 
 #[tokio::test]
+async fn host_ports_are_told_to_the_backend_and_survive() {
+    let mut device = Device::start(Stage::Prod).await;
+    device.install("1.0", FOREVER);
+    device.connect().await;
+    let declared = wait::free_port();
+    let bad = json!({"port": "bad"});
+    let elsewhere = json!({"port": 9, "local_ip": "10.0.0.1"});
+    let ports = json!([{"port": declared, "name": "web", "colour": "red"}, bad, elsewhere]);
+    let wanted = |device: &Device, ports: &serde_json::Value| device.wanted(Running, json!({"ports": ports}));
+    device.apps.request(wanted(&device, &ports)).await.unwrap();
+    device.reports(&[Starting, Running]).await;
+    let host_port = |device: &Device| {
+        let format =
+            format!("{{{{(index (index .HostConfig.PortBindings \"{declared}/tcp\") 0).HostPort}}}}");
+        docker::inspect(&device.container(), &format).unwrap()
+    };
+    let bound = host_port(&device);
+    let report = wait::until_async("the bound port is told", SOON, || async {
+        let reports = device.ports_reported().await;
+        reports
+            .into_iter()
+            .find(|report| report["ports"][0]["host_port"].to_string() == bound)
+    })
+    .await;
+    assert_eq!(report["app_key"], json!(device.app.key));
+    assert_eq!(report["stage"], json!("PROD"));
+    assert!(report.get("state").is_none(), "{report}");
+    let rules = &report["ports"];
+    assert_eq!(
+        (&rules[0]["name"], &rules[0]["colour"]),
+        (&json!("web"), &json!("red"))
+    );
+    assert_eq!(rules[0]["remote_port"], json!(0), "every member is there");
+    assert_eq!(rules[1], bad, "what cannot be read is not lost");
+    assert!(rules[2].get("host_port").is_none(), "{rules}");
+
+    // A new agent finds the port at the container and tells it once after the connect.
+    device.restart(|_| {}).await;
+    device.connect().await;
+    device.apps.report_all().await.unwrap();
+    let again = device.ports_reported().await;
+    assert_eq!(again.last().unwrap()["ports"], *rules);
+
+    // Stopped and forgotten, the rule of the backend brings it back.
+    device.confirm().await;
+    device.request(Present).await;
+    wait::until_async("it is stopped", SOON, || async {
+        (device.reported().await.last() == Some(&Present)).then_some(())
+    })
+    .await;
+    device.restart(|_| {}).await;
+    device.apps.request(wanted(&device, rules)).await.unwrap();
+    wait::until_async("it runs again", SOON, || async {
+        (device.reported().await.last() == Some(&Running)).then_some(())
+    })
+    .await;
+    assert_eq!(host_port(&device), bound);
+}
+
+#[tokio::test]
 async fn a_missing_image_is_fetched_with_the_token_of_the_backend() {
     let registry = Registry::start();
     registry.add_user(TOKEN, SECRET);

@@ -112,6 +112,14 @@ impl Actor {
         if nudge.asked {
             self.retry.forget();
             self.report_due = true;
+            if let Some(desired) = self
+                .worker
+                .mailbox
+                .desired()
+                .filter(|desired| wanted(desired.request.target))
+            {
+                self.worker.sync_ports(&desired.request, &[]);
+            }
         }
         if nudge.online && self.failed_download {
             self.retry.open();
@@ -132,6 +140,7 @@ impl Actor {
         }
         self.new &= nudge.look == Look::No;
         if nudge.report {
+            self.worker.shared.port_reports.repeat(self.worker.app);
             self.report().await;
         }
         if nudge.asked || nudge.online || nudge.credential {
@@ -338,6 +347,9 @@ impl Actor {
         let container = self.worker.container();
         let facts = engine.inspect(&container).await?;
         let status = facts.as_ref().map(|facts| facts.status);
+        if let (Some(facts), Some(desired)) = (&facts, self.worker.mailbox.desired()) {
+            self.worker.sync_ports(&desired.request, &facts.bindings);
+        }
         if status == Some(ContainerStatus::Paused) && target == AppState::Running {
             engine.unpause(&container).await?;
         }

@@ -19,6 +19,7 @@ use super::container;
 use super::listing::Confirmation;
 use super::mailbox::{Desired, Mailbox, Nudge, Status};
 use super::observe::Look;
+use super::port_reports;
 use super::worker::{Shared, Worker};
 use super::{AppContext, RequestError, Sync, is_update};
 use crate::engine::EngineEvent;
@@ -110,6 +111,8 @@ impl Supervisor {
 
     pub(crate) async fn run(mut self) {
         let mut events = self.shared.context.engine.events();
+        self.tasks
+            .spawn(port_reports::run(Arc::clone(&self.shared), self.stop.clone()));
         let mut safety = tokio::time::interval_at(Instant::now() + SAFETY, SAFETY);
         safety.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut was_down = true;

@@ -5,14 +5,15 @@ use std::sync::{Arc, RwLock};
 
 use protocol::credentials::{self, AppCredential};
 use protocol::report::StateReport;
-use protocol::{AppId, AppRequest, AppState, Stage, UpdateStatus, naming};
+use protocol::{AppId, AppRequest, AppState, PortRule, Stage, UpdateStatus, naming};
 
 use super::AppContext;
 use super::environment::files;
 use super::mailbox::Mailbox;
+use super::port_reports::PortReports;
 use super::ports::{NoFreePort, Ports};
 use crate::backend::BackendError;
-use crate::engine::EngineError;
+use crate::engine::{EngineError, PortBinding};
 use crate::journal::Chain;
 use crate::store::{Recorded, StateChange, StoreError};
 use crate::system::platform::build_arch;
@@ -22,6 +23,7 @@ use crate::system::platform::build_arch;
 pub(crate) struct Shared {
     pub(crate) context: AppContext,
     pub(crate) ports: Ports,
+    pub(crate) port_reports: PortReports,
     pub(crate) facts: RwLock<PlatformFacts>,
     /// Whether the daemon answered lately; set by its event stream.
     pub(crate) engine_up: std::sync::atomic::AtomicBool,
@@ -55,6 +57,7 @@ impl Shared {
         Shared {
             context,
             ports: Ports::default(),
+            port_reports: PortReports::default(),
             facts: RwLock::new(facts),
             engine_up: false.into(),
             online: false.into(),
@@ -278,6 +281,26 @@ impl Worker {
         let (app, name) = (self.app, self.app_name.clone());
         let apps_dir = self.shared.context.settings.apps_dir.clone();
         blocking(move || files::write(&apps_dir, app, &name, &variables)).await
+    }
+
+    /// Takes in what an existing container publishes and tells the backend where the app's ports are (7.5).
+    pub(crate) fn sync_ports(&self, request: &AppRequest, existing: &[PortBinding]) {
+        let raw = request.ports.as_deref().unwrap_or_default();
+        if self.app.stage != Stage::Prod || raw.is_empty() {
+            return;
+        }
+        let located = raw.iter().enumerate().map(|(index, raw)| {
+            let Ok(mut rule) = PortRule::parse(index, raw) else {
+                return raw.clone();
+            };
+            if rule.local_ip.is_empty()
+                && let Some(port) = self.shared.ports.locate(self.app, &rule, existing)
+            {
+                rule.host_port = port.into();
+            }
+            serde_json::to_value(rule).unwrap_or_else(|_| raw.clone())
+        });
+        self.shared.port_reports.tell(self.app, located.collect());
     }
 
     /// Brings the credential files up to date (4.4); nothing happens while the credential cannot be derived.

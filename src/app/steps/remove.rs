@@ -39,6 +39,7 @@ impl Worker {
         let repository = self.image_repository();
         self.shared.context.engine.remove_repository(&repository).await?;
         self.shared.ports.release(self.app);
+        self.shared.port_reports.forget(self.app);
         Ok(())
     }
 

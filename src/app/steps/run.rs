@@ -30,7 +30,7 @@ impl Worker {
         self.line(&format!("Starting {}...", self.app_name));
         self.set(AppState::Starting).await?;
         match self.start(request, adopted, cancel).await {
-            Ok(Started::Yes) => {}
+            Ok(Started::Yes) => self.sync_ports(request, &[]),
             // The intent changed while the image was fetched; the app rests as PRESENT.
             Ok(Started::NotWanted) => return Ok(()),
             Err(error) => {
