@@ -3,6 +3,8 @@
 
 #[path = "apps/device.rs"]
 mod device;
+#[path = "apps/trouble.rs"]
+mod trouble;
 
 use std::time::Duration;
 

@@ -25,6 +25,10 @@ use crate::store::Recorded;
 /// How long a canceled action may take to unwind at shutdown; then it is dropped where it is, which is as safe as a
 /// power cut.
 const UNWIND: Duration = Duration::from_secs(5);
+/// A daemon that fell silent is looked for this often; of one that went away the events tell.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// A daemon that does not say that it is there within this hangs as a whole.
+const PING: Duration = Duration::from_secs(5);
 
 /// An app in its own task.
 #[derive(Debug)]
@@ -40,8 +44,9 @@ pub(crate) struct Actor {
     /// Docker was looked at since it came up. Set by the look, not by the fact: an action that began between the two
     /// would have its outcome corrected as if it had been interrupted.
     engine_up: bool,
-    /// Docker went away under the last action: nothing is tried before the next look.
-    engine_lost: bool,
+    /// Docker went away or fell silent under the last call: nothing is tried before the next look, which comes with
+    /// its return, or at this moment.
+    engine_lost: Option<Instant>,
     /// Since when it runs, while earlier failures still count.
     running_since: Option<Instant>,
     /// The situation was looked at since the last nudge, so an undefined cell is not a stale state.
@@ -75,7 +80,7 @@ impl Actor {
             retry: Retry::new(),
             report_due: false,
             failed_download: false,
-            engine_lost: false,
+            engine_lost: None,
             running_since: None,
             looked: false,
             retired,
@@ -126,7 +131,7 @@ impl Actor {
         }
         if nudge.asked || nudge.look != Look::No {
             self.looked = false;
-            self.engine_lost = false;
+            self.engine_lost = None;
         }
         if nudge.lost {
             self.engine_up = false;
@@ -148,7 +153,18 @@ impl Actor {
         }
     }
 
+    /// What to do now. While Docker was last seen silent nothing is done but looking for it.
     fn decide(&mut self, now: Instant) -> Step {
+        match (self.choose(now), self.engine_lost) {
+            (Step::Rest(_), Some(moment)) if self.engine_up && now >= moment => Step::Look,
+            (Step::Rest(until), Some(moment)) if self.engine_up => {
+                Step::Rest(Some(until.map_or(moment, |until| until.min(moment))))
+            }
+            (step, _) => step,
+        }
+    }
+
+    fn choose(&mut self, now: Instant) -> Step {
         let Some(desired) = self.worker.mailbox.desired() else {
             return self.rest();
         };
@@ -191,7 +207,7 @@ impl Actor {
             | Action::CancelTransfer
             | Action::CancelUpdate => {}
         }
-        if !self.engine_up || self.engine_lost || self.waits_for_backend(action) {
+        if !self.engine_up || self.engine_lost.is_some() || self.waits_for_backend(action) {
             return Step::Rest(None);
         }
         match self.retry.gate() {
@@ -247,9 +263,11 @@ impl Actor {
         match result {
             Ok(()) => self.succeeded(before, request),
             Err(ActionError::Canceled) => {}
-            Err(error) if error.is_engine_down() => {
-                tracing::warn!(app = %self.worker.app, ?action, "Docker went away; the app waits for it");
-                self.engine_lost = true;
+            Err(error) if self.has_lost_engine(&error).await => {
+                tracing::warn!(app = %self.worker.app, ?action, error = %Chain(&error), "the app waits for Docker");
+                self.worker
+                    .line(&format!("{}; waiting for Docker", Chain(&error)));
+                self.engine_lost = Some(Instant::now() + LOOK_AGAIN);
             }
             Err(error) => self.failed(action, &error).await,
         }
@@ -300,6 +318,12 @@ impl Actor {
         }
     }
 
+    /// Whether nothing is wrong with the app, only with Docker.
+    async fn has_lost_engine(&self, error: &ActionError) -> bool {
+        let engine = &self.worker.shared.context.engine;
+        error.is_engine_down() || (error.is_engine_silent() && !engine.is_up(PING).await)
+    }
+
     fn succeeded(&mut self, before: AppState, request: &AppRequest) {
         let state = self.worker.state;
         if state == AppState::Running && self.retry.attempts() > 0 {
@@ -329,6 +353,7 @@ impl Actor {
     /// Compares the state with the host. Only ever called while no action runs (W19).
     async fn observe(&mut self, look: Look) {
         self.looked = true;
+        self.engine_lost = None;
         let Some(desired) = self.worker.mailbox.desired() else {
             return;
         };
@@ -338,20 +363,24 @@ impl Actor {
         }
         if let Err(error) = self.try_observe(look, desired.request.target).await {
             tracing::warn!(app = %self.worker.app, error = %Chain(&error), "looking at the app");
-            self.engine_lost |= error.is_engine_down();
+            if error.is_engine_down() || error.is_engine_silent() {
+                self.engine_lost = Some(Instant::now() + LOOK_AGAIN);
+            }
         }
     }
 
     async fn try_observe(&mut self, look: Look, target: AppState) -> Result<(), ActionError> {
         let engine = self.worker.shared.context.engine.clone();
-        let container = self.worker.container();
-        let facts = engine.inspect(&container).await?;
+        let facts = self.worker.inspect().await?;
         let status = facts.as_ref().map(|facts| facts.status);
         if let (Some(facts), Some(desired)) = (&facts, self.worker.mailbox.desired()) {
             self.worker.sync_ports(&desired.request, &facts.bindings);
         }
-        if status == Some(ContainerStatus::Paused) && target == AppState::Running {
-            engine.unpause(&container).await?;
+        if let Some(facts) = &facts
+            && facts.status == ContainerStatus::Paused
+            && target == AppState::Running
+        {
+            engine.unpause(&facts.id).await?;
         }
         let image = status.is_none() && self.worker.has_any_image().await?;
         let before = self.worker.state;

@@ -59,7 +59,6 @@ impl Worker {
 
     /// The container is always removed, so that the next start sees fresh variables. Gone already is success (W22).
     async fn stop(&mut self) -> Result<(), ActionError> {
-        let container = self.container();
         self.line(&format!("Received stop signal for {}", self.app_name));
         self.pass_through(match self.app.stage {
             // Told twice, as by the reference.
@@ -67,8 +66,10 @@ impl Worker {
             Stage::Dev => &[AppState::Stopping],
         })
         .await?;
-        self.shared.context.engine.stop(&container, GRACE).await?;
-        self.shared.context.engine.remove(&container).await?;
+        if let Some(container) = self.inspect().await? {
+            self.shared.context.engine.stop(&container.id, GRACE).await?;
+            self.shared.context.engine.remove(&container.id).await?;
+        }
         self.set(AppState::Present).await?;
         self.line(&format!("Successfully stopped {}", self.app_name));
         Ok(())
@@ -118,13 +119,16 @@ impl Worker {
     }
 
     pub(super) async fn remove_container(&self) -> Result<(), ActionError> {
-        Ok(self.shared.context.engine.remove(&self.container()).await?)
+        if let Some(container) = self.inspect().await? {
+            self.shared.context.engine.remove(&container.id).await?;
+        }
+        Ok(())
     }
 
     /// The app has a new name: what exists under the old one goes, its data moves (W45).
     pub(crate) async fn rename(&mut self, app_name: &str) -> Result<(), ActionError> {
+        self.remove_container().await?;
         let context = &self.shared.context;
-        context.engine.remove(&self.container()).await?;
         let repository = self.image_repository();
         context.engine.remove_repository(&repository).await?;
         let (app, from, to) = (self.app, self.app_name.clone(), app_name.to_owned());

@@ -8,12 +8,13 @@ use protocol::report::StateReport;
 use protocol::{AppId, AppRequest, AppState, PortRule, Stage, UpdateStatus, naming};
 
 use super::AppContext;
+use super::container::owner;
 use super::environment::files;
 use super::mailbox::Mailbox;
 use super::port_reports::PortReports;
 use super::ports::{NoFreePort, Ports};
 use crate::backend::BackendError;
-use crate::engine::{EngineError, PortBinding};
+use crate::engine::{ContainerFacts, EngineError, PortBinding};
 use crate::journal::Chain;
 use crate::store::{Recorded, StateChange, StoreError};
 use crate::system::platform::build_arch;
@@ -134,6 +135,11 @@ impl ActionError {
         )
     }
 
+    /// Docker did not answer a call: either it hangs, or what it was asked to do.
+    pub(crate) fn is_engine_silent(&self) -> bool {
+        matches!(self, ActionError::Engine(EngineError::Timeout(..)))
+    }
+
     /// The network was needed: worth another try as soon as the backend is reached.
     pub(crate) fn is_download(&self) -> bool {
         matches!(
@@ -228,6 +234,15 @@ impl Worker {
 
     pub(crate) fn container(&self) -> String {
         naming::container(self.app, &self.app_name)
+    }
+
+    /// The app's container. One that has the name but was not made for this device does not count: it is never stopped,
+    /// removed or taken for the app.
+    pub(crate) async fn inspect(&self) -> Result<Option<ContainerFacts>, EngineError> {
+        let context = &self.shared.context;
+        let found = context.engine.inspect(&self.container()).await?;
+        let serial = &context.device.current().serial_number;
+        Ok(found.filter(|facts| owner(facts, serial).is_some()))
     }
 
     /// Registry image without tag.
