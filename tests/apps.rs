@@ -321,6 +321,31 @@ async fn a_restarted_agent_leaves_a_running_app_alone() {
 }
 
 #[tokio::test]
+async fn a_restarted_agent_goes_on_listening_to_a_running_app() {
+    let mut device = Device::start(Stage::Prod).await;
+    device.install("1.0", "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.1; done");
+    device.request(Running).await;
+    device.reports(&[Starting, Running]).await;
+    device.logged("line 3").await;
+    device.restart(|_| {}).await;
+    let heard = device.logs.history(device.app, &device.app_name).await;
+    let newest = |log: &[String]| {
+        let number = |line: &String| line.strip_prefix("line ")?.parse::<u32>().ok();
+        log.iter().filter_map(number).max()
+    };
+    let before = newest(&heard).expect("what was heard before the restart is kept");
+    wait::until_async("what it says now is heard", SOON, || async {
+        let log = device.logs.history(device.app, &device.app_name).await;
+        (newest(&log)? > before + 3).then_some(())
+    })
+    .await;
+    let log = device.logs.history(device.app, &device.app_name).await;
+    let lines: Vec<&String> = log.iter().filter(|line| line.starts_with("line ")).collect();
+    let distinct: std::collections::BTreeSet<&&String> = lines.iter().collect();
+    assert_eq!(lines.len(), distinct.len(), "every line once: {log:?}");
+}
+
+#[tokio::test]
 async fn an_app_that_stopped_while_the_agent_was_away_is_started_at_once() {
     let mut device = Device::start(Stage::Prod).await;
     device.install("1.0", FOREVER);

@@ -385,6 +385,11 @@ impl Actor {
         let image = status.is_none() && self.worker.has_any_image().await?;
         let before = self.worker.state;
         let found = corrected(before, status, image, look);
+        // It ran before we did, or came up without us.
+        if found == AppState::Running && (look == Look::Fresh || before != found) {
+            let logs = &self.worker.shared.context.logs;
+            logs.follow(self.worker.app, &self.worker.app_name);
+        }
         if found == before {
             return Ok(());
         }
