@@ -323,7 +323,10 @@ async fn a_restarted_agent_leaves_a_running_app_alone() {
 #[tokio::test]
 async fn a_restarted_agent_goes_on_listening_to_a_running_app() {
     let mut device = Device::start(Stage::Prod).await;
-    device.install("1.0", "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.1; done");
+    device.install(
+        "1.0",
+        "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.1; done",
+    );
     device.request(Running).await;
     device.reports(&[Starting, Running]).await;
     device.logged("line 3").await;

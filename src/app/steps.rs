@@ -133,7 +133,9 @@ impl Worker {
         context.engine.remove_repository(&repository).await?;
         let (app, from, to) = (self.app, self.app_name.clone(), app_name.to_owned());
         let apps_dir = context.settings.apps_dir.clone();
-        blocking(move || files::rename(&apps_dir, app, &from, &to)).await?;
+        if !self.shares_its_data().await? {
+            blocking(move || files::rename(&apps_dir, app, &from, &to)).await?;
+        }
         context.store.rename_app(app, app_name).await?;
         app_name.clone_into(&mut self.app_name);
         self.mailbox

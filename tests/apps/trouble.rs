@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use protocol::AppState::{Failed, Present, Removed, Running, Starting};
+use protocol::AppState::{Deleting, Failed, Present, Removed, Running, Starting, Uninstalled};
 use protocol::{AppState, Stage};
 use serde_json::json;
 use testkit::docker::proxy::Proxy;
@@ -119,6 +119,41 @@ async fn a_host_port_that_somebody_else_holds_is_replaced_by_the_next_free_one()
     assert!(bound.contains("\"HostPort\":\"4"), "{bound}");
     assert!(!bound.contains(&port.to_string()), "{bound}");
     drop(taken);
+}
+
+#[tokio::test]
+async fn uninstalling_an_app_leaves_the_data_of_its_namesake() {
+    let device = Device::start(Stage::Prod).await;
+    device.install("1.0", FOREVER);
+    // Directories bear the app's name alone, in lower case.
+    let key = device.app.key + (1 << 40);
+    let namesake = |target| {
+        let name = device.app_name.to_uppercase();
+        device.wanted(
+            target,
+            json!({"app_key": key, "app_name": name, "current_state": "PRESENT"}),
+        )
+    };
+    let image = device
+        .image("1.0")
+        .replace(&device.app.key.to_string(), &key.to_string());
+    docker::tag(
+        &device.image("1.0"),
+        &image.replace(&format!("app{key}"), &device.app_name.to_lowercase()),
+    );
+    device.apps.request(namesake(Present)).await.unwrap();
+    device.request(Running).await;
+    device.reports(&[Starting, Running]).await;
+    let data = device.path(&format!("prod/{}", device.app_name.to_lowercase()));
+    std::fs::write(data.join("precious"), "shared by name").unwrap();
+    device.request(Uninstalled).await;
+    device.reports(&[Deleting, Removed, Uninstalled]).await;
+    assert!(data.join("precious").exists(), "its namesake is still here");
+    device.apps.request(namesake(Uninstalled)).await.unwrap();
+    wait::until_async("the last of them takes the data along", SOON, || async {
+        (!data.exists()).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
