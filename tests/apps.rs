@@ -157,7 +157,7 @@ async fn host_ports_are_told_to_the_backend_and_survive() {
         let reports = device.ports_reported().await;
         reports
             .into_iter()
-            .find(|report| report["ports"][0]["host_port"].to_string() == bound)
+            .find(|report| report["ports"][0]["host_port"].as_u64() == bound.parse().ok())
     })
     .await;
     assert_eq!(report["app_key"], json!(device.app.key));
@@ -295,6 +295,23 @@ async fn an_app_whose_program_ends_at_once_fails_with_its_reason() {
     })
     .await;
     assert_eq!(docker::count(&device.container()), 0);
+}
+
+#[tokio::test]
+async fn an_app_with_nothing_to_do_rests() {
+    // A developer's app has no image to fetch, so REMOVED is as good as PRESENT: told once, then silence.
+    let device = Device::start(Stage::Dev).await;
+    device.request(Present).await;
+    device.reports(&[Removed]).await;
+    let log = device.database().with_extension("db-wal");
+    let written = std::fs::metadata(&log).unwrap().len();
+    device.apps.report_all().await.unwrap();
+    device.reports(&[Removed]).await;
+    assert_eq!(
+        std::fs::metadata(&log).unwrap().len(),
+        written,
+        "nothing is written"
+    );
 }
 
 #[tokio::test]

@@ -66,6 +66,15 @@ enum Step {
     Report,
 }
 
+/// What a look at the host found of an app.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    /// Status and exit code of its container.
+    container: Option<(ContainerStatus, i64)>,
+    /// Any image of it is there; asked only without a container.
+    image: bool,
+}
+
 impl Actor {
     pub(crate) fn new(
         worker: Worker,
@@ -173,8 +182,9 @@ impl Actor {
         if request.docker_compose.is_some() {
             return self.rest();
         }
-        if worker.rows == Recorded::Deleted && !self.report_due && worker.state == request.target {
-            return Step::Rest(None);
+        // The rows went with a report of this very state; another one would bring half of them back.
+        if worker.rows == Recorded::Deleted && worker.state == request.target {
+            return self.rest();
         }
         let action = next(Situation {
             stage: worker.app.stage,
@@ -184,7 +194,7 @@ impl Actor {
             update: false,
         });
         match action {
-            Action::Report => return self.settled(now),
+            Action::Report => return self.settled(now, request.target),
             Action::Undefined if worker.state.is_transient() && !self.looked && self.engine_up => {
                 return Step::Look;
             }
@@ -231,9 +241,10 @@ impl Actor {
     }
 
     /// The target is reached: old failures are forgotten after a stable run, or at once when nothing has to run (W15).
-    fn settled(&mut self, now: Instant) -> Step {
+    fn settled(&mut self, now: Instant, target: AppState) -> Step {
         // Recording REMOVED once more is what deletes the rows of an app that had nothing to remove (9.5).
-        let leftover = self.worker.state == AppState::Removed && self.worker.rows == Recorded::Kept;
+        let gone = (self.worker.state, target) == (AppState::Removed, AppState::Removed);
+        let leftover = gone && self.worker.rows == Recorded::Kept;
         if self.report_due || leftover {
             return Step::Report;
         }
@@ -372,7 +383,6 @@ impl Actor {
     async fn try_observe(&mut self, look: Look, target: AppState) -> Result<(), ActionError> {
         let engine = self.worker.shared.context.engine.clone();
         let facts = self.worker.inspect().await?;
-        let status = facts.as_ref().map(|facts| facts.status);
         if let (Some(facts), Some(desired)) = (&facts, self.worker.mailbox.desired()) {
             self.worker.sync_ports(&desired.request, &facts.bindings);
         }
@@ -382,9 +392,18 @@ impl Actor {
         {
             engine.unpause(&facts.id).await?;
         }
-        let image = status.is_none() && self.worker.has_any_image().await?;
+        let seen = Seen {
+            container: facts.as_ref().map(|facts| (facts.status, facts.exit_code)),
+            image: facts.is_none() && self.worker.has_any_image().await?,
+        };
+        self.take_in(look, target, seen).await
+    }
+
+    /// Makes what is on the host the app's state.
+    async fn take_in(&mut self, look: Look, target: AppState, seen: Seen) -> Result<(), ActionError> {
         let before = self.worker.state;
-        let found = corrected(before, status, image, look);
+        let status = seen.container.map(|(status, _)| status);
+        let found = corrected(before, status, seen.image, look);
         // It ran before we did, or came up without us.
         if found == AppState::Running && (look == Look::Fresh || before != found) {
             let logs = &self.worker.shared.context.logs;
@@ -397,8 +416,8 @@ impl Actor {
         if look == Look::Fresh || target != AppState::Running {
             return Ok(());
         }
-        match (found, facts) {
-            (AppState::Failed, Some(facts)) => self.crashed(Some(facts.exit_code)),
+        match (found, seen.container) {
+            (AppState::Failed, Some((_, exit_code))) => self.crashed(Some(exit_code)),
             // Somebody took the container away. Nothing runs that should: a crash like any other (W37).
             _ if before == AppState::Running => self.crashed(None),
             _ => {}
@@ -433,7 +452,9 @@ impl Actor {
         self.report_due = false;
         if let Err(error) = self.worker.set(self.worker.state).await {
             tracing::warn!(app = %self.worker.app, error = %Chain(&error), "reporting again");
-            // Whatever the store refused, it is not asked again before the next nudge.
+        }
+        if self.worker.state == AppState::Removed && self.worker.mailbox.target() == Some(AppState::Removed) {
+            // Whether the store refused or has no request to go by: it is not asked again before the next nudge.
             self.worker.rows = Recorded::Deleted;
         }
     }
@@ -497,3 +518,6 @@ async fn sleep_until(moment: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;
