@@ -63,7 +63,7 @@ impl Realm {
         if !uri::is_loose(procedure) {
             return Err(Refusal::uri(procedure));
         }
-        if !session.role.allows(Action::Call, procedure) {
+        if !session.rights.allows(Action::Call, procedure) {
             return Err(self.not_authorized(caller, Action::Call, procedure));
         }
         let progress = flag(options, "receive_progress")?.unwrap_or(false);
@@ -383,7 +383,7 @@ impl Realm {
 
 /// What an INVOCATION says about the caller: nothing unless the caller's role discloses it for this procedure.
 fn caller_details(id: Id, session: &Session, procedure: &str) -> Dict {
-    if !session.role.discloses(procedure) {
+    if !session.rights.discloses(procedure) {
         return Dict::new();
     }
     Dict::from([

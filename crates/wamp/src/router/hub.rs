@@ -12,6 +12,7 @@ use std::task::Waker;
 use tokio::time::Instant;
 
 use super::outbox::{Delivery, Outgoing};
+use super::permission::Lines;
 use super::queue::{Pushed, Queue};
 use super::realm::{JoinError, Realm};
 use super::session::Identity;
@@ -108,6 +109,11 @@ impl Hub {
     /// Says GOODBYE to a session.
     pub(super) fn dismiss(&self, id: Id, reason: &str) {
         self.with(|state| state.realm.dismiss(id, reason, None));
+    }
+
+    /// Gives every session of `authid` other permissions of its own.
+    pub(super) fn set_own_rights(&self, authid: &str, own: &Arc<Lines>) {
+        self.with(|state| state.realm.set_own_rights(authid, own));
     }
 
     /// Says GOODBYE to every session of a listener.

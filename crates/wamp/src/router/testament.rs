@@ -102,7 +102,7 @@ impl Realm {
         let allowed = self
             .sessions
             .get(&session)
-            .is_some_and(|session| session.role.allows(Action::Publish, topic));
+            .is_some_and(|session| session.rights.allows(Action::Publish, topic));
         if !allowed {
             return Err(self.not_authorized(session, Action::Publish, topic));
         }

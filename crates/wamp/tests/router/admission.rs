@@ -144,6 +144,34 @@ async fn r_s10_an_unknown_authid_is_answered_exactly_like_a_wrong_signature() {
 }
 
 #[tokio::test]
+async fn r_s10_whatever_methods_are_offered_nobody_learns_who_exists() {
+    let running = start(Limits::default()).await;
+    for methods in [
+        json!(["ticket"]),
+        json!(["ticket", "wampcra"]),
+        json!(["wampcra", "ticket"]),
+        json!(["anonymous", "ticket"]),
+    ] {
+        let mut answers = Vec::new();
+        for authid in ["7-42", "unknown"] {
+            let mut peer = running.peer().await;
+            let challenge = peer
+                .ask(hello(json!({"authid": authid, "authmethods": methods})))
+                .await;
+            let abort = peer.ask(json!([5, SECRET, {}])).await;
+            answers.push((
+                challenge[0].clone(),
+                challenge[1].clone(),
+                abort,
+                peer.closed().await,
+            ));
+        }
+        assert_eq!(answers[0], answers[1], "{methods}");
+        assert_eq!(answers[0].0, 4, "{methods}");
+    }
+}
+
+#[tokio::test]
 async fn r_s11_a_nonce_serves_once_and_a_second_authenticate_is_a_violation() {
     let running = start(Limits::default()).await;
     let mut texts = Vec::new();
