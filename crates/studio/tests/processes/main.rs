@@ -7,3 +7,4 @@ mod commands;
 mod devices;
 mod harness;
 mod registry;
+mod rights;
