@@ -244,21 +244,13 @@ impl Session {
             tokio::select! {
                 // Reading first: what a burst of messages causes is then written in one go.
                 biased;
-                frame = next_frame(stream, codec) => match frame {
+                frame = next_frame(stream, codec), if burst < BURST => match frame {
                     Frame::Message(message) => {
                         vigil.deadline = self.hub.receive(self.id, message);
                         if let Some(deadline) = vigil.deadline.filter(|due| *due < timer.deadline()) {
                             timer.as_mut().reset(deadline);
                         }
                         burst += 1;
-                        if burst >= BURST {
-                            burst = 0;
-                            tokio::select! {
-                                biased;
-                                ending = &mut writer => break ending,
-                                () = tokio::task::yield_now() => {}
-                            }
-                        }
                     }
                     Frame::Malformed(text) => {
                         self.hub.violate(self.id, &text);
@@ -274,13 +266,14 @@ impl Session {
                     timer.as_mut().reset(farewell);
                 }
                 () = &mut timer => {
-                    burst = 0;
                     if !self.keep_watch(&mut vigil) {
                         tracing::debug!(session = self.id, "peer is silent or does not read");
                         return None;
                     }
                     timer.as_mut().reset(vigil.due());
                 }
+                // A peer that never pauses must starve neither the timer nor other sessions.
+                () = tokio::task::yield_now(), if burst >= BURST => burst = 0,
             }
         };
         match ending? {

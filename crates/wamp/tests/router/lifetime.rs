@@ -4,6 +4,9 @@ use super::*;
 use wamp::client::{CallOptions, CloseReason};
 use wamp::{Dict, Payload};
 
+/// Long enough for a live peer to answer on a busy machine.
+const INTERVAL: Duration = Duration::from_millis(700);
+
 #[tokio::test]
 async fn r_s17_goodbye_is_answered_and_the_connection_closed() {
     let running = start(Limits::default()).await;
@@ -57,22 +60,19 @@ async fn bequeath(peer: &mut Peer) {
 #[tokio::test]
 async fn r_s20_a_silent_peer_is_gone_within_two_ping_intervals_and_its_testament_published() {
     let limits = Limits {
-        ping_interval: Duration::from_millis(150),
+        ping_interval: INTERVAL,
         ..Limits::default()
     };
     let running = start(limits).await;
     let listener = running.client().await;
     let mut words = listener.subscribe("last.words", Dict::new()).await.unwrap();
     let mut peer = running.joined().await;
+    let last_heard = tokio::time::Instant::now();
     bequeath(&mut peer).await;
-    let fell_silent = tokio::time::Instant::now();
     // Nobody polls the peer's socket any more, so no ping is answered; TCP stays open.
     let event = soon("the testament", words.events.recv()).await.unwrap();
     assert_eq!(event.payload.first::<String>().unwrap().as_deref(), Some("gone"));
-    assert!(
-        fell_silent.elapsed() >= Duration::from_millis(290),
-        "not before two intervals"
-    );
+    assert!(last_heard.elapsed() >= 2 * INTERVAL, "not before two intervals");
     assert!(listener.is_open(), "who answers pings stays");
     running.holds(1).await;
 }
@@ -80,16 +80,14 @@ async fn r_s20_a_silent_peer_is_gone_within_two_ping_intervals_and_its_testament
 #[tokio::test]
 async fn a_peer_that_answers_pings_stays() {
     let limits = Limits {
-        ping_interval: Duration::from_millis(30),
+        ping_interval: INTERVAL,
         ..Limits::default()
     };
     let running = start(limits).await;
     let mut peer = running.joined().await;
-    let mut pings = 0;
-    while pings < 6 {
-        if let Some(Ok(Frame::Ping(_))) = peer.next_frame().await {
-            pings += 1;
-        }
+    for _ in 0..3 {
+        let frame = peer.next_frame().await;
+        assert!(matches!(frame, Some(Ok(Frame::Ping(_)))), "{frame:?}");
     }
     assert_eq!(peer.ask(json!([32, 1, {}, "a.b"])).await[0], 33);
 }
