@@ -147,6 +147,8 @@ pub struct Limits {
     pub send_queue_messages: usize,
     /// The same in bytes.
     pub send_queue_bytes: usize,
+    /// A session whose queue has been dropping events for this long, without ever becoming half empty, is closed.
+    pub overflow_patience: Duration,
     /// Wait for the peer's GOODBYE before the transport is closed.
     pub goodbye_timeout: Duration,
 }
@@ -161,6 +163,7 @@ impl Default for Limits {
             max_sessions: 50_000,
             send_queue_messages: 4096,
             send_queue_bytes: 32 << 20,
+            overflow_patience: Duration::from_secs(30),
             goodbye_timeout: Duration::from_secs(2),
         }
     }

@@ -1,5 +1,7 @@
 //! From the upgrade to WELCOME.
 
+use tokio::io::AsyncWriteExt as _;
+
 use super::*;
 use wamp::auth;
 use wamp::client::ConnectError;
@@ -334,4 +336,31 @@ async fn sessions_beyond_the_limit_are_refused_until_one_leaves() {
     first.leave().await;
     running.holds(0).await;
     running.client().await;
+}
+
+#[tokio::test]
+async fn a_stranger_may_send_little_before_it_has_joined() {
+    let running = start(Limits::default()).await;
+    // A HELLO that is larger than any honest one.
+    let mut peer = running.peer().await;
+    let filler = "x".repeat(1 << 20);
+    let _ = peer
+        .socket
+        .send(Frame::text(
+            hello(json!({"authextra": {"filler": filler}})).to_string(),
+        ))
+        .await;
+    let abort = peer.next().await;
+    assert_eq!(abort[2], "wamp.error.protocol_violation", "{abort}");
+    // Headers without end.
+    let mut endless = TcpStream::connect(running.address).await.unwrap();
+    let line = format!("X-Filler: {}\r\n", "x".repeat(1000));
+    endless.write_all(b"GET /ws HTTP/1.1\r\n").await.unwrap();
+    let pouring = async { while endless.write_all(line.as_bytes()).await.is_ok() {} };
+    soon("the end of the headers", pouring).await;
+    // Who has joined sends what it likes.
+    let mut peer = running.joined().await;
+    let large = json!([48, 1, {}, "a.b", ["x".repeat(1 << 20)]]);
+    assert_eq!(peer.ask(large).await[4], "wamp.error.no_such_procedure");
+    running.holds(1).await;
 }
