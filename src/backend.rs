@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use protocol::privilege::Privilege;
-use protocol::report::{ArchitectureUpdate, StateReport, StatusUpdate, Testament};
+use protocol::report::{ArchitectureUpdate, PortReport, StateReport, StatusUpdate, Testament};
 use protocol::{number, request, uri};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -224,6 +224,14 @@ impl Backend {
 
     /// Reports one app state.
     pub async fn report_state(&self, report: &StateReport) -> Result<(), BackendError> {
+        let procedure = uri::backend::UPDATE_APP_ON_DEVICE;
+        self.call(procedure, vec![encode(procedure, report)?])
+            .await
+            .map(drop)
+    }
+
+    /// Reports the host ports of one app, the other shape of the same procedure (`app-lifecycle.md` 13.4).
+    pub async fn report_ports(&self, report: &PortReport) -> Result<(), BackendError> {
         let procedure = uri::backend::UPDATE_APP_ON_DEVICE;
         self.call(procedure, vec![encode(procedure, report)?])
             .await
