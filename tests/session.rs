@@ -14,6 +14,8 @@ mod connect;
 mod device;
 #[path = "session/lifetime.rs"]
 mod lifetime;
+#[path = "session/load.rs"]
+mod load;
 #[path = "session/plane.rs"]
 mod plane;
 #[path = "session/procedures.rs"]
@@ -22,6 +24,8 @@ mod procedures;
 mod process;
 #[path = "session/reports.rs"]
 mod reports;
+#[path = "session/requests.rs"]
+mod requests;
 #[path = "session/rude.rs"]
 mod rude;
 #[path = "session/tap.rs"]
