@@ -421,11 +421,15 @@ async fn two_hundred_calls_at_once_are_all_answered() {
 
 pub(crate) async fn two_hundred_calls_at_once_are_all_answered_on(plane: &Plane) {
     let (backend, device, agent) = connected(plane).await;
+    // Requests are few: each of them waits for the disk, and their deadline is that of a caller.
     let calls = (0..200_u64).map(|number| {
         let (device, session) = (&device, &backend.session);
         async move {
-            let kwargs = request(&json!({"app_key": 1 + number % 20}));
-            device.call(session, "request_app_state", json!([]), kwargs).await
+            let (name, kwargs) = match number % 10 {
+                0 => ("request_app_state", request(&json!({"app_key": 1 + number}))),
+                _ => ("get_storage_data", json!({})),
+            };
+            device.call(session, name, json!([]), kwargs).await
         }
     });
     for answer in futures_util::future::join_all(calls).await {
