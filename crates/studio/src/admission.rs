@@ -1,7 +1,8 @@
 //! Who may join the router, in which role, and what each role may do.
 //!
 //! Devices join as `<swarm>-<device>`, accounts as their decimal key, the studio's own component as `system` with a
-//! secret that exists in memory only.
+//! secret that exists in memory only. What everybody in a role may do is in [`roles`]; what belongs to single devices,
+//! [`device_permissions`] and [`account_permissions`] give to those that may have it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use wamp::{Dict, Payload};
 use crate::backend::Procedure;
 use crate::fault::Fault;
 use crate::keys::{AccountKey, DeviceAuthid};
-use crate::store::{Store, StoreError};
+use crate::store::{Reach, Store, StoreError};
 use crate::studio::{Request, Studio};
 
 /// The one realm.
@@ -34,23 +35,29 @@ pub(crate) fn authenticator(store: Store, system_secret: String) -> Authenticato
             let Some(authid) = request.authid else {
                 return Err(None);
             };
-            let (secret, role) = match secret_of(&store, &authid, system_secret).await {
-                Ok(Some(found)) => found,
-                Ok(None) => return Err(None),
+            match principal(&store, &authid, system_secret).await {
+                Ok(Some(Found {
+                    secret,
+                    role,
+                    permissions,
+                })) => {
+                    let principal = Principal::Cra {
+                        secret,
+                        role: role.to_owned(),
+                        salting: None,
+                        extra: Dict::new(),
+                    };
+                    Ok(principal.with_permissions(permissions.into()))
+                }
+                Ok(None) => Err(None),
                 Err(error) => {
                     tracing::error!(%error, "the fleet store did not answer a join");
-                    return Err(Some((
+                    Err(Some((
                         error::NETWORK_FAILURE.to_owned(),
                         "the studio cannot check credentials at the moment".to_owned(),
-                    )));
+                    )))
                 }
-            };
-            Ok(Principal::Cra {
-                secret,
-                role: role.to_owned(),
-                salting: None,
-                extra: Dict::new(),
-            })
+            }
         })
     })
 }
@@ -76,9 +83,9 @@ async fn authenticate(studio: Arc<Studio>, request: Request) -> Result<Payload, 
     // The system's secret is the router's own business.
     let found = match authid {
         SYSTEM => None,
-        _ => secret_of(&studio.store, authid, String::new()).await?,
+        _ => principal(&studio.store, authid, String::new()).await?,
     };
-    let (secret, role) = found.ok_or_else(|| Fault::Denied("no such principal".to_owned()))?;
+    let Found { secret, role, .. } = found.ok_or_else(|| Fault::Denied("no such principal".to_owned()))?;
     let answer = Dict::from([
         ("secret".to_owned(), secret.into()),
         ("role".to_owned(), role.into()),
@@ -86,23 +93,41 @@ async fn authenticate(studio: Arc<Studio>, request: Request) -> Result<Payload, 
     Ok(Payload::from_args(vec![answer.into()]))
 }
 
-async fn secret_of(
-    store: &Store,
-    authid: &str,
-    system_secret: String,
-) -> Result<Option<(String, &'static str)>, StoreError> {
+/// Somebody who may join.
+struct Found {
+    secret: String,
+    role: &'static str,
+    /// Beside those of the role.
+    permissions: Vec<Permission>,
+}
+
+async fn principal(store: &Store, authid: &str, system_secret: String) -> Result<Option<Found>, StoreError> {
     if authid == SYSTEM {
-        return Ok(Some((system_secret, SYSTEM)));
+        return Ok(Some(Found {
+            secret: system_secret,
+            role: SYSTEM,
+            permissions: Vec::new(),
+        }));
     }
     if let Some(device) = DeviceAuthid::parse(authid) {
-        let secret = store.device_secret(device.swarm, device.device).await?;
-        return Ok(secret.map(|secret| (secret, "device")));
+        let found = store.device_secret(device.swarm, device.device).await?;
+        return Ok(found.map(|(secret, serial)| Found {
+            secret,
+            role: "device",
+            permissions: device_permissions(&serial),
+        }));
     }
     match protocol::number::decimal(authid) {
         // Only the plain form: "01" must not be a second name of account 1.
         Some(key) if key.to_string() == authid => {
             let secret = store.account_secret(AccountKey(key)).await?;
-            Ok(secret.map(|secret| (secret, "operator")))
+            // Asked for unknown accounts, too, so that both take the same time.
+            let reach = store.reach(AccountKey(key)).await?;
+            Ok(secret.map(|secret| Found {
+                secret,
+                role: "operator",
+                permissions: account_permissions(&reach),
+            }))
         }
         _ => Ok(None),
     }
@@ -121,28 +146,85 @@ fn allow(uri: &str, prefix: bool) -> Permission {
     }
 }
 
-/// What each role may do. The longest matching prefix decides, so a narrow line takes rights away, too.
-///
-/// Roles are fixed when the router starts, so they cannot name single devices. Two limits follow: a device with valid
-/// credentials of its own can offer procedures and publish under another device's serial number, and an account can
-/// subscribe to the topics of devices that it may not see, if it knows their serial numbers or subscribes by prefix.
-pub(crate) fn roles() -> HashMap<String, Vec<Permission>> {
-    let device = vec![
+/// What belongs to one device: its procedures and topics, and its logs, which it publishes and does not read.
+pub(crate) fn device_permissions(serial: &str) -> Vec<Permission> {
+    vec![
         Permission {
             register: true,
             publish: true,
             subscribe: true,
             force_register: true,
-            ..allow("re.mgmt.", true)
-        },
-        Permission {
-            call: true,
-            subscribe: true,
-            ..allow("reswarm.", true)
+            ..allow(&protocol::uri::device(serial, ""), true)
         },
         Permission {
             publish: true,
-            ..allow("reswarm.logs.", true)
+            ..allow(&protocol::uri::logs(serial, ""), true)
+        },
+    ]
+}
+
+/// What an account may reach at the devices it may see. Which procedures obey it, each device decides by itself; the
+/// logs need READ, like their history.
+pub(crate) fn account_permissions(reach: &Reach) -> Vec<Permission> {
+    let at = |device: String, input: String| {
+        [
+            Permission {
+                call: true,
+                subscribe: true,
+                ..allow(&device, true)
+            },
+            Permission {
+                publish: true,
+                subscribe: true,
+                ..allow(&input, true)
+            },
+        ]
+    };
+    let logs = |uri: &str| Permission {
+        subscribe: true,
+        ..allow(uri, true)
+    };
+    match reach {
+        Reach::Everything => vec![
+            Permission {
+                call: true,
+                publish: true,
+                subscribe: true,
+                ..allow("re.mgmt.", true)
+            },
+            logs(protocol::uri::LOGS_PREFIX),
+        ],
+        Reach::Devices(devices) => devices
+            .iter()
+            .flat_map(|device| {
+                let serial = &device.serial;
+                let own = at(
+                    protocol::uri::device(serial, ""),
+                    protocol::uri::device(serial, "term_write."),
+                );
+                let logs = device.read.then(|| logs(&protocol::uri::logs(serial, "")));
+                own.into_iter().chain(logs)
+            })
+            .collect(),
+    }
+}
+
+/// What everybody in a role may do. The longest matching prefix decides, so a narrow line takes rights away, too.
+///
+/// Nobody but the system has anything below `re.mgmt.` and `reswarm.logs.` by role. The router shows a device those
+/// subscriptions and registrations in its meta API that concern what the device may use, and no others.
+pub(crate) fn roles() -> HashMap<String, Vec<Permission>> {
+    let device = vec![
+        Permission {
+            call: true,
+            ..allow("reswarm.", true)
+        },
+        // Not registered with a router of our own; and if it were, its answers are secrets.
+        allow(PROCEDURE.0, false),
+        // Where the reference listens, at a topic that is the same text for every device.
+        Permission {
+            subscribe: true,
+            ..allow("reswarm.device.", true)
         },
         Permission {
             publish: true,
@@ -182,16 +264,6 @@ pub(crate) fn roles() -> HashMap<String, Vec<Permission>> {
         Permission {
             subscribe: true,
             ..allow("studio.events.", true)
-        },
-        Permission {
-            call: true,
-            publish: true,
-            subscribe: true,
-            ..allow("re.mgmt.", true)
-        },
-        Permission {
-            subscribe: true,
-            ..allow("reswarm.logs.", true)
         },
     ];
     HashMap::from([
@@ -236,7 +308,10 @@ mod tests {
             ("", None),
         ] {
             match (authenticate(join(Some(authid))).await, expected) {
-                (Ok(Principal::Cra { secret, role, .. }), Some(expected)) => {
+                (Ok(Principal::Personal { principal, .. }), Some(expected)) => {
+                    let Principal::Cra { secret, role, .. } = *principal else {
+                        panic!("{authid}: {principal:?}");
+                    };
                     assert_eq!((secret.as_str(), role.as_str()), expected, "{authid}");
                 }
                 (Err(None), None) => {}

@@ -248,14 +248,18 @@ pub enum AccountCommand {
     },
 }
 
+/// A year, in seconds.
+const LONGEST_WAIT: u64 = 365 * 24 * 3600;
+
 /// How long to stay with a request.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct Waiting {
-    /// Show state changes until the app is where it should be, or FAILED
+    /// Show download and state changes until the app is where it should be, or FAILED; Ctrl-C ends the waiting alone
     #[arg(long)]
     pub wait: bool,
     /// Give up waiting after this many seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 600, requires = "wait")]
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, requires = "wait",
+          value_parser = clap::value_parser!(u64).range(1..=LONGEST_WAIT))]
     pub timeout: u64,
 }
 
@@ -307,7 +311,7 @@ pub struct Logs {
     pub device: String,
     /// Name or key
     pub app: String,
-    /// Go on with new lines until interrupted
+    /// Go on with new lines until interrupted, also after a restart of the studio or the device
     #[arg(long, short)]
     pub follow: bool,
 }
@@ -323,8 +327,8 @@ pub struct Call {
     /// Keyword arguments, a JSON object
     #[arg(long, value_name = "JSON")]
     pub kwargs: Option<String>,
-    /// Give up after this many seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    /// Give up after this many seconds, an hour at most
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub timeout: u64,
 }
 

@@ -7,6 +7,7 @@ mod client;
 mod device;
 mod install;
 mod logs;
+mod progress;
 mod push;
 mod serve;
 
@@ -124,20 +125,22 @@ impl Out {
         }
     }
 
-    /// Prints one step of something that goes on: a line for people, one JSON object per line for programs.
-    fn step<T: Serialize>(self, value: &T, text: impl FnOnce() -> String) {
+    /// Prints one step of something that goes on: a line for people, one JSON object per line for programs. `false`
+    /// when nobody reads any more.
+    fn step<T: Serialize>(self, value: &T, text: impl FnOnce() -> String) -> bool {
         if self.json {
-            print(&format!("{}\n", serde_json::to_value(value).unwrap_or_default()));
+            print(&format!("{}\n", serde_json::to_value(value).unwrap_or_default()))
         } else {
-            print(&text());
+            print(&text())
         }
     }
 }
 
-/// Writes to standard output; a reader that went away (`| head`) is no failure.
-fn print(text: &str) {
+/// Writes to standard output; a reader that went away (`| head`) is no failure, but `false`.
+fn print(text: &str) -> bool {
     let mut stdout = std::io::stdout().lock();
-    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    written.is_ok()
 }
 
 /// `NAME=VALUE` words as a map.

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use wamp::Dict;
 use wamp::client::{
-    ClientConfig, ConnectError, Event, Handler, RegisterOptions, RequestError, Session, Subscription, handler,
+    ClientConfig, ConnectError, Handler, RegisterOptions, RequestError, Session, Subscription, handler,
 };
 
 use crate::admission;
@@ -127,11 +127,11 @@ async fn listen(studio: &Studio, session: &Session, testaments: &mut Subscriptio
     loop {
         tokio::select! {
             event = testaments.events.recv() => match event {
-                Some(Event { payload, missed, .. }) => {
-                    if missed > 0 {
-                        tracing::warn!(missed, "testaments were lost: some devices may wrongly show as connected");
+                Some(event) => {
+                    if event.missed > 0 {
+                        tracing::warn!(event.missed, "testaments were lost: some devices may wrongly show as connected");
                     }
-                    backend::disconnected(studio, session, &payload).await;
+                    backend::disconnected(studio, session, &event).await;
                 }
                 None => return format!("{:?}", session.closed().await),
             },

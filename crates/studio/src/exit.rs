@@ -22,11 +22,13 @@ pub enum Exit {
     Offline = 5,
     /// Wrong credentials or missing privilege.
     Denied = 6,
+    /// Ctrl-C while waiting; what was asked stands.
+    Interrupted = 130,
 }
 
 /// The list of exit codes as help shows it.
 pub const CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 studio unreachable, \
-                         5 device offline, 6 denied";
+                         5 device offline, 6 denied, 130 interrupted";
 
 /// Why a command ends without success: a code, a sentence, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -107,9 +109,13 @@ impl From<WampError> for Failure {
         let failure = Failure::new(exit, text);
         match exit {
             Exit::Offline => failure.hint("'studio device list' shows which devices are connected"),
-            Exit::Ok | Exit::Failed | Exit::Usage | Exit::NotFound | Exit::Unreachable | Exit::Denied => {
-                failure
-            }
+            Exit::Ok
+            | Exit::Failed
+            | Exit::Usage
+            | Exit::NotFound
+            | Exit::Unreachable
+            | Exit::Denied
+            | Exit::Interrupted => failure,
         }
     }
 }

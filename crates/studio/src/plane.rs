@@ -30,6 +30,7 @@ pub(crate) struct Plane {
 
 #[derive(Debug)]
 struct Embedded {
+    router: Router,
     task: JoinHandle<io::Result<()>>,
     stop: CancellationToken,
 }
@@ -53,13 +54,14 @@ impl Plane {
         });
         let stop = CancellationToken::new();
         let until = stop.clone();
-        let task = tokio::spawn(async move { router.serve(listener, until).await });
+        let serving = router.clone();
+        let task = tokio::spawn(async move { serving.serve(listener, until).await });
         let url = format!("ws://{}", reachable(address));
         Ok(Plane {
             client: client(&url, SYSTEM, system_secret),
             url,
             answers_authentication: false,
-            router: Some(Embedded { task, stop }),
+            router: Some(Embedded { router, task, stop }),
         })
     }
 
@@ -71,6 +73,11 @@ impl Plane {
             answers_authentication: true,
             router: None,
         }
+    }
+
+    /// The router of this process, if there is one.
+    pub(crate) fn router(&self) -> Option<Router> {
+        self.router.as_ref().map(|embedded| embedded.router.clone())
     }
 
     /// Resolves when the embedded router ends by itself; never with an external one, which the component redials.

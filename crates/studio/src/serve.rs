@@ -147,6 +147,7 @@ pub async fn serve(
         store: store.clone(),
         settings,
         registry,
+        router: plane.router(),
     });
     let component_stop = CancellationToken::new();
     let (ready_sender, mut ready_watch) = watch::channel(false);

@@ -14,7 +14,7 @@ use std::path::Path;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
-pub use account::Account;
+pub use account::{Account, DeviceReach, Reach};
 pub use app::{App, Release};
 pub use device::{Device, NewDevice, StatusChange};
 pub use install::{Install, REPORTS_KEPT, ReportOutcome, StateChange};

@@ -6,12 +6,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use wamp::client::{Invocation, Session};
+use wamp::router::Router;
 use wamp::{Dict, Payload};
 
+use crate::admission;
 use crate::fault::Fault;
 use crate::keys::{AccountKey, DeviceAuthid, DeviceKey};
 use crate::registry::Registry;
-use crate::store::{Device, Store};
+use crate::store::{Device, Store, StoreError};
 
 /// Longest wait for a device's answer to a request of ours.
 pub(crate) const DEVICE_DEADLINE: Duration = Duration::from_secs(30);
@@ -36,10 +38,12 @@ pub(crate) struct Studio {
     pub(crate) settings: Settings,
     /// The registry beside us, if there is one.
     pub(crate) registry: Option<Registry>,
+    /// The router of this process, if there is one.
+    pub(crate) router: Option<Router>,
 }
 
-/// Who calls, as the router disclosed it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Who calls, as the router disclosed it; nobody when it did not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Caller {
     pub(crate) authid: Option<String>,
     pub(crate) role: String,
@@ -48,11 +52,16 @@ pub(crate) struct Caller {
 
 impl Caller {
     pub(crate) fn of(invocation: &Invocation) -> Caller {
-        let text = |key: &str| invocation.details.get(key).and_then(wamp::Value::as_str);
+        let details = &invocation.details;
+        if details.contains_key("forward_for") {
+            // Came over a link between routers, which names the link's identity, not the caller's.
+            return Caller::default();
+        }
+        let text = |key: &str| details.get(key).and_then(wamp::Value::as_str);
         Caller {
             authid: invocation.caller_authid(),
             role: text("caller_authrole").unwrap_or_default().to_owned(),
-            session: invocation.details.get("caller").and_then(wamp::Value::as_u64),
+            session: details.get("caller").and_then(wamp::Value::as_u64),
         }
     }
 
@@ -141,6 +150,16 @@ impl Studio {
         if let Err(error) = published {
             tracing::debug!(topic, error, "event not published");
         }
+    }
+
+    /// Has the open sessions of an account reach what the account may see now: at once, not at its next login. One that
+    /// is joining at this very moment keeps what it was admitted with. A router that somebody else runs knows roles only.
+    pub(crate) async fn renew_reach(&self, account: AccountKey) -> Result<(), StoreError> {
+        if let Some(router) = &self.router {
+            let reach = self.store.reach(account).await?;
+            router.set_permissions(&account.to_string(), &admission::account_permissions(&reach));
+        }
+        Ok(())
     }
 
     /// The device that calls, with the proof that its session belongs to the swarm it names.

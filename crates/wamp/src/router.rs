@@ -42,6 +42,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::connection::Setting;
 use self::hub::Hub;
+use self::permission::Lines;
 use self::realm::Realm;
 use crate::auth::Salting;
 use crate::uri::close;
@@ -75,6 +76,24 @@ pub enum Principal {
         role: String,
         extra: Dict,
     },
+    /// One of the others with permissions of its own, made by [`Principal::with_permissions`].
+    Personal {
+        principal: Box<Principal>,
+        permissions: Arc<[Permission]>,
+    },
+}
+
+impl Principal {
+    /// The same principal with permissions of its own beside those of its role. Both are looked up together: the
+    /// longest matching prefix or the exact entry decides, whosever it is; on one and the same URI the principal's own
+    /// wins. [`Router::set_permissions`] changes them while sessions are open.
+    #[must_use]
+    pub fn with_permissions(self, permissions: Arc<[Permission]>) -> Principal {
+        Principal::Personal {
+            principal: Box::new(self),
+            permissions,
+        }
+    }
 }
 
 impl std::fmt::Debug for Principal {
@@ -83,6 +102,7 @@ impl std::fmt::Debug for Principal {
             Principal::Anonymous { authid, role } => write!(formatter, "Anonymous({authid}, {role})"),
             Principal::Cra { role, .. } => write!(formatter, "Cra({role})"),
             Principal::Ticket { role, .. } => write!(formatter, "Ticket({role})"),
+            Principal::Personal { principal, .. } => write!(formatter, "Personal({principal:?})"),
         }
     }
 }
@@ -127,6 +147,8 @@ pub struct Limits {
     pub send_queue_messages: usize,
     /// The same in bytes.
     pub send_queue_bytes: usize,
+    /// A session whose queue has been dropping events for this long, without ever becoming half empty, is closed.
+    pub overflow_patience: Duration,
     /// Wait for the peer's GOODBYE before the transport is closed.
     pub goodbye_timeout: Duration,
 }
@@ -141,6 +163,7 @@ impl Default for Limits {
             max_sessions: 50_000,
             send_queue_messages: 4096,
             send_queue_bytes: 32 << 20,
+            overflow_patience: Duration::from_secs(30),
             goodbye_timeout: Duration::from_secs(2),
         }
     }
@@ -270,6 +293,14 @@ impl Router {
         }
         connections.shutdown().await;
         Ok(())
+    }
+
+    /// Gives every open session of `authid` these permissions of its own instead of those it joined with.
+    /// Subscriptions and registrations that they do not cover are revoked (UNSUBSCRIBED and UNREGISTERED with request
+    /// id 0). Sessions that join later get theirs from the authenticator.
+    pub fn set_permissions(&self, authid: &str, permissions: &[Permission]) {
+        self.hub
+            .set_own_rights(authid, &Arc::new(Lines::new(permissions)));
     }
 
     /// What the router holds and has dropped.

@@ -6,12 +6,12 @@ use protocol::Privilege;
 use protocol::report::{ArchitectureUpdate, HostStats, Testament};
 use serde_json::{Value, json};
 use wamp::Payload;
-use wamp::client::Session;
+use wamp::client::{Event, Session};
 
 use super::{device_and_payload, text, whole};
 use crate::api::{DeviceEvent, uri};
 use crate::fault::Fault;
-use crate::keys::{AccountKey, DeviceKey};
+use crate::keys::{AccountKey, DeviceAuthid, DeviceKey};
 use crate::store::StatusChange;
 use crate::studio::{Request, Studio, reply};
 
@@ -139,14 +139,25 @@ pub(super) async fn check_privilege(studio: Arc<Studio>, request: Request) -> Re
 }
 
 /// A testament of a device's session was published. Only the device's current session ends it: one that a newer
-/// session has replaced says nothing.
-pub(crate) async fn disconnected(studio: &Studio, session: &Session, payload: &Payload) {
-    let testament = match payload.first::<Testament>() {
+/// session has replaced says nothing, and neither does one that another device left.
+pub(crate) async fn disconnected(studio: &Studio, session: &Session, event: &Event) {
+    let testament = match event.payload.first::<Testament>() {
         Ok(Some(testament)) => testament,
         Ok(None) => return tracing::warn!("a testament without content was ignored"),
         Err(error) => return tracing::warn!(%error, "an unreadable testament was ignored"),
     };
     let key = DeviceKey(testament.device_key);
+    // A router that discloses no publishers is believed: the testament has to name the session, which is no secret
+    // but hard to guess.
+    if let Some(author) = event.details.get("publisher_authid")
+        && author
+            .as_str()
+            .and_then(DeviceAuthid::parse)
+            .map(|author| author.device)
+            != Some(key)
+    {
+        return tracing::warn!(device = %key, "a testament that somebody else left was ignored");
+    }
     match studio
         .store
         .disconnect(key, testament.serial_number, testament.wamp_session_id)

@@ -48,10 +48,10 @@ pub(super) async fn run(place: &Place, out: Out, options: Call) -> Result<(), Fa
         return Ok(());
     }
     for value in &args {
-        match value {
-            Value::String(text) => print(&format!("{text}\n")),
-            other => print(&format!("{other:#}\n")),
-        }
+        print(&match value {
+            Value::String(text) => format!("{text}\n"),
+            other => format!("{other:#}\n"),
+        });
     }
     if kwargs.as_object().is_some_and(|kwargs| !kwargs.is_empty()) {
         print(&format!("{kwargs:#}\n"));

@@ -118,7 +118,13 @@ fn credentials(place: &Place) -> Result<Operator, Failure> {
 pub(super) fn read_secret(file: &Path) -> Result<String, Failure> {
     let text = std::fs::read_to_string(file)
         .map_err(|error| Failure::new(Exit::Usage, format!("cannot read {}: {error}", file.display())))?;
-    Ok(text.trim().to_owned())
+    match text.trim() {
+        "" => Err(Failure::new(
+            Exit::Usage,
+            format!("{} holds no secret: it is empty", file.display()),
+        )),
+        secret => Ok(secret.to_owned()),
+    }
 }
 
 fn load(file: &Path) -> Result<Operator, Failure> {

@@ -5,10 +5,12 @@ use std::time::Duration;
 use protocol::AppState;
 use tokio::time::Instant;
 use wamp::Dict;
-use wamp::client::Subscription;
+use wamp::client::{Event, Subscription};
 
 use super::app::port;
 use super::client::Client;
+use super::logs;
+use super::progress::{Download, percent};
 use super::{Out, or_dash, pairs, with_client};
 use crate::api::{
     Delivery, InstallView, MaybeDevice, OneInstall, ReportView, RequestInstall, RequestRemoval, Requested,
@@ -17,6 +19,8 @@ use crate::api::{
 use crate::cli::{Install, Place, Remove, Target, Waiting};
 use crate::exit::{Exit, Failure};
 use crate::table;
+
+const STANDS: &str = "the request stands: look again with 'studio ps'";
 
 /// Events may get lost; looking at the list this often repairs it.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
@@ -132,15 +136,25 @@ async fn wait(
     mut events: Subscription,
     deadline: Instant,
 ) -> Result<(), Failure> {
+    // Watching the download is a convenience: an account that may not read the log waits without.
+    let topic = logs::topic(&asked);
+    let mut log = client.session.subscribe(&topic, Dict::new()).await.ok();
+    let mut download = Download::default();
+    let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
     let mut shown = asked.reports;
     let mut now = asked.clone();
     let mut gone = false;
+    let mut reader = true;
     loop {
         if now.reports > shown {
             shown = now.reports;
-            out.step(&now, || format!("  {}\n", now.current_state));
+            reader = out.step(&now, || format!("  {}\n", now.current_state));
         }
         if gone {
+            return Ok(());
+        }
+        if !reader {
+            // Nobody sees what happens, so nobody waits for it.
             return Ok(());
         }
         match look(&now, asked.reports) {
@@ -158,13 +172,26 @@ async fn wait(
         tokio::select! {
             event = events.events.recv() => {
                 let Some(event) = event else {
-                    return Err(Failure::new(Exit::Unreachable, "lost the connection to the studio"));
+                    let failure = Failure::new(Exit::Unreachable, "lost the connection to the studio");
+                    return Err(failure.hint(STANDS));
                 };
                 if let Ok(Some(StateEvent { install, removed })) = event.payload.first::<StateEvent>()
                     && (install.device_key, install.app_key, install.stage) == (asked.device_key, asked.app_key, asked.stage) {
                         now = install;
                         gone = removed;
                     }
+            }
+            Some(event) = next(&mut log) => {
+                if let Some((current, total)) = download.heard(&event) {
+                    let value = serde_json::json!({"download": {"current": current, "total": total}});
+                    reader = out.step(&value, || {
+                        let (percent, mebibytes) = (percent(current, total), total as f64 / f64::from(1 << 20));
+                        format!("  downloaded {percent} % of {mebibytes:.1} MiB\n")
+                    });
+                }
+            }
+            _ = &mut interrupted => {
+                return Err(Failure::new(Exit::Interrupted, "interrupted").hint(STANDS));
             }
             () = tokio::time::sleep_until(pause) => match current(client, &asked).await? {
                 Some(install) => now = install,
@@ -177,6 +204,14 @@ async fn wait(
     }
 }
 
+/// The next event of a subscription; never comes without one.
+async fn next(subscription: &mut Option<Subscription>) -> Option<Event> {
+    match subscription {
+        Some(subscription) => subscription.events.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
 fn out_of_time(now: &InstallView) -> Failure {
     if now.device_online {
         Failure::new(
@@ -186,7 +221,7 @@ fn out_of_time(now: &InstallView) -> Failure {
                 now.app, now.device, now.current_state, now.target_state
             ),
         )
-        .hint("the request stands: look again with 'studio ps'")
+        .hint(STANDS)
     } else {
         Failure::new(Exit::Offline, format!("device {:?} is offline", now.device))
             .hint("the request is stored and delivered when the device connects")

@@ -1,5 +1,8 @@
 //! `studio logs`: history from the device, then live events (`logs-terminal-tunnel.md` 2.2, 2.11).
 
+use std::collections::VecDeque;
+use std::time::Duration;
+
 use protocol::{AppId, Stage};
 use serde_json::{Map, Value, json};
 use wamp::Dict;
@@ -11,55 +14,137 @@ use crate::api::{CallDevice, InstallView, MaybeDevice, uri};
 use crate::cli::{Logs, Place};
 use crate::exit::{Exit, Failure};
 
-pub(super) async fn run(place: &Place, out: Out, options: Logs) -> Result<(), Failure> {
-    with_client(place, async |client: &Client| show(client, out, options).await).await
+/// Pauses before a lost studio or device is tried again: the first and the longest; they double in between.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+
+/// Lines remembered to find out where to go on after an interruption: what a device keeps.
+const REMEMBERED: usize = 100;
+
+/// What has been shown.
+#[derive(Debug, Default)]
+struct Shown {
+    /// The first look succeeded: from now on a loss is an interruption.
+    begun: bool,
+    last: VecDeque<String>,
 }
 
-async fn show(client: &Client, out: Out, options: Logs) -> Result<(), Failure> {
-    let install = find(client, &options).await?;
-    let container = protocol::naming::container(
+/// How following ends without a failure.
+#[derive(Debug)]
+enum Ended {
+    /// Everything was shown, or nobody reads any more.
+    Done,
+    Lost,
+}
+
+pub(super) async fn run(place: &Place, out: Out, options: Logs) -> Result<(), Failure> {
+    let mut shown = Shown::default();
+    let mut pause = RETRY.0;
+    let mut told = false;
+    // Ctrl-C is how following ends: no failure.
+    let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
+    loop {
+        let attempt = with_client(place, async |client: &Client| {
+            show(client, out, &options, &mut shown, &mut told).await
+        });
+        let ended = tokio::select! {
+            ended = attempt => ended,
+            _ = &mut interrupted, if options.follow => return Ok(()),
+        };
+        match ended {
+            Ok(Ended::Done) => return Ok(()),
+            Ok(Ended::Lost) => pause = RETRY.0,
+            Err(failure) if shown.begun && matches!(failure.exit, Exit::Unreachable | Exit::Offline) => {}
+            Err(failure) => return Err(failure),
+        }
+        if !std::mem::replace(&mut told, true) {
+            eprintln!("(lost the connection; trying again until Ctrl-C)");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            _ = &mut interrupted => return Ok(()),
+        }
+        pause = (pause * 2).min(RETRY.1);
+    }
+}
+
+async fn show(
+    client: &Client,
+    out: Out,
+    options: &Logs,
+    shown: &mut Shown,
+    interruption: &mut bool,
+) -> Result<Ended, Failure> {
+    let install = find(client, options).await?;
+    // Subscribed first: what comes while the history is fetched is kept, not lost.
+    let mut live = match options.follow {
+        true => Some(client.session.subscribe(&topic(&install), Dict::new()).await?),
+        false => None,
+    };
+    let history = history(client, &options.device, &container(&install)).await?;
+    if std::mem::take(interruption) {
+        eprintln!("(connected again)");
+    }
+    let from = continuation(shown.last.make_contiguous(), &history);
+    if !shown.show(out, &history[from..]) {
+        return Ok(Ended::Done);
+    }
+    shown.begun = true;
+    let Some(live) = &mut live else {
+        return Ok(Ended::Done);
+    };
+    let mut early = Vec::new();
+    while let Ok(event) = live.events.try_recv() {
+        early.extend(lines(&event));
+    }
+    if !shown.show(out, &early[overlap(&history, &early)..]) {
+        return Ok(Ended::Done);
+    }
+    while let Some(event) = live.events.recv().await {
+        if event.missed > 0 {
+            eprintln!("({} log messages were lost on the way)", event.missed);
+        }
+        if !shown.show(out, &lines(&event)) {
+            return Ok(Ended::Done);
+        }
+    }
+    if client.session.is_open() {
+        return Err(Failure::new(
+            Exit::Denied,
+            "your account may not read this log any more",
+        ));
+    }
+    Ok(Ended::Lost)
+}
+
+impl Shown {
+    /// Prints lines and remembers them. `false` when nobody reads any more.
+    fn show(&mut self, out: Out, lines: &[String]) -> bool {
+        for line in lines {
+            if !out.step(&json!({ "line": line }), || format!("{line}\n")) {
+                return false;
+            }
+            if self.last.len() == REMEMBERED {
+                self.last.pop_front();
+            }
+            self.last.push_back(line.clone());
+        }
+        true
+    }
+}
+
+fn container(install: &InstallView) -> String {
+    protocol::naming::container(
         AppId {
             key: install.app_key.0,
             stage: Stage::Prod,
         },
         &install.app,
-    );
-    // Subscribed first: what comes while the history is fetched is kept, not lost.
-    let topic = protocol::uri::logs(&install.serial_number, &container);
-    let mut live = match options.follow {
-        true => Some(client.session.subscribe(&topic, Dict::new()).await?),
-        false => None,
-    };
-    let history = history(client, &options.device, &container).await?;
-    for line in &history {
-        emit(out, line);
-    }
-    let Some(live) = &mut live else { return Ok(()) };
-    let mut early = Vec::new();
-    while let Ok(event) = live.events.try_recv() {
-        early.extend(lines(&event));
-    }
-    for line in &early[overlap(&history, &early)..] {
-        emit(out, line);
-    }
-    let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
-    loop {
-        tokio::select! {
-            event = live.events.recv() => match event {
-                Some(event) => {
-                    if event.missed > 0 {
-                        eprintln!("({} log messages were lost on the way)", event.missed);
-                    }
-                    for line in lines(&event) {
-                        emit(out, &line);
-                    }
-                }
-                None => return Err(Failure::new(Exit::Unreachable, "lost the connection to the studio")),
-            },
-            // Ctrl-C is how following ends: no failure.
-            _ = &mut interrupted => return Ok(()),
-        }
-    }
+    )
+}
+
+/// Where the app's log is published.
+pub(super) fn topic(install: &InstallView) -> String {
+    protocol::uri::logs(&install.serial_number, &container(install))
 }
 
 async fn find(client: &Client, options: &Logs) -> Result<InstallView, Failure> {
@@ -149,8 +234,16 @@ fn overlap(history: &[String], live: &[String]) -> usize {
         .unwrap_or(0)
 }
 
-fn emit(out: Out, line: &str) {
-    out.step(&json!({ "line": line }), || format!("{line}\n"));
+/// Where the history goes on after what was shown before an interruption: behind the last place that ends like it. One
+/// that has nothing in common with it is shown as a whole.
+fn continuation(shown: &[String], history: &[String]) -> usize {
+    (1..=history.len())
+        .rev()
+        .find(|end| {
+            let common = shown.len().min(*end);
+            common > 0 && history[end - common..*end] == shown[shown.len() - common..]
+        })
+        .unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -177,6 +270,26 @@ mod tests {
             (json!(5), vec!["5"]),
         ] {
             assert_eq!(shown(&message), expected, "{message}");
+        }
+    }
+
+    #[test]
+    fn after_an_interruption_the_history_goes_on_where_it_was_left() {
+        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        for (shown, history, expected) in [
+            ("", "a b", 0),
+            ("a b", "a b c", 2),
+            ("x y a b", "a b c", 2),
+            ("a b", "x a b c", 3),
+            ("a b", "c d", 0),
+            ("a b", "a b", 2),
+            ("a b", "", 0),
+        ] {
+            assert_eq!(
+                continuation(&words(shown), &words(history)),
+                expected,
+                "{shown} | {history}"
+            );
         }
     }
 

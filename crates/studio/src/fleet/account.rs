@@ -49,6 +49,7 @@ pub(super) async fn grant(studio: Arc<Studio>, request: Request) -> Result<Paylo
         return Err(Fault::NotFound(format!("no account {to}")));
     }
     studio.store.grant(to, device.key, privilege).await?;
+    studio.renew_reach(to).await?;
     Ok(Payload::Empty)
 }
 
@@ -62,6 +63,7 @@ pub(super) async fn revoke(studio: Arc<Studio>, request: Request) -> Result<Payl
     let device = studio.device_for(account, &device).await?;
     studio.require_owner(account, device.owner, "the device").await?;
     if studio.store.revoke(from, device.key, privilege).await? {
+        studio.renew_reach(from).await?;
         return Ok(Payload::Empty);
     }
     Err(Fault::NotFound(format!(

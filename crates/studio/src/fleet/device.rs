@@ -58,6 +58,7 @@ pub(super) async fn add(studio: Arc<Studio>, request: Request) -> Result<Payload
     check_name("a device", &name)?;
     let swarm = studio.store.first_swarm().await?;
     let new = studio.store.add_device(name, swarm, account).await?;
+    studio.renew_reach(account).await?;
     if let Some(registry) = &studio.registry {
         registry.refresh_users().await;
     }

@@ -17,6 +17,22 @@ pub struct Account {
     pub admin: bool,
 }
 
+/// Which devices an account may see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// An administrator.
+    Everything,
+    /// Those it owns and those it was granted something on.
+    Devices(Vec<DeviceReach>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceReach {
+    pub serial: String,
+    /// Owner, or granted READ.
+    pub read: bool,
+}
+
 fn account(row: &Row<'_>) -> rusqlite::Result<Account> {
     Ok(Account {
         key: row.get("account_key")?,
@@ -140,6 +156,36 @@ impl Store {
             )?;
             let rows = query.query_map([device], |row| row.get(0))?;
             Ok(rows.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    /// The devices that the account may see.
+    pub async fn reach(&self, account: AccountKey) -> Result<Reach, StoreError> {
+        self.ask(move |sql| {
+            let admin = sql
+                .query_row("SELECT admin FROM accounts WHERE account_key = ?1", [account], |row| {
+                    row.get(0)
+                })
+                .optional()?;
+            if admin == Some(true) {
+                return Ok(Reach::Everything);
+            }
+            let mut query = sql.prepare(
+                "SELECT serial_number, max(reads) FROM (
+                   SELECT serial_number, 1 AS reads FROM devices WHERE account_key = :account
+                   UNION ALL SELECT serial_number, privilege = :read FROM grants JOIN devices USING (device_key)
+                     WHERE grants.account_key = :account)
+                 GROUP BY serial_number",
+            )?;
+            let named = named_params! {":account": account, ":read": Privilege::Read.as_str()};
+            let rows = query.query_map(named, |row| {
+                Ok(DeviceReach {
+                    serial: row.get(0)?,
+                    read: row.get(1)?,
+                })
+            })?;
+            Ok(Reach::Devices(rows.collect::<Result<_, _>>()?))
         })
         .await
     }

@@ -171,14 +171,18 @@ impl Store {
         .await
     }
 
-    /// The secret that the device's sessions prove, if the device is in this swarm.
-    pub async fn device_secret(&self, swarm: SwarmKey, key: DeviceKey) -> Result<Option<String>, StoreError> {
+    /// The secret that the device's sessions prove and its serial number, if the device is in this swarm.
+    pub async fn device_secret(
+        &self,
+        swarm: SwarmKey,
+        key: DeviceKey,
+    ) -> Result<Option<(String, String)>, StoreError> {
         self.ask(move |sql| {
             Ok(sql
                 .query_row(
-                    "SELECT secret FROM devices WHERE swarm_key = ?1 AND device_key = ?2",
+                    "SELECT secret, serial_number FROM devices WHERE swarm_key = ?1 AND device_key = ?2",
                     (swarm, key),
-                    |row| row.get(0),
+                    |row| Ok((row.get(0)?, row.get(1)?)),
                 )
                 .optional()?)
         })

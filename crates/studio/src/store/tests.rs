@@ -111,7 +111,10 @@ async fn a_device_is_found_by_name_key_and_serial_and_its_secret_only_in_its_swa
         assert_eq!(found.as_ref(), Some(&fleet.device), "{text}");
     }
     assert_eq!(fleet.store.find_device("other".to_owned()).await.unwrap(), None);
-    let secret = |swarm, device| fleet.store.device_secret(swarm, device);
+    let secret = async |swarm, device| {
+        let found = fleet.store.device_secret(swarm, device).await;
+        found.map(|found| found.map(|(secret, _)| secret))
+    };
     assert_eq!(
         secret(fleet.device.swarm, fleet.device.key).await.unwrap(),
         Some(fleet.secret.clone())

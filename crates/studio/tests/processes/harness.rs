@@ -229,6 +229,11 @@ impl Running {
         Running { child, lines }
     }
 
+    /// Closes the reader's end of the command's standard output.
+    pub(crate) fn hang_up(self) -> Child {
+        self.child
+    }
+
     pub(crate) async fn line(&mut self) -> String {
         match within("a line", self.lines.next_line()).await.unwrap() {
             Some(line) => line,

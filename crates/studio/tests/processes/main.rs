@@ -6,4 +6,6 @@
 mod commands;
 mod devices;
 mod harness;
+mod interruptions;
 mod registry;
+mod rights;

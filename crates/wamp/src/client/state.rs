@@ -114,6 +114,11 @@ impl Subscriber {
         Subscriber { events, missed: 0 }
     }
 
+    /// Whether nobody reads the events any more.
+    pub(super) fn is_gone(&self) -> bool {
+        self.events.is_closed()
+    }
+
     /// Queues an event, or counts it as missed.
     pub(super) fn deliver(&mut self, event: Event) {
         let event = Event {

@@ -463,11 +463,10 @@ impl SessionTask {
         };
         let (sender, events) = mpsc::channel(EVENT_QUEUE);
         // Subscribing to the same topic twice gives the same id: both get every event.
-        tables
-            .subscriptions
-            .entry(subscription)
-            .or_default()
-            .push(Subscriber::new(sender));
+        let subscribers = tables.subscriptions.entry(subscription).or_default();
+        // Who subscribes again and again and drops what it got must not make the list grow.
+        subscribers.retain(|subscriber| !subscriber.is_gone());
+        subscribers.push(Subscriber::new(sender));
         drop(tables);
         drop(answer.send(Ok(Subscription {
             id: subscription,

@@ -278,10 +278,21 @@ impl Reader<'_> {
         }
     }
 
+    /// Shares the frame, unless that would keep much more memory than the element is worth for as long as somebody holds
+    /// the element: a queue that counts its bytes would count the wrong ones.
     fn slice(&self, index: usize) -> Bytes {
-        self.frame.slice(self.elements.ranges[index].clone())
+        let range = self.elements.ranges[index].clone();
+        let shared = range.len() >= self.frame.len() / 4 || self.frame.len() <= LITTLE;
+        if shared {
+            self.frame.slice(range)
+        } else {
+            Bytes::copy_from_slice(&self.frame[range])
+        }
     }
 }
+
+/// Frames up to this many bytes are always shared.
+const LITTLE: usize = 4096;
 
 fn not_a_dict() -> CodecError {
     CodecError::Shape("details are not a dictionary".to_owned())

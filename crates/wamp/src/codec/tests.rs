@@ -569,3 +569,20 @@ fn an_encoded_payload_serves_many_messages() {
         );
     }
 }
+
+#[test]
+fn a_small_payload_does_not_keep_a_large_frame() {
+    for (padding, shared) in [(100, true), (100_000, false)] {
+        let text = format!(r#"[48,1,{{"x":"{}"}},"a.b",["y"]]"#, "z".repeat(padding));
+        let frame = Bytes::from(text);
+        let Message::Call {
+            payload: Payload::Raw { args, .. },
+            ..
+        } = Codec::Json.decode(&frame).unwrap()
+        else {
+            panic!("no raw payload");
+        };
+        assert_eq!(&args[..], br#"["y"]"#);
+        assert_eq!(frame.as_ptr_range().contains(&args.as_ptr()), shared, "{padding}");
+    }
+}

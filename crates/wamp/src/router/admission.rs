@@ -3,6 +3,8 @@
 //! An unknown authid runs through the same steps as a known one with a wrong secret, with a random secret and to the
 //! same words, so that nobody learns which authids exist. Contract: `wamp-interop.md` 3.2 and the cases R-S3 to R-S14.
 
+use std::sync::Arc;
+
 use crate::auth::{self, ChallengeSubject, Salting};
 use crate::message::Message;
 use crate::uri::error;
@@ -10,6 +12,7 @@ use crate::value::{Dict, Value};
 use crate::{Id, Payload};
 
 use super::outbox::{abort, violation};
+use super::permission::Lines;
 use super::session::{AUTH_PROVIDER, Features, Identity};
 use super::{Authenticator, JoinRequest, Principal};
 
@@ -99,8 +102,20 @@ pub(super) async fn begin(
         authextra,
         peer: peer.clone(),
         features,
+        own_rights: None,
     };
-    match authenticator(request).await {
+    let (found, own_rights) = match authenticator(request).await {
+        Ok(principal) => {
+            let (principal, own_rights) = unwrap(principal);
+            (Ok(principal), own_rights)
+        }
+        Err(refusal) => (Err(refusal), None),
+    };
+    let identity = |role, authmethod, authextra| Identity {
+        own_rights: own_rights.clone(),
+        ..identity(role, authmethod, authextra)
+    };
+    match found {
         Ok(Principal::Anonymous { authid, role }) if offers("anonymous") => {
             let mut identity = identity(role, "anonymous", Dict::new());
             identity.authid = authid;
@@ -117,23 +132,33 @@ pub(super) async fn begin(
         Ok(Principal::Ticket { ticket, role, extra }) if offers("ticket") => {
             Ok(ask_ticket(identity(role, "ticket", extra), ticket, true))
         }
-        Ok(Principal::Anonymous { .. } | Principal::Cra { .. } | Principal::Ticket { .. }) => no_method(),
+        Ok(Principal::Anonymous { .. }) => no_method(),
         Err(Some((reason, text))) => Err(Box::new(abort(&reason, &text))),
-        Err(None) => match methods
-            .iter()
-            .find(|method| matches!(method.as_str(), "wampcra" | "ticket"))
-            .map(String::as_str)
-        {
-            Some("wampcra") => {
+        // Nobody of that name, or somebody who proves it in another way: a refusal of the method would tell which.
+        Err(None) | Ok(Principal::Cra { .. } | Principal::Ticket { .. } | Principal::Personal { .. }) => {
+            if offers("wampcra") {
                 let identity = identity(String::new(), "wampcra", Dict::new());
                 signature(session, identity, random_secret()?, None, false).await
-            }
-            Some(_) => {
+            } else if offers("ticket") {
                 let identity = identity(String::new(), "ticket", Dict::new());
                 Ok(ask_ticket(identity, random_secret()?, false))
+            } else {
+                no_method()
             }
-            None => no_method(),
-        },
+        }
+    }
+}
+
+/// A principal without its permissions, and those, indexed. The outermost ones count.
+fn unwrap(principal: Principal) -> (Principal, Option<Arc<Lines>>) {
+    match principal {
+        Principal::Personal {
+            principal,
+            permissions,
+        } => (unwrap(*principal).0, Some(Arc::new(Lines::new(&permissions)))),
+        plain @ (Principal::Anonymous { .. } | Principal::Cra { .. } | Principal::Ticket { .. }) => {
+            (plain, None)
+        }
     }
 }
 

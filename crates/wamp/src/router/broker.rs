@@ -10,7 +10,7 @@ use super::audience::Audience;
 use super::directory::is_reserved;
 use super::outbox::SharedEvent;
 use super::pattern::MatchPolicy;
-use super::permission::Action;
+use super::permission::{Action, Rights};
 use super::realm::Realm;
 use super::refusal::{Refusal, choice};
 use super::session::{MAX_PER_SESSION, Session};
@@ -24,6 +24,37 @@ use crate::{Id, MAX_ID, uri};
 /// The sessions behind a subscription.
 pub(super) type Subscribers = BTreeSet<Id>;
 
+/// A subscription or registration that a meta event is about.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct About<'p> {
+    policy: MatchPolicy,
+    uri: &'p str,
+    either: [Action; 2],
+}
+
+impl<'p> About<'p> {
+    pub(super) fn subscription(policy: MatchPolicy, uri: &'p str) -> About<'p> {
+        About {
+            policy,
+            uri,
+            either: [Action::Publish, Action::Subscribe],
+        }
+    }
+
+    pub(super) fn registration(policy: MatchPolicy, uri: &'p str) -> About<'p> {
+        About {
+            policy,
+            uri,
+            either: [Action::Call, Action::Register],
+        }
+    }
+
+    /// Whether a session with these rights could take part.
+    pub(super) fn concerns(&self, rights: &Rights) -> bool {
+        rights.concerns(self.policy, self.uri, self.either)
+    }
+}
+
 /// A publication on its way to the matching subscriptions.
 struct Publication<'p> {
     id: Id,
@@ -31,6 +62,8 @@ struct Publication<'p> {
     /// Never gets the event: the publisher, unless it wants to.
     skip: Option<Id>,
     audience: &'p Audience,
+    /// What a meta event is about: only sessions that this concerns get it.
+    about: Option<About<'p>>,
     /// Identity of the publisher, if disclosed.
     details: Dict,
     payload: Payload,
@@ -52,7 +85,7 @@ impl Realm {
         let Some(subscriber) = self.sessions.get(&session) else {
             return Ok(());
         };
-        if !subscriber.role.allows(Action::Subscribe, &topic) {
+        if !subscriber.rights.allows(Action::Subscribe, &topic) {
             return Err(self.not_authorized(session, Action::Subscribe, &topic));
         }
         if subscriber.subscriptions.len() >= MAX_PER_SESSION {
@@ -108,6 +141,33 @@ impl Realm {
         Ok(())
     }
 
+    /// Takes from a session the subscriptions that it may not have any more; UNSUBSCRIBED with request id 0 says so.
+    pub(super) fn revoke_subscriptions(&mut self, session: Id) {
+        let Some(subscriber) = self.sessions.get_mut(&session) else {
+            return;
+        };
+        let mut revoked = Vec::new();
+        for id in &subscriber.subscriptions {
+            if let Some(entry) = self.subscriptions.get(*id)
+                && !subscriber.rights.allows(Action::Subscribe, &entry.uri)
+            {
+                revoked.push(*id);
+            }
+        }
+        for id in &revoked {
+            subscriber.subscriptions.remove(id);
+        }
+        for subscription in revoked {
+            let details = Dict::from([
+                ("subscription".to_owned(), Value::Uint(subscription)),
+                ("reason".to_owned(), error::NOT_AUTHORIZED.into()),
+            ]);
+            self.outbox
+                .send(session, Message::Unsubscribed { request: 0, details });
+            self.drop_subscriber(subscription, session);
+        }
+    }
+
     /// Removes a subscriber from a subscription, and the subscription with its last subscriber. The session's own list
     /// is the caller's business.
     pub(super) fn drop_subscriber(&mut self, subscription: Id, subscriber: Id) {
@@ -160,7 +220,7 @@ impl Realm {
         let Some(session) = self.sessions.get(&publisher) else {
             return Ok(0);
         };
-        if !session.role.allows(Action::Publish, topic) {
+        if !session.rights.allows(Action::Publish, topic) {
             return Err(self.not_authorized(publisher, Action::Publish, topic));
         }
         let audience = Audience::from_options(options)?;
@@ -170,6 +230,7 @@ impl Realm {
             topic,
             skip: (!audience.include_publisher).then_some(publisher),
             audience: &audience,
+            about: None,
             details: publisher_details(publisher, session, topic),
             payload,
         };
@@ -184,13 +245,20 @@ impl Realm {
             topic: &testament.topic,
             skip: Some(publisher),
             audience: &testament.audience,
+            about: None,
             details: publisher_details(publisher, session, &testament.topic),
             payload: testament.payload,
         });
     }
 
-    /// Publishes an event of the router itself. The arguments are built only if somebody listens.
-    pub(super) fn publish_meta(&mut self, topic: &'static str, args: impl FnOnce() -> Vec<Value>) {
+    /// Publishes an event of the router itself, to those whom it concerns if it is about something. The arguments are
+    /// built only if somebody listens.
+    pub(super) fn publish_meta(
+        &mut self,
+        topic: &'static str,
+        about: Option<About<'_>>,
+        args: impl FnOnce() -> Vec<Value>,
+    ) {
         let mut matched = std::mem::take(&mut self.matched);
         self.subscriptions.all(topic, &mut matched);
         let nobody = matched.is_empty();
@@ -205,6 +273,7 @@ impl Realm {
             topic,
             skip: None,
             audience: &Audience::default(),
+            about,
             details: Dict::new(),
             payload: Payload::from_args(args()),
         });
@@ -230,12 +299,15 @@ impl Realm {
             if publication.skip == Some(receiver) {
                 continue;
             }
-            if by_pattern || !publication.audience.is_everybody() {
+            if by_pattern || publication.about.is_some() || !publication.audience.is_everybody() {
                 let Some(session) = self.sessions.get(&receiver) else {
                     continue;
                 };
                 // A pattern may cover topics that the subscriber's role may not see.
-                let visible = !by_pattern || session.role.allows(Action::Subscribe, publication.topic);
+                let visible = (!by_pattern || session.rights.allows(Action::Subscribe, publication.topic))
+                    && publication
+                        .about
+                        .is_none_or(|about| about.concerns(&session.rights));
                 if !visible || !publication.audience.admits(receiver, &session.identity) {
                     continue;
                 }
@@ -252,20 +324,25 @@ impl Realm {
         if entry.is_hidden() {
             return;
         }
-        let details = entry.details();
-        self.publish_meta("wamp.subscription.on_create", || {
+        let (details, policy, uri) = (entry.details(), entry.policy, entry.uri.clone());
+        let about = About::subscription(policy, &uri);
+        self.publish_meta("wamp.subscription.on_create", Some(about), || {
             vec![Value::Uint(session), details.into()]
         });
     }
 
     fn subscription_event(&mut self, topic: &'static str, session: Id, subscription: Id) {
-        let hidden = self
-            .subscriptions
-            .get(subscription)
-            .is_none_or(|entry| entry.is_hidden());
-        if !hidden {
-            self.publish_meta(topic, || vec![Value::Uint(session), Value::Uint(subscription)]);
+        let Some(entry) = self.subscriptions.get(subscription) else {
+            return;
+        };
+        if entry.is_hidden() {
+            return;
         }
+        let (policy, uri) = (entry.policy, entry.uri.clone());
+        let about = About::subscription(policy, &uri);
+        self.publish_meta(topic, Some(about), || {
+            vec![Value::Uint(session), Value::Uint(subscription)]
+        });
     }
 }
 
@@ -286,7 +363,7 @@ impl Publication<'_> {
 
 /// What an EVENT says about the publisher: nothing unless the publisher's role discloses it for this topic.
 fn publisher_details(id: Id, session: &Session, topic: &str) -> Dict {
-    if !session.role.discloses(topic) {
+    if !session.rights.discloses(topic) {
         return Dict::new();
     }
     Dict::from([

@@ -20,6 +20,9 @@ use crate::uri::error;
 use crate::value::{Dict, Value};
 use crate::{Id, uri};
 
+/// Most bytes of arguments, encoded, that a procedure of the router itself takes.
+const MAX_META_ARGUMENTS: usize = 64 << 10;
+
 /// `mode` of CANCEL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum CancelMode {
@@ -63,12 +66,21 @@ impl Realm {
         if !uri::is_loose(procedure) {
             return Err(Refusal::uri(procedure));
         }
-        if !session.role.allows(Action::Call, procedure) {
+        if !session.rights.allows(Action::Call, procedure) {
             return Err(self.not_authorized(caller, Action::Call, procedure));
         }
         let progress = flag(options, "receive_progress")?.unwrap_or(false);
         let timeout = number(options, "timeout")?.filter(|timeout| *timeout > 0);
         if is_reserved(procedure) {
+            if payload.encoded_len() > MAX_META_ARGUMENTS {
+                // They are decoded while everybody else waits.
+                return Err(Refusal::error(
+                    error::PAYLOAD_SIZE_EXCEEDED,
+                    format!(
+                        "the router's own procedures take {MAX_META_ARGUMENTS} bytes of arguments at most"
+                    ),
+                ));
+            }
             let result = self.meta_call(caller, procedure, &payload)?;
             let details = Dict::new();
             let payload = Payload::from_args(vec![result]);
@@ -296,6 +308,29 @@ impl Realm {
         self.send_error(caller, code::CALL, request, error::TIMEOUT, "call timeout");
     }
 
+    /// The callee's send queue has no room for an INVOCATION.
+    pub(super) fn refuse_invocation(&mut self, callee: Id, invocation: Id) {
+        if let Some((caller, call)) = self.finish(callee, invocation) {
+            let text = "the callee does not keep up with its calls";
+            self.send_error(caller, code::CALL, call, error::NETWORK_FAILURE, text);
+        }
+    }
+
+    /// A RESULT cannot be given to the caller. Ends the call if it was a partial one and the call still goes on, so that
+    /// the ERROR is its only final reply.
+    pub(super) fn fail_call(&mut self, caller: Id, request: Id, cause: &str) {
+        let pending = self
+            .sessions
+            .get(&caller)
+            .and_then(|session| session.calls.get(&request));
+        if let Some(call) = pending {
+            let (callee, invocation) = (call.callee, call.invocation);
+            self.release(caller, request);
+            self.interrupt(callee, invocation, "killnowait", error::CANCELED);
+        }
+        self.send_error(caller, code::CALL, request, error::RUNTIME_ERROR, cause);
+    }
+
     /// Cuts a call from its invocation: the caller's side is forgotten, a late answer goes nowhere.
     fn release(&mut self, caller: Id, request: Id) {
         let Some(call) = self
@@ -383,7 +418,7 @@ impl Realm {
 
 /// What an INVOCATION says about the caller: nothing unless the caller's role discloses it for this procedure.
 fn caller_details(id: Id, session: &Session, procedure: &str) -> Dict {
-    if !session.role.discloses(procedure) {
+    if !session.rights.discloses(procedure) {
         return Dict::new();
     }
     Dict::from([

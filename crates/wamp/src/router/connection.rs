@@ -40,6 +40,10 @@ pub(super) struct Setting {
     pub(super) stop: CancellationToken,
 }
 
+/// What a peer may send before it has joined: upgrade, HELLO and AUTHENTICATE. Anybody can connect, so this bounds the
+/// memory that a stranger can occupy; one that sends more is refused.
+const STRANGERS_BYTES: usize = 128 << 10;
+
 /// WebSocket close codes.
 mod closing {
     pub(super) const NORMAL: (u16, &str) = (1000, "");
@@ -57,7 +61,7 @@ pub(super) async fn run(setting: Setting, stream: TcpStream) {
         .map_or_else(|_| "unknown".to_owned(), |address| address.to_string());
     // Without it a message that follows an unacknowledged one waits 40 ms; a failure costs only that.
     let _ = stream.set_nodelay(true);
-    let (wire, stream) = Wire::new(stream);
+    let (wire, stream) = Wire::new(stream, STRANGERS_BYTES);
     let limits = &setting.limits;
     let known = [Codec::Json, Codec::MessagePack, Codec::Cbor];
     let upgrade = accept(stream, &known, limits.max_message_size);
@@ -69,7 +73,7 @@ pub(super) async fn run(setting: Setting, stream: TcpStream) {
             Err(_) => return tracing::debug!(peer, "no upgrade in time"),
         },
     };
-    let close = match admit(&setting, &mut connection, &peer).await {
+    let close = match admit(&setting, &mut connection, &wire, &peer).await {
         Ok(session) => session.serve(&setting, &mut connection, &wire).await,
         Err(close) => close,
     };
@@ -82,10 +86,15 @@ pub(super) async fn run(setting: Setting, stream: TcpStream) {
 }
 
 /// HELLO, CHALLENGE, AUTHENTICATE, WELCOME. `Err` says how to close.
-async fn admit(setting: &Setting, connection: &mut Connection, peer: &str) -> Result<Session, Close> {
+async fn admit(
+    setting: &Setting,
+    connection: &mut Connection,
+    wire: &Wire,
+    peer: &str,
+) -> Result<Session, Close> {
     let hub = &setting.hub;
     let id = hub.fresh_id();
-    let hello = receive(setting, connection).await?;
+    let hello = receive(setting, connection, wire).await?;
     let begun = admission::begin(hello, id, &setting.realm, peer.to_owned(), &setting.authenticator);
     // The authenticator may ask a database, so it has the same deadline as the peer.
     let step = match timeout(setting.limits.auth_timeout, begun).await {
@@ -100,13 +109,14 @@ async fn admit(setting: &Setting, connection: &mut Connection, peer: &str) -> Re
         Step::Admitted(identity) => identity,
         Step::Challenged(question, challenge) => {
             send(setting, connection, &question).await?;
-            let answer = receive(setting, connection).await?;
+            let answer = receive(setting, connection, wire).await?;
             match challenge.check(&answer) {
                 Ok(identity) => identity,
                 Err(refusal) => return Err(refuse(setting, connection, &refusal).await),
             }
         }
     };
+    wire.lift();
     join(setting, connection, id, identity).await
 }
 
@@ -136,7 +146,7 @@ async fn join(
 }
 
 /// The next message of the handshake.
-async fn receive(setting: &Setting, connection: &mut Connection) -> Result<Message, Close> {
+async fn receive(setting: &Setting, connection: &mut Connection, wire: &Wire) -> Result<Message, Close> {
     let within = setting.limits.auth_timeout;
     let incoming = tokio::select! {
         () = setting.stop.cancelled() => {
@@ -150,6 +160,10 @@ async fn receive(setting: &Setting, connection: &mut Connection) -> Result<Messa
         Ok(Frame::Message(message)) => Ok(message),
         Ok(Frame::Malformed(text)) => {
             Err(refuse(setting, connection, &super::outbox::violation(&text)).await)
+        }
+        Ok(Frame::End(_)) if wire.is_exhausted() => {
+            let refusal = super::outbox::violation("too much to read before joining");
+            Err(refuse(setting, connection, &refusal).await)
         }
         Ok(Frame::End(close)) => Err(close),
         Err(_) => {
@@ -323,6 +337,15 @@ impl Session {
             vigil.deadline = self.hub.expire(self.id);
         }
         if vigil.farewell.is_some_and(|farewell| farewell <= now) {
+            return false;
+        }
+        if let Some(since) = self.queue.dropping_since()
+            && now - since >= vigil.limits.overflow_patience
+        {
+            tracing::warn!(
+                session = self.id,
+                "session closed: it does not keep up with its events"
+            );
             return false;
         }
         match vigil.look(now) {

@@ -2,12 +2,15 @@
 //!
 //! Calls under way are in `calls`. Contract: `wamp-interop.md` 3.3, cases R-R3 to R-R8 and R-R22.
 
+use std::collections::HashMap;
+
+use super::broker::About;
 use super::directory::{Members, is_reserved};
 use super::pattern::MatchPolicy;
 use super::permission::Action;
 use super::realm::Realm;
 use super::refusal::{Refusal, choice, flag};
-use super::session::MAX_PER_SESSION;
+use super::session::{MAX_PER_SESSION, Session};
 use crate::Id;
 use crate::message::Message;
 use crate::uri::error;
@@ -117,13 +120,13 @@ impl Realm {
             return Ok(());
         };
         // Permission first: whether somebody offers the procedure is nobody's business without it.
-        if !owner.role.allows_registration(policy, &uri) {
+        if !owner.rights.allows_registration(policy, &uri) {
             return Err(self.not_authorized(session, Action::Register, &uri));
         }
-        if force && !owner.role.allows_eviction(&uri) {
+        if force && !owner.rights.allows_eviction(&uri) {
             return Err(Refusal::error(
                 error::NOT_AUTHORIZED,
-                format!("role {:?} may not take {uri:?} over", owner.role.name()),
+                format!("role {:?} may not take {uri:?} over", owner.rights.role()),
             ));
         }
         if owner.registrations.len() >= MAX_PER_SESSION {
@@ -206,15 +209,9 @@ impl Realm {
             return;
         };
         for callee in entry.members.ids() {
-            if let Some(session) = self.sessions.get_mut(&callee) {
-                session.registrations.remove(&registration);
-            }
-            let details = Dict::from([
-                ("registration".to_owned(), Value::Uint(registration)),
-                ("reason".to_owned(), error::UNREGISTERED.into()),
-            ]);
+            owner_forgets(&mut self.sessions, callee, registration);
             self.outbox
-                .send(callee, Message::Unregistered { request: 0, details });
+                .send(callee, revocation(registration, error::UNREGISTERED));
             self.drop_callee(registration, callee);
         }
     }
@@ -238,6 +235,27 @@ impl Realm {
         Ok(())
     }
 
+    /// Takes from a session the registrations that it may not have any more. Its invocations under way go on.
+    pub(super) fn revoke_registrations(&mut self, session: Id) {
+        let Some(owner) = self.sessions.get_mut(&session) else {
+            return;
+        };
+        let mut revoked = Vec::new();
+        for id in &owner.registrations {
+            if let Some(entry) = self.registrations.get(*id)
+                && !owner.rights.allows_registration(entry.policy, &entry.uri)
+            {
+                revoked.push(*id);
+            }
+        }
+        for registration in revoked {
+            owner_forgets(&mut self.sessions, session, registration);
+            self.outbox
+                .send(session, revocation(registration, error::NOT_AUTHORIZED));
+            self.drop_callee(registration, session);
+        }
+    }
+
     /// Removes a callee from a registration, and the registration with its last callee. The session's own list is the
     /// caller's business.
     pub(super) fn drop_callee(&mut self, registration: Id, callee: Id) {
@@ -257,14 +275,22 @@ impl Realm {
         let Some(entry) = self.registrations.get(registration) else {
             return;
         };
-        let details = entry.details();
-        self.publish_meta("wamp.registration.on_create", || {
+        let (details, policy, uri) = (entry.details(), entry.policy, entry.uri.clone());
+        let about = About::registration(policy, &uri);
+        self.publish_meta("wamp.registration.on_create", Some(about), || {
             vec![Value::Uint(session), details.into()]
         });
     }
 
     fn registration_event(&mut self, topic: &'static str, session: Id, registration: Id) {
-        self.publish_meta(topic, || vec![Value::Uint(session), Value::Uint(registration)]);
+        let Some(entry) = self.registrations.get(registration) else {
+            return;
+        };
+        let (policy, uri) = (entry.policy, entry.uri.clone());
+        let about = About::registration(policy, &uri);
+        self.publish_meta(topic, Some(about), || {
+            vec![Value::Uint(session), Value::Uint(registration)]
+        });
     }
 
     /// ERROR for a missing permission.
@@ -272,10 +298,25 @@ impl Realm {
         let role = self
             .sessions
             .get(&session)
-            .map_or("", |session| session.role.name());
+            .map_or("", |session| session.rights.role());
         Refusal::error(
             error::NOT_AUTHORIZED,
             format!("role {role:?} may not {} {uri:?}", action.verb()),
         )
     }
+}
+
+fn owner_forgets(sessions: &mut HashMap<Id, Session>, owner: Id, registration: Id) {
+    if let Some(session) = sessions.get_mut(&owner) {
+        session.registrations.remove(&registration);
+    }
+}
+
+/// UNREGISTERED that nobody asked for.
+fn revocation(registration: Id, reason: &str) -> Message {
+    let details = Dict::from([
+        ("registration".to_owned(), Value::Uint(registration)),
+        ("reason".to_owned(), reason.into()),
+    ]);
+    Message::Unregistered { request: 0, details }
 }

@@ -135,8 +135,8 @@ impl<M: Members> Directory<M> {
         Some(entry)
     }
 
-    /// Every entry that the meta API shows, oldest ids in no particular order.
-    pub(super) fn visible(&self) -> impl Iterator<Item = &Entry<M>> {
-        self.entries.values().filter(|entry| !entry.is_hidden())
+    /// Every entry, in no particular order.
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry<M>> {
+        self.entries.values()
     }
 }

@@ -12,6 +12,7 @@ use std::task::Waker;
 use tokio::time::Instant;
 
 use super::outbox::{Delivery, Outgoing};
+use super::permission::Lines;
 use super::queue::{Pushed, Queue};
 use super::realm::{JoinError, Realm};
 use super::session::Identity;
@@ -110,6 +111,11 @@ impl Hub {
         self.with(|state| state.realm.dismiss(id, reason, None));
     }
 
+    /// Gives every session of `authid` other permissions of its own.
+    pub(super) fn set_own_rights(&self, authid: &str, own: &Arc<Lines>) {
+        self.with(|state| state.realm.set_own_rights(authid, own));
+    }
+
     /// Says GOODBYE to every session of a listener.
     pub(super) fn dismiss_all(&self, listener: u64, reason: &str) {
         self.with(|state| {
@@ -139,11 +145,7 @@ impl Hub {
                 };
                 state.realm.receive(id, failed, Instant::now());
             }
-            Message::Result { request, .. } => {
-                state
-                    .realm
-                    .send_error(id, code::CALL, *request, error::RUNTIME_ERROR, cause);
-            }
+            Message::Result { request, .. } => state.realm.fail_call(id, *request, cause),
             Message::Error {
                 request_type,
                 request,
@@ -178,9 +180,11 @@ impl Hub {
 }
 
 impl State {
-    /// Moves the outbox into the queues. Sessions that overflow are freed, which may fill the outbox again.
+    /// Moves the outbox into the queues. Sessions that overflow are freed and refused calls answered, which may fill the
+    /// outbox again.
     fn deliver(&mut self, wakers: &mut Vec<Waker>) {
         let mut overflowed = Vec::new();
+        let mut refused = Vec::new();
         while !self.realm.outbox.is_empty() {
             for (id, delivery) in self.realm.outbox.drain() {
                 match delivery {
@@ -191,7 +195,8 @@ impl State {
                         let (pushed, waker) = peer.queue.push(message);
                         wakers.extend(waker);
                         match pushed {
-                            Pushed::Queued => {}
+                            Pushed::Queued | Pushed::Skipped => {}
+                            Pushed::Refused(invocation) => refused.push((id, invocation)),
                             Pushed::Dropped => self.dropped.queue_full += 1,
                             Pushed::Overflow => {
                                 wakers.extend(peer.queue.overflow());
@@ -206,6 +211,9 @@ impl State {
                         }
                     }
                 }
+            }
+            for (id, invocation) in refused.drain(..) {
+                self.realm.refuse_invocation(id, invocation);
             }
             for id in overflowed.drain(..) {
                 self.overflowed += 1;

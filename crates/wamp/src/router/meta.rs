@@ -1,8 +1,11 @@
 //! The router's own procedures: sessions, subscriptions, registrations and testaments (`wamp-interop.md` 3.6, cases
 //! R-M3, R-M5 and R-M7). Whether the caller may call them was checked before.
 
+use super::broker::{About, Subscribers};
+use super::dealer::Callees;
 use super::directory::{Directory, Entry, Members};
 use super::pattern::MatchPolicy;
+use super::permission::Rights;
 use super::realm::Realm;
 use super::refusal::{Refusal, choice};
 use crate::payload::Payload;
@@ -70,23 +73,33 @@ impl Realm {
         match group {
             "session" => self.session_call(caller, name, &arguments)?,
             "subscription" => {
+                let view = View {
+                    directory: &self.subscriptions,
+                    rights: self.rights_of(caller),
+                    about: About::subscription,
+                    kind: SUBSCRIPTION,
+                };
                 let of = |session: Id| self.sessions.get(&session).map(|session| &session.subscriptions);
                 match name {
-                    "match" => Some(matching_subscriptions(self, &arguments)?),
-                    "list_subscribers" => {
-                        Some(members(&self.subscriptions, &arguments, SUBSCRIPTION)?.into())
-                    }
-                    "count_subscribers" => Some(count(&self.subscriptions, &arguments, SUBSCRIPTION)?),
-                    _ => directory_call(&self.subscriptions, name, &arguments, SUBSCRIPTION, of)?,
+                    "match" => Some(matching_subscriptions(&view, &arguments)?),
+                    "list_subscribers" => Some(view.members(&arguments)?.into()),
+                    "count_subscribers" => Some(view.count(&arguments)?),
+                    _ => view.call(name, &arguments, of)?,
                 }
             }
             "registration" => {
+                let view = View {
+                    directory: &self.registrations,
+                    rights: self.rights_of(caller),
+                    about: About::registration,
+                    kind: REGISTRATION,
+                };
                 let of = |session: Id| self.sessions.get(&session).map(|session| &session.registrations);
                 match name {
-                    "match" => Some(best_registration(self, &arguments)?),
-                    "list_callees" => Some(members(&self.registrations, &arguments, REGISTRATION)?.into()),
-                    "count_callees" => Some(count(&self.registrations, &arguments, REGISTRATION)?),
-                    _ => directory_call(&self.registrations, name, &arguments, REGISTRATION, of)?,
+                    "match" => Some(best_registration(&view, &arguments)?),
+                    "list_callees" => Some(view.members(&arguments)?.into()),
+                    "count_callees" => Some(view.count(&arguments)?),
+                    _ => view.call(name, &arguments, of)?,
                 }
             }
             _ => None,
@@ -130,6 +143,10 @@ impl Realm {
             _ => return Ok(None),
         };
         Ok(Some(result))
+    }
+
+    fn rights_of(&self, session: Id) -> Option<&Rights> {
+        self.sessions.get(&session).map(|session| &session.rights)
     }
 
     fn sessions_of_roles(&self, arguments: &Arguments) -> Result<Vec<Id>, Refusal> {
@@ -188,56 +205,82 @@ const REGISTRATION: Kind = Kind {
     missing: error::NO_SUCH_REGISTRATION,
 };
 
-/// The procedures that subscriptions and registrations have in common. `of` gives the entries of one session.
-fn directory_call<'r, M: Members>(
+/// A directory as one session may see it.
+struct View<'r, M> {
     directory: &'r Directory<M>,
-    name: &str,
-    arguments: &Arguments,
+    /// `None`: the session has ended and sees nothing.
+    rights: Option<&'r Rights>,
+    about: fn(MatchPolicy, &'r str) -> About<'r>,
     kind: Kind,
-    of: impl Fn(Id) -> Option<&'r std::collections::BTreeSet<Id>>,
-) -> Result<Option<Value>, Refusal> {
-    Ok(Some(match name {
-        "lookup" => {
-            let uri = arguments.text(0, "uri")?;
-            let policy = match arguments.find(1, "options") {
-                Some(Value::Dict(options)) => {
-                    choice(options, "match", MatchPolicy::Exact, MatchPolicy::from_name)?
-                }
-                _ => MatchPolicy::Exact,
-            };
-            directory
-                .find(policy, uri)
-                .and_then(|id| directory.get(id))
-                .filter(|entry| !entry.is_hidden())
-                .map_or(Value::Null, |entry| Value::Uint(entry.id))
-        }
-        "get" => visible(directory, arguments, kind)?.details().into(),
-        "list" => match arguments.find(0, "session") {
-            None | Some(Value::Null) => by_policy(directory.visible()),
-            Some(_) => {
-                let session = arguments.id(0, "session")?;
-                let owned = of(session).ok_or_else(|| no_such_session(session))?;
-                by_policy(
-                    owned
-                        .iter()
-                        .filter_map(|id| directory.get(*id))
-                        .filter(|entry| !entry.is_hidden()),
-                )
-            }
-        },
-        _ => return Ok(None),
-    }))
 }
 
-fn matching_subscriptions(realm: &Realm, arguments: &Arguments) -> Result<Value, Refusal> {
+impl<'r, M: Members> View<'r, M> {
+    fn shows(&self, entry: &'r Entry<M>) -> bool {
+        let about = (self.about)(entry.policy, &entry.uri);
+        !entry.is_hidden() && self.rights.is_some_and(|rights| about.concerns(rights))
+    }
+
+    fn get(&self, id: Id) -> Option<&'r Entry<M>> {
+        self.directory.get(id).filter(|entry| self.shows(entry))
+    }
+
+    /// The entry that an argument names.
+    fn named(&self, arguments: &Arguments) -> Result<&'r Entry<M>, Refusal> {
+        let kind = self.kind;
+        let id = arguments.id(0, kind.argument)?;
+        self.get(id)
+            .ok_or_else(|| Refusal::error(kind.missing, format!("there is no {} {id}", kind.argument)))
+    }
+
+    fn members(&self, arguments: &Arguments) -> Result<Vec<Value>, Refusal> {
+        Ok(ids(self.named(arguments)?.members.ids()))
+    }
+
+    fn count(&self, arguments: &Arguments) -> Result<Value, Refusal> {
+        Ok(Value::Uint(self.named(arguments)?.members.ids().len() as u64))
+    }
+
+    /// The procedures that subscriptions and registrations have in common. `of` gives the entries of one session.
+    fn call(
+        &self,
+        name: &str,
+        arguments: &Arguments,
+        of: impl Fn(Id) -> Option<&'r std::collections::BTreeSet<Id>>,
+    ) -> Result<Option<Value>, Refusal> {
+        Ok(Some(match name {
+            "lookup" => {
+                let uri = arguments.text(0, "uri")?;
+                let policy = match arguments.find(1, "options") {
+                    Some(Value::Dict(options)) => {
+                        choice(options, "match", MatchPolicy::Exact, MatchPolicy::from_name)?
+                    }
+                    _ => MatchPolicy::Exact,
+                };
+                self.directory
+                    .find(policy, uri)
+                    .and_then(|id| self.get(id))
+                    .map_or(Value::Null, |entry| Value::Uint(entry.id))
+            }
+            "get" => self.named(arguments)?.details().into(),
+            "list" => match arguments.find(0, "session") {
+                None | Some(Value::Null) => {
+                    by_policy(self.directory.entries().filter(|entry| self.shows(entry)))
+                }
+                Some(_) => {
+                    let session = arguments.id(0, "session")?;
+                    let owned = of(session).ok_or_else(|| no_such_session(session))?;
+                    by_policy(owned.iter().filter_map(|id| self.get(*id)))
+                }
+            },
+            _ => return Ok(None),
+        }))
+    }
+}
+
+fn matching_subscriptions(view: &View<'_, Subscribers>, arguments: &Arguments) -> Result<Value, Refusal> {
     let mut matched = Vec::new();
-    realm.subscriptions.all(arguments.text(0, "topic")?, &mut matched);
-    matched.retain(|id| {
-        realm
-            .subscriptions
-            .get(*id)
-            .is_some_and(|entry| !entry.is_hidden())
-    });
+    view.directory.all(arguments.text(0, "topic")?, &mut matched);
+    matched.retain(|id| view.get(*id).is_some());
     Ok(if matched.is_empty() {
         Value::Null
     } else {
@@ -245,34 +288,10 @@ fn matching_subscriptions(realm: &Realm, arguments: &Arguments) -> Result<Value,
     })
 }
 
-fn best_registration(realm: &Realm, arguments: &Arguments) -> Result<Value, Refusal> {
-    let best = realm.registrations.best(arguments.text(0, "procedure")?);
-    Ok(best.map_or(Value::Null, Value::Uint))
-}
-
-fn visible<'d, M: Members>(
-    directory: &'d Directory<M>,
-    arguments: &Arguments,
-    kind: Kind,
-) -> Result<&'d Entry<M>, Refusal> {
-    let id = arguments.id(0, kind.argument)?;
-    directory
-        .get(id)
-        .filter(|entry| !entry.is_hidden())
-        .ok_or_else(|| Refusal::error(kind.missing, format!("there is no {} {id}", kind.argument)))
-}
-
-fn members<M: Members>(
-    directory: &Directory<M>,
-    arguments: &Arguments,
-    kind: Kind,
-) -> Result<Vec<Value>, Refusal> {
-    Ok(ids(visible(directory, arguments, kind)?.members.ids()))
-}
-
-fn count<M: Members>(directory: &Directory<M>, arguments: &Arguments, kind: Kind) -> Result<Value, Refusal> {
-    let members = visible(directory, arguments, kind)?.members.ids();
-    Ok(Value::Uint(members.len() as u64))
+fn best_registration(view: &View<'_, Callees>, arguments: &Arguments) -> Result<Value, Refusal> {
+    let best = view.directory.best(arguments.text(0, "procedure")?);
+    let shown = best.and_then(|id| view.get(id));
+    Ok(shown.map_or(Value::Null, |entry| Value::Uint(entry.id)))
 }
 
 fn by_policy<'d, M: Members + 'd>(entries: impl Iterator<Item = &'d Entry<M>>) -> Value {

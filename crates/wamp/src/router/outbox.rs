@@ -37,11 +37,6 @@ impl Outgoing {
         }
     }
 
-    /// Whether the message may be dropped when the receiver is too slow.
-    pub(super) fn is_event(&self) -> bool {
-        matches!(self.message(), Message::Event { .. })
-    }
-
     /// What the message weighs in a send queue, bytes: its payload, an estimate for values not encoded yet, and a
     /// flat price for everything else.
     pub(super) fn weight(&self) -> usize {

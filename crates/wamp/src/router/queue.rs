@@ -1,13 +1,19 @@
 //! The send queue of one session: filled under the router's lock, emptied by the session's own task.
 //!
-//! Bounded in messages and bytes. An EVENT beyond the bound is dropped and counted; anything else beyond it ends the
-//! session, because a lost RESULT or INVOCATION would leave somebody waiting for ever (`wamp-interop.md` 2).
+//! Bounded in messages and bytes (`wamp-interop.md` 2). What others send a session unasked has three quarters of the
+//! bound: an EVENT beyond is dropped and counted, an INVOCATION is refused, which its caller learns, an INTERRUPT is
+//! dropped, because whoever waits for an answer gets it from the callee. The rest is for replies, so that nobody can
+//! take a session's replies away by flooding it. A reply beyond the bound ends the session: lost, it would leave
+//! somebody waiting for ever.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use tokio::time::Instant;
+
 use super::outbox::{Ending, Outgoing};
+use crate::Id;
 use crate::message::Message;
 
 /// What the session's task gets next.
@@ -28,6 +34,10 @@ pub(super) enum Pushed {
     Queued,
     /// An EVENT that found no room.
     Dropped,
+    /// An INVOCATION that found no room; its request id.
+    Refused(Id),
+    /// An INTERRUPT that found no room.
+    Skipped,
     /// Something else found no room: the session has to end.
     Overflow,
 }
@@ -45,6 +55,8 @@ struct State {
     bytes: usize,
     ping: bool,
     end: Option<Next>,
+    /// When the first of the events in a row was dropped.
+    dropping_since: Option<Instant>,
     waker: Option<Waker>,
 }
 
@@ -65,13 +77,25 @@ impl Queue {
         }
         let weight = message.weight();
         // A single message larger than the whole bound passes when nothing else is queued.
-        let full = state.messages.len() >= self.max_messages
-            || (state.bytes + weight > self.max_bytes && !state.messages.is_empty());
-        if full {
-            let pushed = match message.is_event() {
-                true => Pushed::Dropped,
-                false => Pushed::Overflow,
-            };
+        let fits = |max_messages: usize, max_bytes: usize| {
+            state.messages.is_empty()
+                || (state.messages.len() < max_messages && state.bytes + weight <= max_bytes)
+        };
+        let fits_unasked = || {
+            let (messages, bytes) = (self.max_messages, self.max_bytes);
+            fits(messages - messages / 4, bytes - bytes / 4)
+        };
+        let pushed = match message.message() {
+            Message::Event { .. } if !fits_unasked() => Pushed::Dropped,
+            Message::Invocation { request, .. } if !fits_unasked() => Pushed::Refused(*request),
+            Message::Interrupt { .. } if !fits_unasked() => Pushed::Skipped,
+            _ if !fits(self.max_messages, self.max_bytes) => Pushed::Overflow,
+            _ => Pushed::Queued,
+        };
+        if pushed == Pushed::Dropped {
+            state.dropping_since.get_or_insert_with(Instant::now);
+        }
+        if pushed != Pushed::Queued {
             return (pushed, None);
         }
         state.bytes += weight;
@@ -94,6 +118,11 @@ impl Queue {
         state.waker.take()
     }
 
+    /// Since when events have been dropped without the queue becoming half empty; `None` when it keeps up.
+    pub(super) fn dropping_since(&self) -> Option<Instant> {
+        self.lock().dropping_since
+    }
+
     /// Has a ping sent next.
     pub(super) fn ping(&self) {
         let waker = {
@@ -108,13 +137,14 @@ impl Queue {
 
     /// Takes the next message, if there is one.
     pub(super) fn try_pop(&self) -> Option<Next> {
-        self.lock().pop()
+        self.take()
     }
 
     /// Takes the next message, or remembers whom to wake when there is one.
     pub(super) fn poll_pop(&self, context: &mut Context<'_>) -> Poll<Next> {
         let mut state = self.lock();
         if let Some(next) = state.pop() {
+            state.note_relief(self.max_messages, self.max_bytes);
             return Poll::Ready(next);
         }
         state.remember(context);
@@ -131,12 +161,25 @@ impl Queue {
         Poll::Pending
     }
 
+    fn take(&self) -> Option<Next> {
+        let mut state = self.lock();
+        let next = state.pop();
+        state.note_relief(self.max_messages, self.max_bytes);
+        next
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
+    fn note_relief(&mut self, max_messages: usize, max_bytes: usize) {
+        if self.messages.len() <= max_messages / 2 && self.bytes <= max_bytes / 2 {
+            self.dropping_since = None;
+        }
+    }
+
     fn remember(&mut self, context: &mut Context<'_>) {
         match &mut self.waker {
             Some(waker) => waker.clone_from(context.waker()),
@@ -213,6 +256,49 @@ mod tests {
         assert_eq!(queue.push(event(10)).0, Pushed::Dropped);
         assert!(matches!(pop(&queue), Poll::Ready(Next::Message(_))));
         assert_eq!(queue.push(event(10)).0, Pushed::Queued);
+    }
+
+    #[test]
+    fn a_flood_of_what_nobody_asked_for_leaves_room_for_replies() {
+        let queue = Queue::new(8, 1 << 20);
+        let invocation = |request| {
+            Outgoing::One(Message::Invocation {
+                request,
+                registration: 1,
+                details: Dict::new(),
+                payload: Payload::Empty,
+            })
+        };
+        for request in 1..=6 {
+            assert_eq!(queue.push(invocation(request)).0, Pushed::Queued);
+        }
+        assert_eq!(queue.push(invocation(7)).0, Pushed::Refused(7));
+        let interrupt = Outgoing::One(Message::Interrupt {
+            request: 1,
+            options: Dict::new(),
+        });
+        assert_eq!(queue.push(interrupt).0, Pushed::Skipped);
+        assert_eq!(queue.push(event(1)).0, Pushed::Dropped);
+        assert_eq!(queue.push(reply()).0, Pushed::Queued);
+        assert_eq!(queue.push(reply()).0, Pushed::Queued);
+        assert_eq!(queue.push(reply()).0, Pushed::Overflow);
+    }
+
+    #[test]
+    fn dropping_is_over_when_the_queue_is_half_empty() {
+        let queue = Queue::new(4, 1 << 20);
+        for _ in 0..3 {
+            queue.push(event(1));
+        }
+        assert_eq!(queue.dropping_since(), None, "full is not too full");
+        queue.push(event(1));
+        let since = queue.dropping_since();
+        assert!(since.is_some());
+        queue.push(reply());
+        assert!(matches!(pop(&queue), Poll::Ready(Next::Message(_))));
+        assert_eq!(queue.dropping_since(), since, "one message read is no relief");
+        assert!(matches!(queue.try_pop(), Some(Next::Message(_))));
+        assert_eq!(queue.dropping_since(), None);
     }
 
     #[test]

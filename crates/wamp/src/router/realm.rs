@@ -15,7 +15,7 @@ use super::broker::Subscribers;
 use super::dealer::Callees;
 use super::directory::Directory;
 use super::outbox::{Ending, Outbox, violation};
-use super::permission::Role;
+use super::permission::{Lines, Rights, Role};
 use super::refusal::Refusal;
 use super::session::{Identity, Session};
 use crate::message::Message;
@@ -108,10 +108,11 @@ impl Realm {
                 realm: self.name.clone(),
                 role: identity.authrole.clone(),
             })?;
-        let session = Session::new(identity, Arc::clone(role));
+        let rights = Rights::new(Arc::clone(role), identity.own_rights.clone());
+        let session = Session::new(identity, rights);
         let details = session.details(id, &self.name);
         self.sessions.insert(id, session);
-        self.publish_meta("wamp.session.on_join", || vec![details.into()]);
+        self.publish_meta("wamp.session.on_join", None, || vec![details.into()]);
         Ok(())
     }
 
@@ -246,6 +247,25 @@ impl Realm {
         }
     }
 
+    /// Gives every session of `authid` other permissions of its own. What it holds and may not hold any more is taken
+    /// from it, with the notice that the protocol has for that.
+    pub(super) fn set_own_rights(&mut self, authid: &str, own: &Arc<Lines>) {
+        let concerned = self
+            .sessions
+            .iter_mut()
+            .filter(|(_, session)| session.identity.authid == authid);
+        let concerned: Vec<Id> = concerned
+            .map(|(id, session)| {
+                session.rights.replace_own(Arc::clone(own));
+                *id
+            })
+            .collect();
+        for id in concerned {
+            self.revoke_subscriptions(id);
+            self.revoke_registrations(id);
+        }
+    }
+
     /// When [`Realm::expire`] has something to do for this session.
     pub(super) fn next_deadline(&self, session: Id) -> Option<Instant> {
         self.sessions.get(&session).and_then(Session::next_deadline)
@@ -273,7 +293,7 @@ impl Realm {
         for subscription in std::mem::take(&mut session.subscriptions) {
             self.drop_subscriber(subscription, id);
         }
-        self.publish_meta("wamp.session.on_leave", || {
+        self.publish_meta("wamp.session.on_leave", None, || {
             vec![
                 Value::Uint(id),
                 session.identity.authid.into(),

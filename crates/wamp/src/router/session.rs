@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::permission::Role;
+use super::permission::{Lines, Rights};
 use super::testament::Testaments;
 use crate::Id;
 use crate::value::{Dict, Value};
@@ -25,6 +25,8 @@ pub(super) struct Identity {
     /// Where the peer comes from, for people.
     pub(super) peer: String,
     pub(super) features: Features,
+    /// What this principal may do beside what its role may.
+    pub(super) own_rights: Option<Arc<Lines>>,
 }
 
 /// What the peer announced in HELLO, as far as the router behaves differently.
@@ -86,7 +88,7 @@ pub(super) struct PendingInvocation {
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) identity: Identity,
-    pub(super) role: Arc<Role>,
+    pub(super) rights: Rights,
     pub(super) registrations: BTreeSet<Id>,
     pub(super) subscriptions: BTreeSet<Id>,
     /// Calls of this session without a final reply, by CALL request id.
@@ -101,10 +103,10 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(identity: Identity, role: Arc<Role>) -> Session {
+    pub(super) fn new(identity: Identity, rights: Rights) -> Session {
         Session {
             identity,
-            role,
+            rights,
             registrations: BTreeSet::new(),
             subscriptions: BTreeSet::new(),
             calls: HashMap::new(),

@@ -10,6 +10,7 @@ use super::meta::Arguments;
 use super::permission::Action;
 use super::realm::Realm;
 use super::refusal::Refusal;
+use crate::codec::Codec;
 use crate::payload::Payload;
 use crate::uri::{self, error};
 use crate::value::{Dict, Value};
@@ -17,6 +18,9 @@ use crate::{Id, MAX_ID};
 
 /// Most testaments of one session and scope; a further one is refused with an ERROR.
 const MAX_TESTAMENTS: usize = 64;
+
+/// Most bytes of arguments in all testaments of one session; a further one is refused with an ERROR.
+const MAX_BYTES: usize = 256 << 10;
 
 /// Publish options a testament may carry; another one is an error of the caller.
 const OPTIONS: [&str; 12] = [
@@ -62,6 +66,11 @@ impl Testaments {
         }
     }
 
+    fn bytes(&self) -> usize {
+        let all = self.detached.iter().chain(&self.destroyed);
+        all.map(|testament| testament.payload.encoded_len()).sum()
+    }
+
     /// Everything, in the order of publication.
     pub(super) fn take_all(&mut self) -> impl Iterator<Item = Testament> + use<> {
         let detached = std::mem::take(&mut self.detached);
@@ -102,7 +111,7 @@ impl Realm {
         let allowed = self
             .sessions
             .get(&session)
-            .is_some_and(|session| session.role.allows(Action::Publish, topic));
+            .is_some_and(|session| session.rights.allows(Action::Publish, topic));
         if !allowed {
             return Err(self.not_authorized(session, Action::Publish, topic));
         }
@@ -110,10 +119,19 @@ impl Realm {
             publication: self.random.u64(1..=MAX_ID),
             topic: topic.to_owned(),
             audience: Audience::from_options(&options)?,
-            payload: Payload::from_parts(args.to_vec(), kwargs.clone()),
+            // Encoded, it takes no more memory than its sender paid for on the wire.
+            payload: Codec::MessagePack
+                .encode_payload(&Payload::from_parts(args.to_vec(), kwargs.clone()))
+                .map_err(|_| Refusal::argument("the arguments cannot be encoded"))?,
         };
         let publication = testament.publication;
         if let Some(session) = self.sessions.get_mut(&session) {
+            if session.testaments.bytes() + testament.payload.encoded_len() > MAX_BYTES {
+                return Err(Refusal::error(
+                    error::PAYLOAD_SIZE_EXCEEDED,
+                    format!("the testaments of a session have {MAX_BYTES} bytes of arguments at most"),
+                ));
+            }
             let testaments = session.testaments.scope(scope)?;
             if testaments.len() >= MAX_TESTAMENTS {
                 return Err(Refusal::error(

@@ -2,6 +2,7 @@
 
 mod property;
 mod pubsub;
+mod rights;
 mod rpc;
 mod rpc_end;
 mod sessions;
@@ -188,6 +189,7 @@ fn identity(authid: &str, role: &str, able: bool) -> Identity {
             callee_canceling: able,
             callee_identification: able,
         },
+        own_rights: None,
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -20,6 +21,8 @@ pub(super) struct Wire(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     read: OwnedReadHalf,
+    /// Bytes that may still be read; reading more fails.
+    allowance: AtomicUsize,
     vital: Mutex<Vital>,
 }
 
@@ -37,16 +40,28 @@ pub(super) struct WireStream {
 }
 
 impl Wire {
-    pub(super) fn new(stream: TcpStream) -> (Wire, WireStream) {
+    /// Lets `allowance` bytes through until [`Wire::lift`].
+    pub(super) fn new(stream: TcpStream, allowance: usize) -> (Wire, WireStream) {
         let (read, write) = stream.into_split();
         let inner = Arc::new(Inner {
             read,
+            allowance: AtomicUsize::new(allowance),
             vital: Mutex::new(Vital {
                 life: Instant::now(),
                 blocked_since: None,
             }),
         });
         (Wire(Arc::clone(&inner)), WireStream { inner, write })
+    }
+
+    /// Lets everything through from now on.
+    pub(super) fn lift(&self) {
+        self.0.allowance.store(usize::MAX, Ordering::Relaxed);
+    }
+
+    /// Whether the peer has sent more than it was allowed to.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.0.allowance.load(Ordering::Relaxed) == 0
     }
 
     /// When the peer last gave a sign of life: a byte read, or room made for a write that was blocked.
@@ -96,6 +111,16 @@ impl AsyncRead for WireStream {
             ready!(inner.read.as_ref().poll_read_ready(context))?;
             match inner.read.try_read(buffer.initialize_unfilled()) {
                 Ok(count) => {
+                    // Only this connection's task reads and lifts, so nothing happens in between.
+                    let allowance = inner.allowance.load(Ordering::Relaxed);
+                    if allowance != usize::MAX {
+                        inner
+                            .allowance
+                            .store(allowance.saturating_sub(count), Ordering::Relaxed);
+                        if count >= allowance {
+                            return Poll::Ready(Err(io::Error::other("too much before joining")));
+                        }
+                    }
                     buffer.advance(count);
                     inner.vital().life = Instant::now();
                     return Poll::Ready(Ok(()));

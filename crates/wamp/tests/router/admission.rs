@@ -1,5 +1,7 @@
 //! From the upgrade to WELCOME.
 
+use tokio::io::AsyncWriteExt as _;
+
 use super::*;
 use wamp::auth;
 use wamp::client::ConnectError;
@@ -141,6 +143,34 @@ async fn r_s10_an_unknown_authid_is_answered_exactly_like_a_wrong_signature() {
         json!([3, {"message": "WAMP-CRA client signature is invalid"}, "wamp.error.not_authorized"])
     );
     assert_eq!(running.router.counters().sessions, 0);
+}
+
+#[tokio::test]
+async fn r_s10_whatever_methods_are_offered_nobody_learns_who_exists() {
+    let running = start(Limits::default()).await;
+    for methods in [
+        json!(["ticket"]),
+        json!(["ticket", "wampcra"]),
+        json!(["wampcra", "ticket"]),
+        json!(["anonymous", "ticket"]),
+    ] {
+        let mut answers = Vec::new();
+        for authid in ["7-42", "unknown"] {
+            let mut peer = running.peer().await;
+            let challenge = peer
+                .ask(hello(json!({"authid": authid, "authmethods": methods})))
+                .await;
+            let abort = peer.ask(json!([5, SECRET, {}])).await;
+            answers.push((
+                challenge[0].clone(),
+                challenge[1].clone(),
+                abort,
+                peer.closed().await,
+            ));
+        }
+        assert_eq!(answers[0], answers[1], "{methods}");
+        assert_eq!(answers[0].0, 4, "{methods}");
+    }
 }
 
 #[tokio::test]
@@ -306,4 +336,31 @@ async fn sessions_beyond_the_limit_are_refused_until_one_leaves() {
     first.leave().await;
     running.holds(0).await;
     running.client().await;
+}
+
+#[tokio::test]
+async fn a_stranger_may_send_little_before_it_has_joined() {
+    let running = start(Limits::default()).await;
+    // A HELLO that is larger than any honest one.
+    let mut peer = running.peer().await;
+    let filler = "x".repeat(1 << 20);
+    let _ = peer
+        .socket
+        .send(Frame::text(
+            hello(json!({"authextra": {"filler": filler}})).to_string(),
+        ))
+        .await;
+    let abort = peer.next().await;
+    assert_eq!(abort[2], "wamp.error.protocol_violation", "{abort}");
+    // Headers without end.
+    let mut endless = TcpStream::connect(running.address).await.unwrap();
+    let line = format!("X-Filler: {}\r\n", "x".repeat(1000));
+    endless.write_all(b"GET /ws HTTP/1.1\r\n").await.unwrap();
+    let pouring = async { while endless.write_all(line.as_bytes()).await.is_ok() {} };
+    soon("the end of the headers", pouring).await;
+    // Who has joined sends what it likes.
+    let mut peer = running.joined().await;
+    let large = json!([48, 1, {}, "a.b", ["x".repeat(1 << 20)]]);
+    assert_eq!(peer.ask(large).await[4], "wamp.error.no_such_procedure");
+    running.holds(1).await;
 }

@@ -99,6 +99,88 @@ async fn a_session_that_does_not_read_its_replies_is_closed() {
     assert!(callee.is_open());
 }
 
+#[tokio::test]
+async fn a_callee_that_is_flooded_keeps_its_session_and_every_caller_gets_an_answer() {
+    const CALLS: u64 = 500;
+    let limits = Limits {
+        send_queue_bytes: 1 << 20,
+        ..Limits::default()
+    };
+    let running = start(limits).await;
+    let mut callee = running.joined().await;
+    callee.ask(json!([64, 1, {}, "re.slow"])).await;
+    let mut caller = running.joined().await;
+    let bulk = "x".repeat(64 << 10);
+    for request in 1..=CALLS {
+        caller.send(json!([48, request, {}, "re.slow", [bulk]])).await;
+    }
+    // The callee has not read anything yet: what does not fit is refused.
+    let refused = caller.next().await;
+    assert_eq!(refused[4], "wamp.error.network_failure", "{refused}");
+    let answering = tokio::spawn(async move {
+        // Its own request finds room for the reply.
+        callee.send(json!([32, 2, {}, "re.topic"])).await;
+        let mut subscribed = false;
+        loop {
+            let Some(Ok(Frame::Text(text))) = callee.next_frame().await else {
+                return subscribed;
+            };
+            let message: Value = serde_json::from_str(&text).unwrap();
+            match message[0].as_u64() {
+                Some(68) => callee.send(json!([70, message[1], {}, ["done"]])).await,
+                Some(33) => subscribed = true,
+                Some(6) => return subscribed,
+                _ => panic!("{message}"),
+            }
+        }
+    });
+    let (mut done, mut failed) = (0, 1);
+    while done + failed < CALLS {
+        match caller.next().await[0].as_u64() {
+            Some(50) => done += 1,
+            Some(8) => failed += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(done > 0 && failed > 1, "{done} done, {failed} failed");
+    assert_eq!(running.router.counters().overflowed_sessions, 0);
+    running.stop.cancel();
+    assert!(soon("the callee", answering).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_subscriber_that_never_catches_up_is_closed() {
+    let limits = Limits {
+        send_queue_bytes: 256 << 10,
+        ping_interval: Duration::from_secs(1),
+        overflow_patience: Duration::from_millis(200),
+        ..Limits::default()
+    };
+    let running = start(limits).await;
+    let mut slow = running.joined().await;
+    slow.ask(json!([32, 1, {}, "re.bulk"])).await;
+    let publisher = running.client().await;
+    let bulk = wamp::Value::from("x".repeat(32 << 10));
+    // It reads all the time, one event for twenty that come: alive, but hopeless.
+    let hopeless = async {
+        while running.router.counters().sessions == 2 {
+            slow.next_frame().await;
+            for _ in 0..20 {
+                let payload = Payload::from_args(vec![bulk.clone()]);
+                publisher
+                    .publish_acknowledged("re.bulk", Dict::new(), payload)
+                    .await
+                    .unwrap();
+            }
+        }
+    };
+    let first = Payload::from_args(vec![bulk.clone()]);
+    publisher.publish("re.bulk", Dict::new(), first).await.unwrap();
+    soon("the end of the slow one", hopeless).await;
+    running.holds(1).await;
+    assert!(running.router.counters().dropped_events.queue_full > 0);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r_s22_r_p9_many_clients_join_at_once_and_all_get_an_event() {
     const CLIENTS: usize = 400;

@@ -7,6 +7,7 @@ mod burst;
 mod calls;
 mod lifetime;
 mod malformed;
+mod mutated;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -220,3 +220,35 @@ fn a_session_may_call_itself_and_leave_in_the_middle() {
     assert!(world.lose(session).is_empty());
     assert!(world.realm.sessions.is_empty());
 }
+
+#[test]
+fn a_partial_result_that_cannot_be_delivered_ends_the_call_with_one_error() {
+    let mut world = World::new();
+    let (caller, callee) = (world.join("a"), world.join("b"));
+    world.register(callee, "p.q");
+    let sent = world.send(caller, call(1, "p.q", json!({"receive_progress": true})));
+    let (_, invocation, _, _) = invocation(sent);
+    world.send(
+        callee,
+        yields(invocation, json!({"progress": true}), Payload::Empty),
+    );
+    world.realm.fail_call(caller, 1, "no form in this encoding");
+    let sent = world.drain();
+    assert_eq!(
+        receivers_of_all(&sent),
+        vec![(callee, "INTERRUPT"), (caller, "ERROR")],
+        "{sent:?}"
+    );
+    let sent = world.send(callee, yields(invocation, json!({}), Payload::Empty));
+    assert!(sent.is_empty(), "{sent:?}");
+}
+
+fn receivers_of_all(sent: &Sent) -> Vec<(Id, &'static str)> {
+    sent.iter()
+        .map(|(id, message)| match message {
+            Message::Interrupt { .. } => (*id, "INTERRUPT"),
+            Message::Error { .. } => (*id, "ERROR"),
+            other => panic!("{other:?}"),
+        })
+        .collect()
+}

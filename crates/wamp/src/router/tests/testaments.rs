@@ -147,3 +147,38 @@ fn publish_options_of_a_testament_choose_its_receivers() {
         .unwrap();
     assert_eq!(receivers(&world.lose(device)), vec![one]);
 }
+
+#[test]
+fn testaments_are_bounded_in_bytes_and_so_are_the_arguments_of_every_meta_call() {
+    let mut world = World::new();
+    let one = world.join("a");
+    let add = |world: &mut World, bytes: usize| {
+        let arguments = json!(["t.x", ["x".repeat(bytes)], {}]);
+        world.meta(one, "wamp.session.add_testament", arguments)
+    };
+    let mut added = 0;
+    let refused = loop {
+        match add(&mut world, 32 << 10) {
+            Ok(_) => added += 1,
+            Err(uri) => break uri,
+        }
+    };
+    assert_eq!(refused, crate::uri::error::PAYLOAD_SIZE_EXCEEDED);
+    assert_eq!(added, 7, "256 KiB, each a little over 32 KiB");
+    add(&mut world, 10).unwrap();
+    let call = Message::Call {
+        request: 5,
+        options: Dict::new(),
+        procedure: "wamp.session.count".to_owned(),
+        payload: Payload::Raw {
+            codec: crate::Codec::Json,
+            args: format!("[null,\"{}\"]", "x".repeat(64 << 10)).into(),
+            kwargs: bytes::Bytes::new(),
+        },
+    };
+    let sent = world.send(one, call);
+    assert_eq!(
+        super::refused(sent, one),
+        crate::uri::error::PAYLOAD_SIZE_EXCEEDED
+    );
+}
