@@ -634,7 +634,10 @@ async fn save_history(store: &Store, lines: &[&str]) {
         app_name: "MyApp".to_owned(),
         lines: lines.iter().map(|line| (*line).to_owned()).collect(),
     };
-    store.save_log_histories(vec![history], None).await.unwrap();
+    store
+        .save_log_histories(vec![history], None)
+        .await
+        .expect("the database takes it");
 }
 
 #[tokio::test]
