@@ -12,10 +12,10 @@ use tokio_util::sync::CancellationToken;
 use crate::access::Access;
 use crate::app::{AppContext, Apps};
 use crate::backend::Backend;
-use crate::engine::Engine;
+use crate::engine::{Engine, EngineEvent};
 use crate::flock::DeviceFile;
-use crate::journal::Chain;
-use crate::link::{self, LinkContext, LinkEnd};
+use crate::journal::{Chain, START_UP};
+use crate::link::{self, LinkContext, LinkEnd, Timing};
 use crate::logs::Logs;
 use crate::rpc;
 use crate::settings::Settings;
@@ -34,24 +34,38 @@ pub enum Exit {
 /// How long statistics stay fresh.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Runs the agent until `stop`.
+/// Docker may take this long to come up before it is said to be late, and is waited for in such rounds (5.6).
+const DOCKER_GRACE: Duration = Duration::from_secs(5);
+const DOCKER_ROUND: Duration = Duration::from_secs(30);
+
+/// Runs the agent until `stop`, with the Docker daemon of this process's environment.
 pub async fn run(settings: Settings, device: DeviceFile, stop: CancellationToken) -> Exit {
+    match Engine::new() {
+        Ok(engine) => run_with(settings, device, engine, Timing::default(), stop).await,
+        Err(failure) => Exit::Failure(format!(
+            "cannot set up the Docker client: {failure}; check DOCKER_HOST"
+        )),
+    }
+}
+
+/// The same with a Docker daemon and spans of time of one's own.
+pub async fn run_with(
+    settings: Settings,
+    device: DeviceFile,
+    engine: Engine,
+    timing: Timing,
+    stop: CancellationToken,
+) -> Exit {
     let store = match open_store(&settings).await {
         Ok(store) => store,
         Err(exit) => return exit,
     };
-    let engine = match Engine::new() {
-        Ok(engine) => engine,
-        Err(failure) => {
-            return Exit::Failure(format!(
-                "cannot set up the Docker client: {failure}; check DOCKER_HOST"
-            ));
-        }
-    };
-    let (publish, session) = watch::channel(None);
-    let backend = Backend::new(session);
-    let serial = device.current().serial_number.clone();
     let parts = stop.child_token();
+    // Owned by the runtime; ends with the parts.
+    tokio::spawn(announce_late_docker(engine.clone(), parts.clone()));
+    let (publish, session) = watch::channel(None);
+    let backend = Backend::with_deadline(session, timing.backend_call);
+    let serial = device.current().serial_number.clone();
     let host = HostSampler::start(SAMPLE_INTERVAL, parts.clone());
     let logs = Logs::start(serial, store.clone(), engine.clone(), parts.clone());
     let context = AppContext {
@@ -94,6 +108,7 @@ pub async fn run(settings: Settings, device: DeviceFile, stop: CancellationToken
             logs: logs.clone(),
             host,
             procedures,
+            timing,
         };
         link::run(context, publish, stop.clone()).await
     };
@@ -109,6 +124,33 @@ pub async fn run(settings: Settings, device: DeviceFile, stop: CancellationToken
         LinkEnd::DuplicateSerial => {
             Exit::Failure("another device is connected with the same serial number".to_owned())
         }
+    }
+}
+
+/// Says what operators of the reference expect to read when Docker is late (`session-and-api.md` 1.6, 5.4). Nothing
+/// waits for it.
+async fn announce_late_docker(engine: Engine, stop: CancellationToken) {
+    let mut events = engine.events();
+    let up = async {
+        // The watch ends only when its reader does.
+        while events.recv().await != Some(EngineEvent::Resync) {}
+    };
+    let mut up = std::pin::pin!(up);
+    let announce = async {
+        let late = "Docker daemon is not reachable yet, continuing startup; \
+                    container features become available once Docker is up";
+        if tokio::time::timeout(DOCKER_GRACE, &mut up).await.is_ok() {
+            return;
+        }
+        tracing::info!(target: START_UP, "{late}");
+        while tokio::time::timeout(DOCKER_ROUND, &mut up).await.is_err() {
+            tracing::debug!("still waiting for the Docker daemon...");
+        }
+        tracing::info!("Docker daemon is up");
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = announce => {}
     }
 }
 

@@ -9,6 +9,7 @@ mod environment;
 mod listing;
 mod mailbox;
 mod observe;
+mod port_reports;
 mod ports;
 mod retry;
 mod steps;

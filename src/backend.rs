@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use protocol::privilege::Privilege;
-use protocol::report::{ArchitectureUpdate, StateReport, StatusUpdate, Testament};
+use protocol::report::{ArchitectureUpdate, PortReport, StateReport, StatusUpdate, Testament};
 use protocol::{number, request, uri};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -24,6 +24,7 @@ pub const CALL_DEADLINE: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub struct Backend {
     session: SessionWatch,
+    deadline: Duration,
 }
 
 /// Why a backend call failed.
@@ -64,11 +65,22 @@ impl BackendError {
         }
     }
 
-    /// Whether the answer means that no backend component offers the procedure right now: worth retrying for ever.
-    pub fn is_backend_absent(&self) -> bool {
-        use wamp::uri::error;
+    /// Whether there is no session any more, or none yet.
+    pub fn is_disconnected(&self) -> bool {
+        matches!(
+            self,
+            BackendError::NotConnected
+                | BackendError::Call {
+                    source: RequestError::ConnectionLost,
+                    ..
+                }
+        )
+    }
+
+    /// Whether nobody offers the procedure right now: the backend is not there, which is no answer of its own.
+    pub fn is_no_such_procedure(&self) -> bool {
         matches!(self, BackendError::Call { source: RequestError::Peer(peer), .. }
-            if matches!(peer.uri.as_str(), error::NO_SUCH_PROCEDURE | error::CANCELED | error::NETWORK_FAILURE))
+            if peer.uri == wamp::uri::error::NO_SUCH_PROCEDURE)
     }
 }
 
@@ -93,14 +105,19 @@ pub struct StatusReply {
 impl Backend {
     /// A backend reached through `session`.
     pub fn new(session: SessionWatch) -> Backend {
-        Backend { session }
+        Backend::with_deadline(session, CALL_DEADLINE)
+    }
+
+    /// The same with another deadline for every call.
+    pub fn with_deadline(session: SessionWatch, deadline: Duration) -> Backend {
+        Backend { session, deadline }
     }
 
     /// Adds the testament to this very session (`session-and-api.md` 4.11).
-    pub async fn add_testament(session: &Session, testament: &Testament) -> Result<(), BackendError> {
+    pub async fn add_testament(&self, session: &Session, testament: &Testament) -> Result<(), BackendError> {
         let procedure = uri::meta::ADD_TESTAMENT;
         let args = [json!(uri::TESTAMENT_TOPIC), json!([testament]), json!({})];
-        call_on(session, procedure, args.to_vec()).await.map(drop)
+        self.call_on(session, procedure, args.to_vec()).await.map(drop)
     }
 
     /// Current names and project of the device.
@@ -213,6 +230,14 @@ impl Backend {
             .map(drop)
     }
 
+    /// Reports the host ports of one app, the other shape of the same procedure (`app-lifecycle.md` 13.4).
+    pub async fn report_ports(&self, report: &PortReport) -> Result<(), BackendError> {
+        let procedure = uri::backend::UPDATE_APP_ON_DEVICE;
+        self.call(procedure, vec![encode(procedure, report)?])
+            .await
+            .map(drop)
+    }
+
     /// The registry user name for `account` (`app-lifecycle.md` 4.9); empty when the backend gives none.
     pub async fn registry_token(&self, account: u64) -> Result<String, BackendError> {
         let procedure = uri::backend::GET_REGISTRY_TOKEN;
@@ -229,29 +254,30 @@ impl Backend {
 
     async fn call(&self, procedure: &'static str, args: Vec<Value>) -> Result<Vec<Value>, BackendError> {
         let session = self.session.borrow().clone().ok_or(BackendError::NotConnected)?;
-        call_on(&session, procedure, args).await
+        self.call_on(&session, procedure, args).await
+    }
+
+    async fn call_on(
+        &self,
+        session: &Session,
+        procedure: &'static str,
+        args: Vec<Value>,
+    ) -> Result<Vec<Value>, BackendError> {
+        let payload = Payload::from_parts(args.into_iter().map(wamp::Value::from).collect(), Dict::new());
+        let result = session
+            .call(procedure, payload, CallOptions::timeout(self.deadline))
+            .await
+            .map_err(|source| BackendError::Call { procedure, source })?;
+        let args = result.payload.args().map_err(|error| BackendError::Reply {
+            procedure,
+            reason: error.to_string(),
+        })?;
+        Ok(args.iter().map(wamp::Value::to_json).collect())
     }
 }
 
 fn encode<T: Serialize>(procedure: &'static str, value: &T) -> Result<Value, BackendError> {
     serde_json::to_value(value).map_err(|source| BackendError::Encode { procedure, source })
-}
-
-async fn call_on(
-    session: &Session,
-    procedure: &'static str,
-    args: Vec<Value>,
-) -> Result<Vec<Value>, BackendError> {
-    let payload = Payload::from_parts(args.into_iter().map(wamp::Value::from).collect(), Dict::new());
-    let result = session
-        .call(procedure, payload, CallOptions::timeout(CALL_DEADLINE))
-        .await
-        .map_err(|source| BackendError::Call { procedure, source })?;
-    let args = result.payload.args().map_err(|error| BackendError::Reply {
-        procedure,
-        reason: error.to_string(),
-    })?;
-    Ok(args.iter().map(wamp::Value::to_json).collect())
 }
 
 fn metadata(reply: Option<&Value>) -> Result<DeviceMetadata, String> {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use create::Concession;
 use protocol::port::WireProtocol;
 
 mod container;

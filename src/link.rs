@@ -3,39 +3,43 @@
 //!
 //! One task owns the link. It dials for ever with jittered back-off, takes the device's place
 //! (`wamp_connection_established`), and hands the joined session to everybody through a [`SessionWatch`]. While a
-//! session is up three tasks belong to it and end with it: the heartbeat, the configuration run of this connect, and
-//! the outbox. Nothing in here waits for Docker. Must not know what the exposed procedures do.
+//! session is up some tasks belong to it and end with it: its place and its testament are kept, the heartbeat, the
+//! configuration run of this connect, and the outbox. Nothing in here waits for Docker. Must not know what the exposed procedures do.
 
 mod backoff;
 mod configure;
 mod heartbeat;
 mod outbox;
+mod pacing;
+mod place;
 mod registrations;
+mod testament;
+mod timing;
 
 use std::time::Duration;
 
 use protocol::report::DeviceStatus;
-use protocol::uri;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use wamp::Codec;
-use wamp::client::{
-    ClientConfig, CloseReason, ConnectError, Credentials, RegisterOptions, RequestError, Session, TlsOptions,
-};
-use wamp::uri::{close, error};
+use wamp::client::{ClientConfig, CloseReason, ConnectError, Credentials, RequestError, Session, TlsOptions};
+use wamp::uri::error;
 
 use crate::app::Apps;
-use crate::backend::Backend;
+use crate::backend::{Backend, DeviceMetadata};
 use crate::flock::DeviceFile;
-use crate::journal::{self, Chain, START_UP};
+use crate::journal::{self, START_UP};
 use crate::logs::Logs;
 use crate::rpc;
 use crate::settings::Settings;
 use crate::store::Store;
 use crate::system::HostSampler;
 
+use pacing::Pacing;
+
 pub use backoff::Backoff;
+pub use timing::{Pauses, Timing};
 
 /// The current session, `None` while disconnected. Everybody who talks to the router holds one of these.
 pub type SessionWatch = watch::Receiver<Option<Session>>;
@@ -44,12 +48,8 @@ pub type SessionWatch = watch::Receiver<Option<Session>>;
 const REALM: &str = "realm1";
 /// Answers "somebody already has this serial" that are tolerated in a row (`session-and-api.md` 4.9).
 const DUPLICATE_LIMIT: u32 = 8;
-/// Pause between those attempts: the router may not have noticed yet that our last session is gone.
-const DUPLICATE_PAUSE: Duration = Duration::from_secs(1);
 /// Attempts on a link that was never slow use the flag's bound; it grows up to this (R24).
 const CONNECT_TIMEOUT_CAP: Duration = Duration::from_secs(15);
-/// A session that lasted this long resets the back-off.
-const STABLE_SESSION: Duration = Duration::from_secs(60);
 /// Bound for GOODBYE when the process ends (R15).
 const LEAVE_BOUND: Duration = Duration::from_secs(2);
 
@@ -64,6 +64,7 @@ pub struct LinkContext {
     pub logs: Logs,
     pub host: HostSampler,
     pub procedures: rpc::Context,
+    pub timing: Timing,
 }
 
 /// Why the link ended.
@@ -86,8 +87,8 @@ enum Outcome {
         reason: CloseReason,
         lasted: Duration,
     },
-    /// The backend moved the device to another project: dial again at once with the new identity.
-    Moved,
+    /// The backend moved the device to another project: dial again with the new identity.
+    Moved(DeviceMetadata),
     Failed,
 }
 
@@ -98,9 +99,7 @@ pub async fn run(
     stop: CancellationToken,
 ) -> LinkEnd {
     tracing::info!(target: START_UP, "Attempting to establish a socket connection...");
-    let mut backoff = Backoff::link();
-    let mut credentials = Backoff::credentials();
-    let mut evictions = Backoff::evictions();
+    let mut pacing = Pacing::new(&context.timing);
     let mut attempt: u32 = 0;
     let mut duplicates: u32 = 0;
     let mut joined_before = false;
@@ -119,26 +118,22 @@ pub async fn run(
                         return LinkEnd::AuthenticationFailed;
                     }
                 }
-                let pause = if failure.is_credential_failure() {
-                    credentials.pause()
-                } else {
-                    backoff.pause()
-                };
+                let pause = pacing.after_failure(&failure);
                 complain(attempt, &failure, pause);
                 pause
             }
             Ok(session) => {
-                credentials = Backoff::credentials();
+                pacing.admitted();
                 let outcome = hold(&context, &session, &publish, &stop, joined_before).await;
                 publish.send_replace(None);
                 match outcome {
                     Outcome::Stopped => {
                         // The router publishes the testament, so that the studio sees the device leave.
-                        let _ = tokio::time::timeout(LEAVE_BOUND, session.leave()).await;
+                        leave(&session).await;
                         return LinkEnd::Stopped;
                     }
                     Outcome::Duplicate => {
-                        session.leave().await;
+                        leave(&session).await;
                         duplicates += 1;
                         tracing::warn!(attempt = duplicates, "another session holds this serial number");
                         if duplicates >= DUPLICATE_LIMIT {
@@ -146,17 +141,21 @@ pub async fn run(
                             journal::say(&format!("a WAMP connection for {serial} already exists"));
                             return LinkEnd::DuplicateSerial;
                         }
-                        DUPLICATE_PAUSE
+                        context.timing.duplicate
                     }
-                    Outcome::Moved => {
-                        session.leave().await;
+                    Outcome::Moved(metadata) => {
+                        leave(&session).await;
+                        // Only now: the backend rejects the new key on a session of the old one (4.14).
+                        configure::take_over(&context, metadata).await;
                         joined_before = true;
-                        Duration::ZERO
+                        duplicates = 0;
+                        attempt = 0;
+                        pacing.after_move()
                     }
                     Outcome::Failed => {
                         session.abort();
                         attempt = attempt.saturating_add(1);
-                        backoff.pause()
+                        pacing.after_unusable()
                     }
                     Outcome::Ended { reason, lasted } => {
                         // A connection declared dead must not linger: its registrations would block the next (R25).
@@ -164,16 +163,7 @@ pub async fn run(
                         joined_before = true;
                         duplicates = 0;
                         attempt = 0;
-                        if lasted >= STABLE_SESSION {
-                            backoff = Backoff::link();
-                            evictions = Backoff::evictions();
-                        }
-                        let evicted = matches!(&reason, CloseReason::Goodbye(uri) if uri == close::NORMAL);
-                        let pause = if evicted {
-                            evictions.pause()
-                        } else {
-                            backoff.next_after_drop()
-                        };
+                        let pause = pacing.after_session(&reason, lasted);
                         tracing::warn!(?reason, ?pause, ?lasted, "session ended");
                         pause
                     }
@@ -187,9 +177,16 @@ pub async fn run(
     }
 }
 
-/// First failures at once, then fewer and fewer (R69).
+/// GOODBYE, and no longer than [`LEAVE_BOUND`] for the router's.
+async fn leave(session: &Session) {
+    if tokio::time::timeout(LEAVE_BOUND, session.leave()).await.is_err() {
+        session.abort();
+    }
+}
+
+/// First failures at once, then fewer and fewer (R69); wrong credentials always, they come minutes apart (R21).
 fn complain(attempt: u32, failure: &ConnectError, pause: Duration) {
-    if attempt <= 3 || attempt.is_power_of_two() {
+    if failure.is_credential_failure() || attempt <= 3 || attempt.is_power_of_two() {
         tracing::warn!(attempt, ?pause, error = %failure, "could not join the router");
     } else {
         tracing::debug!(attempt, ?pause, error = %failure, "could not join the router");
@@ -254,26 +251,24 @@ async fn hold(
 ) -> Outcome {
     let since = tokio::time::Instant::now();
     let serial = context.device.current().serial_number.clone();
-    let place = uri::device(&serial, "wamp_connection_established");
-    // The only registration without force: a refusal means that another session holds this serial (4.9).
-    let hello = wamp::client::handler(|_| async { Ok(wamp::Payload::from_args(vec!["Hello :-)".into()])) });
     let placed = tokio::select! {
         () = stop.cancelled() => return Outcome::Stopped,
-        placed = session.register(&place, RegisterOptions::default(), hello) => placed,
+        placed = place::take(session, &serial) => placed,
     };
-    match placed {
-        Ok(_registration) => {}
+    let place = match placed {
+        Ok(registration) => Some(registration),
         Err(RequestError::Peer(refused)) if refused.uri == error::PROCEDURE_ALREADY_EXISTS => {
             return Outcome::Duplicate;
         }
         Err(RequestError::Peer(refused)) => {
-            tracing::warn!(error = %refused, "the router refused the place of this device; going on without it");
+            tracing::warn!(error = %refused, "the router refused the place of this device; asking again later");
+            None
         }
         Err(failure) => {
             tracing::warn!(error = %failure, "the router did not answer the first registration");
             return Outcome::Failed;
         }
-    }
+    };
     if !joined_before {
         tracing::info!(target: START_UP, "Connected!");
     }
@@ -281,18 +276,29 @@ async fn hold(
     publish.send_replace(Some(session.clone()));
 
     let (status, status_watch) = watch::channel(DeviceStatus::Configuring);
+    let witnessed = CancellationToken::new();
     let mut tasks = JoinSet::new();
-    tasks.spawn(keep_testament(context.clone(), session.clone()));
+    tasks.spawn(place::keep(context.clone(), session.clone(), serial, place));
+    tasks.spawn(testament::keep(
+        context.clone(),
+        session.clone(),
+        witnessed.clone().drop_guard(),
+    ));
     tasks.spawn(heartbeat::run(context.clone(), session.clone(), status_watch));
-    tasks.spawn(outbox::run(context.store.clone(), context.backend.clone()));
-    tasks.spawn(configure::run(context.clone(), session.clone(), status));
+    tasks.spawn(outbox::run(context.clone()));
+    tasks.spawn(configure::run(
+        context.clone(),
+        session.clone(),
+        status,
+        witnessed,
+    ));
     let end = loop {
         tokio::select! {
             () = stop.cancelled() => break Outcome::Stopped,
             reason = session.closed() => break Outcome::Ended { reason, lasted: since.elapsed() },
             Some(done) = tasks.join_next() => match done {
                 Ok(Verdict::Done) => {}
-                Ok(Verdict::Moved) => break Outcome::Moved,
+                Ok(Verdict::Moved(metadata)) => break Outcome::Moved(metadata),
                 Ok(Verdict::Dead(why)) => {
                     break Outcome::Ended { reason: CloseReason::Lost(why.to_owned()), lasted: since.elapsed() };
                 }
@@ -311,34 +317,10 @@ async fn hold(
 #[derive(Debug)]
 enum Verdict {
     Done,
-    /// The project changed (4.14).
-    Moved,
+    /// The project changed (4.14): to these names and this key, which nothing knows yet.
+    Moved(DeviceMetadata),
     /// The session is not usable although the transport has not noticed.
     Dead(&'static str),
-}
-
-/// Adds the testament, retrying while connected; never fatal (R23).
-async fn keep_testament(context: LinkContext, session: Session) -> Verdict {
-    let mut backoff = Backoff::link();
-    loop {
-        let device = context.device.current();
-        let testament = protocol::report::Testament {
-            swarm_key: device.swarm_key,
-            device_key: device.device_key,
-            serial_number: device.serial_number.clone(),
-            wamp_session_id: session.id(),
-        };
-        match Backend::add_testament(&session, &testament).await {
-            Ok(()) => return Verdict::Done,
-            // A router without testaments: the heartbeat alone tells the backend that we live.
-            Err(failure) if failure.is_backend_absent() => {
-                tracing::warn!("the router offers no testaments");
-                return Verdict::Done;
-            }
-            Err(failure) => tracing::warn!(error = %Chain(&failure), "could not leave a testament"),
-        }
-        tokio::time::sleep(backoff.pause()).await;
-    }
 }
 
 #[cfg(test)]

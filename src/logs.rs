@@ -33,6 +33,8 @@ const RESERVED: usize = 128;
 const ATTACH: Duration = Duration::from_secs(5);
 /// Bound of an answer about the history.
 const HISTORY: Duration = Duration::from_secs(10);
+/// Bound of the container's part of it.
+const CONTAINER: Duration = Duration::from_secs(5);
 /// Bound of closing.
 const CLOSE: Duration = Duration::from_secs(8);
 /// Lines taken from the container when the history has none of it.
@@ -118,7 +120,9 @@ impl Logs {
                 }
             };
             if !has_output {
-                lines.extend(self.end_of_log(&name).await);
+                // A Docker that hangs takes away no more than its own part.
+                let end = tokio::time::timeout(CONTAINER, self.end_of_log(&name)).await;
+                lines.extend(end.unwrap_or_default());
             }
             lines
         });

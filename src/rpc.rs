@@ -25,6 +25,7 @@ use wamp::{Dict, Payload};
 
 use crate::access::{Access, Disclosed, Gate, Refusal};
 use crate::app::Apps;
+use crate::backend::BackendError;
 use crate::engine::Engine;
 use crate::flock::DeviceFile;
 use crate::journal::{Chain, Limiter, Verdict};
@@ -128,7 +129,12 @@ impl From<Refusal> for Failure {
                 code: Code::Denied,
                 text: (*text).to_owned(),
             },
-            Refusal::Unchecked(cause) => Failure::unavailable(Chain(cause).to_string()),
+            Refusal::Unchecked(cause) => Failure::unavailable(match cause {
+                // The words that clients of the reference read.
+                BackendError::Reply { reason, .. } => reason.clone(),
+                BackendError::Call { source, .. } => source.to_string(),
+                BackendError::NotConnected | BackendError::Encode { .. } => Chain(cause).to_string(),
+            }),
         }
     }
 }
@@ -186,8 +192,12 @@ table! {
     "system_restart_agent", Gate::Needs(Privilege::Maintain, "insufficient privileges to restart agent"), READ, device::system_restart_agent;
 }
 
-/// Calls of one procedure that run or wait at once; further ones are refused (R43).
-const CONCURRENCY: usize = 16;
+/// Calls of one procedure that run at once; others wait their turn, within their deadline (R43).
+const RUNNING: usize = 16;
+/// Calls of one procedure that run or wait; further ones are refused. Below what a session takes in all, so that a
+/// flood of one procedure leaves places for the others.
+const ADMITTED: usize = 224;
+const _: () = assert!(ADMITTED < wamp::client::MAX_INVOCATIONS);
 
 /// Failures of one procedure that are logged per minute; the rest is counted (R68).
 const COMPLAINTS: u32 = 5;
@@ -195,31 +205,46 @@ const COMPLAINTS: u32 = 5;
 /// A handler for [`wamp::client::Session::register`].
 pub fn handler(context: &Context, procedure: &'static Procedure) -> wamp::client::Handler {
     let context = context.clone();
-    let slots = Arc::new(Semaphore::new(CONCURRENCY));
+    let places = Arc::new(Places {
+        admitted: Semaphore::new(ADMITTED),
+        running: Semaphore::new(RUNNING),
+    });
     let complaints = Arc::new(Mutex::new(Limiter::new(COMPLAINTS, Duration::from_secs(60))));
     wamp::client::handler(move |invocation| {
         serve(
             context.clone(),
             procedure,
-            Arc::clone(&slots),
+            Arc::clone(&places),
             Arc::clone(&complaints),
             invocation,
         )
     })
 }
 
+/// How many calls of one procedure are worked on. Waiting is in the order of arrival.
+struct Places {
+    admitted: Semaphore,
+    running: Semaphore,
+}
+
 async fn serve(
     context: Context,
     procedure: &'static Procedure,
-    slots: Arc<Semaphore>,
+    places: Arc<Places>,
     complaints: Arc<Mutex<Limiter>>,
     invocation: Invocation,
 ) -> HandlerResult {
-    let Ok(_slot) = slots.try_acquire() else {
+    let Ok(_admitted) = places.admitted.try_acquire() else {
         return Err(Failure::unavailable("too many calls of this procedure at once").into_error());
     };
     let cancelled = invocation.cancelled.clone();
-    let work = AssertUnwindSafe(answer(context, procedure, &invocation)).catch_unwind();
+    let work = async {
+        // Never closed, so an error cannot come; without a place the call would only run unbounded.
+        let _running = places.running.acquire().await;
+        AssertUnwindSafe(answer(context, procedure, &invocation))
+            .catch_unwind()
+            .await
+    };
     let reply = tokio::select! {
         () = cancelled.cancelled() => Err(Failure::unavailable("canceled")),
         finished = tokio::time::timeout(procedure.deadline, work) => match finished {
@@ -253,11 +278,14 @@ async fn answer(context: Context, procedure: &'static Procedure, invocation: &In
             .map(|(key, value)| (key.clone(), value.to_json()))
             .collect(),
     };
+    // Over a link between routers neither is the caller's own (`wamp-interop.md` rule 16).
+    let forwarded = invocation.details.contains_key("forward_for");
     let disclosed = Disclosed {
         authid: invocation.caller_authid(),
         authrole: invocation
             .details
             .get("caller_authrole")
+            .filter(|_| !forwarded)
             .and_then(wamp::Value::as_str)
             .map(str::to_owned),
     };

@@ -8,9 +8,11 @@ mod history;
 mod outbox;
 mod schema;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use history::LogHistory;
 use protocol::report::StateReport;
 use protocol::{AppId, AppState};
 use rusqlite::Connection;
@@ -26,7 +28,32 @@ pub struct Store {
     outbox: Arc<watch::Sender<u64>>,
 }
 
-type Job = Box<dyn FnOnce(&mut Connection) + Send>;
+type Job = Box<dyn FnOnce(&mut Database) + Send>;
+
+/// What the thread owns: the connection, and what need not be written at once.
+struct Database {
+    connection: Connection,
+    /// Reports that the backend confirmed. Their rows go with the next transaction, whatever it is for: a power cut
+    /// before it repeats reports of states that are still the recorded ones.
+    confirmed: BTreeSet<i64>,
+    /// Reports that only repeat what is recorded; every connect asks for them again.
+    repeats: outbox::Repeats,
+}
+
+impl Database {
+    /// The one way to write: one transaction, one sync of the disk.
+    fn write<T>(
+        &mut self,
+        work: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
+        let transaction = self.connection.transaction()?;
+        outbox::forget(&transaction, &self.confirmed)?;
+        let result = work(&transaction)?;
+        transaction.commit()?;
+        self.confirmed.clear();
+        Ok(result)
+    }
+}
 
 enum Message {
     Run(Job),
@@ -148,10 +175,10 @@ impl Store {
     async fn call<T, F>(&self, doing: &'static str, job: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+        F: FnOnce(&mut Database) -> rusqlite::Result<T> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let job: Job = Box::new(move |connection| drop(reply.send(job(connection))));
+        let job: Job = Box::new(move |database| drop(reply.send(job(database))));
         self.jobs
             .send(Message::Run(job))
             .await
@@ -163,11 +190,21 @@ impl Store {
     }
 }
 
-fn work(mut connection: Connection, mut inbox: mpsc::Receiver<Message>) {
+fn work(connection: Connection, mut inbox: mpsc::Receiver<Message>) {
+    let mut database = Database {
+        connection,
+        confirmed: BTreeSet::new(),
+        repeats: outbox::Repeats::default(),
+    };
     while let Some(Message::Run(job)) = inbox.blocking_recv() {
-        job(&mut connection);
+        job(&mut database);
     }
-    if let Err((_, error)) = connection.close() {
+    if !database.confirmed.is_empty()
+        && let Err(error) = database.write(|_| Ok(()))
+    {
+        tracing::warn!(%error, "some reports will be sent twice");
+    }
+    if let Err((_, error)) = database.connection.close() {
         tracing::error!(%error, "closing the database");
     }
     // Only now the inbox goes: `close` returns when the file is closed.

@@ -3,6 +3,8 @@
 
 #[path = "apps/device.rs"]
 mod device;
+#[path = "apps/trouble.rs"]
+mod trouble;
 
 use std::time::Duration;
 
@@ -134,6 +136,66 @@ async fn a_container_is_made_as_the_contract_says() {
 }
 
 #[tokio::test]
+async fn host_ports_are_told_to_the_backend_and_survive() {
+    let mut device = Device::start(Stage::Prod).await;
+    device.install("1.0", FOREVER);
+    device.connect().await;
+    let declared = wait::free_port();
+    let bad = json!({"port": "bad"});
+    let elsewhere = json!({"port": 9, "local_ip": "10.0.0.1"});
+    let ports = json!([{"port": declared, "name": "web", "colour": "red"}, bad, elsewhere]);
+    let wanted = |device: &Device, ports: &serde_json::Value| device.wanted(Running, json!({"ports": ports}));
+    device.apps.request(wanted(&device, &ports)).await.unwrap();
+    device.reports(&[Starting, Running]).await;
+    let host_port = |device: &Device| {
+        let format =
+            format!("{{{{(index (index .HostConfig.PortBindings \"{declared}/tcp\") 0).HostPort}}}}");
+        docker::inspect(&device.container(), &format).unwrap()
+    };
+    let bound = host_port(&device);
+    let report = wait::until_async("the bound port is told", SOON, || async {
+        let reports = device.ports_reported().await;
+        reports
+            .into_iter()
+            .find(|report| report["ports"][0]["host_port"].as_u64() == bound.parse().ok())
+    })
+    .await;
+    assert_eq!(report["app_key"], json!(device.app.key));
+    assert_eq!(report["stage"], json!("PROD"));
+    assert!(report.get("state").is_none(), "{report}");
+    let rules = &report["ports"];
+    assert_eq!(
+        (&rules[0]["name"], &rules[0]["colour"]),
+        (&json!("web"), &json!("red"))
+    );
+    assert_eq!(rules[0]["remote_port"], json!(0), "every member is there");
+    assert_eq!(rules[1], bad, "what cannot be read is not lost");
+    assert!(rules[2].get("host_port").is_none(), "{rules}");
+
+    // A new agent finds the port at the container and tells it once after the connect.
+    device.restart(|_| {}).await;
+    device.connect().await;
+    device.apps.report_all().await.unwrap();
+    let again = device.ports_reported().await;
+    assert_eq!(again.last().unwrap()["ports"], *rules);
+
+    // Stopped and forgotten, the rule of the backend brings it back.
+    device.confirm().await;
+    device.request(Present).await;
+    wait::until_async("it is stopped", SOON, || async {
+        (device.reported().await.last() == Some(&Present)).then_some(())
+    })
+    .await;
+    device.restart(|_| {}).await;
+    device.apps.request(wanted(&device, rules)).await.unwrap();
+    wait::until_async("it runs again", SOON, || async {
+        (device.reported().await.last() == Some(&Running)).then_some(())
+    })
+    .await;
+    assert_eq!(host_port(&device), bound);
+}
+
+#[tokio::test]
 async fn a_missing_image_is_fetched_with_the_token_of_the_backend() {
     let registry = Registry::start();
     registry.add_user(TOKEN, SECRET);
@@ -236,6 +298,23 @@ async fn an_app_whose_program_ends_at_once_fails_with_its_reason() {
 }
 
 #[tokio::test]
+async fn an_app_with_nothing_to_do_rests() {
+    // A developer's app has no image to fetch, so REMOVED is as good as PRESENT: told once, then silence.
+    let device = Device::start(Stage::Dev).await;
+    device.request(Present).await;
+    device.reports(&[Removed]).await;
+    let log = device.database().with_extension("db-wal");
+    let written = std::fs::metadata(&log).unwrap().len();
+    device.apps.report_all().await.unwrap();
+    device.reports(&[Removed]).await;
+    assert_eq!(
+        std::fs::metadata(&log).unwrap().len(),
+        written,
+        "nothing is written"
+    );
+}
+
+#[tokio::test]
 async fn a_dev_app_without_image_says_so() {
     let device = Device::start(Stage::Dev).await;
     device.request(Running).await;
@@ -256,6 +335,34 @@ async fn a_restarted_agent_leaves_a_running_app_alone() {
     device.apps.report_all().await.unwrap();
     device.reports(&[Running]).await;
     assert_eq!(device.container_id(), id);
+}
+
+#[tokio::test]
+async fn a_restarted_agent_goes_on_listening_to_a_running_app() {
+    let mut device = Device::start(Stage::Prod).await;
+    device.install(
+        "1.0",
+        "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.1; done",
+    );
+    device.request(Running).await;
+    device.reports(&[Starting, Running]).await;
+    device.logged("line 3").await;
+    device.restart(|_| {}).await;
+    let heard = device.logs.history(device.app, &device.app_name).await;
+    let newest = |log: &[String]| {
+        let number = |line: &String| line.strip_prefix("line ")?.parse::<u32>().ok();
+        log.iter().filter_map(number).max()
+    };
+    let before = newest(&heard).expect("what was heard before the restart is kept");
+    wait::until_async("what it says now is heard", SOON, || async {
+        let log = device.logs.history(device.app, &device.app_name).await;
+        (newest(&log)? > before + 3).then_some(())
+    })
+    .await;
+    let log = device.logs.history(device.app, &device.app_name).await;
+    let lines: Vec<&String> = log.iter().filter(|line| line.starts_with("line ")).collect();
+    let distinct: std::collections::BTreeSet<&&String> = lines.iter().collect();
+    assert_eq!(lines.len(), distinct.len(), "every line once: {log:?}");
 }
 
 #[tokio::test]

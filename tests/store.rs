@@ -6,7 +6,7 @@ mod fixture;
 use fixture::{APP, change, count, old_reference_file, open, report, request, text};
 use protocol::request::parse_row;
 use protocol::{AppRequest, AppState};
-use reagent::store::{Opened, Recorded, Store, StoreError};
+use reagent::store::{LogHistory, Opened, Recorded, Store, StoreError};
 use rusqlite::Connection;
 use serde_json::json;
 
@@ -464,24 +464,177 @@ async fn a_file_that_cannot_be_opened_is_an_error_not_damage() {
 }
 
 #[tokio::test]
-async fn the_journal_mode_stays_as_found() {
+async fn a_file_with_a_rollback_journal_keeps_its_data_and_gets_a_write_ahead_log() {
     let home = tempfile::tempdir().unwrap();
-    let fresh = home.path().join("fresh.db");
-    open(&fresh).await.close().await;
-    assert_eq!(text(&fresh, "PRAGMA journal_mode"), "delete");
-    let wal = home.path().join("wal.db");
-    Connection::open(&wal)
-        .unwrap()
-        .pragma_update(None, "journal_mode", "WAL")
+    let path = home.path().join("reagent.db");
+    old_reference_file(&path);
+    assert_eq!(text(&path, "PRAGMA journal_mode"), "delete");
+    let before = count(&path, "SELECT count(*) FROM AppStates");
+    let store = open(&path).await;
+    store
+        .commit_request(request(json!({"app_key": 77})), AppState::Removed)
+        .await
         .unwrap();
-    let store = open(&wal).await;
+    assert!(home.path().join("reagent.db-wal").exists());
+    store.close().await;
+    assert!(
+        !home.path().join("reagent.db-wal").exists(),
+        "after a clean end everything is in the one file"
+    );
+    assert_eq!(text(&path, "PRAGMA journal_mode"), "wal");
+    assert_eq!(count(&path, "SELECT count(*) FROM AppStates"), before + 1);
+}
+
+#[tokio::test]
+async fn what_was_committed_before_a_power_cut_is_in_the_write_ahead_log() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("reagent.db");
+    let store = open(&path).await;
     store
         .commit_request(request(json!({})), AppState::Removed)
         .await
         .unwrap();
+    // What a power cut leaves: the files as they are, nobody has closed anything; the index in memory is lost.
+    let cut = tempfile::tempdir().unwrap();
+    for name in ["reagent.db", "reagent.db-wal"] {
+        std::fs::copy(home.path().join(name), cut.path().join(name)).unwrap();
+    }
     store.close().await;
-    assert_eq!(text(&wal, "PRAGMA journal_mode"), "wal");
-    assert_eq!(count(&wal, "SELECT count(*) FROM RequestedAppStates"), 1);
+    let found = open(&cut.path().join("reagent.db")).await;
+    assert_eq!(found.requests().await.unwrap().len(), 1);
+    // A torn end of the log is not damage: what was committed before it counts.
+    found.close().await;
+    let torn = tempfile::tempdir().unwrap();
+    let store = open(&torn.path().join("reagent.db")).await;
+    store
+        .commit_request(request(json!({})), AppState::Removed)
+        .await
+        .unwrap();
+    let log = std::fs::read(torn.path().join("reagent.db-wal")).unwrap();
+    let cut = tempfile::tempdir().unwrap();
+    std::fs::copy(torn.path().join("reagent.db"), cut.path().join("reagent.db")).unwrap();
+    let mut half = log.clone();
+    half.extend_from_slice(&log[32..log.len() / 3]);
+    std::fs::write(cut.path().join("reagent.db-wal"), half).unwrap();
+    let (found, opened) = Store::open(&cut.path().join("reagent.db")).await.unwrap();
+    assert_eq!(opened, Opened::Healthy { created: false });
+    assert_eq!(found.requests().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn where_no_write_ahead_log_is_possible_the_rollback_journal_serves() {
+    let home = tempfile::tempdir().unwrap();
+    for (name, wal) in [("fresh.db", false), ("wal.db", true)] {
+        let path = home.path().join(name);
+        if wal {
+            let store = open(&path).await;
+            store
+                .commit_request(request(json!({"app_key": 5})), AppState::Removed)
+                .await
+                .unwrap();
+            store.close().await;
+        }
+        // Shared memory cannot be had where its file would be.
+        std::fs::create_dir(home.path().join(format!("{name}-shm"))).unwrap();
+        let (store, opened) = Store::open(&path).await.unwrap();
+        assert_eq!(opened, Opened::Healthy { created: !wal });
+        store
+            .commit_request(request(json!({})), AppState::Removed)
+            .await
+            .unwrap();
+        store.close().await;
+        assert_eq!(text(&path, "PRAGMA journal_mode"), "delete");
+        assert_eq!(
+            count(&path, "SELECT count(*) FROM RequestedAppStates"),
+            1 + i64::from(wal)
+        );
+    }
+}
+
+#[tokio::test]
+async fn confirmations_and_repeated_reports_write_nothing_by_themselves() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("reagent.db");
+    let store = open(&path).await;
+    store
+        .commit_request(request(json!({})), AppState::Removed)
+        .await
+        .unwrap();
+    store.set_state(change(AppState::Starting)).await.unwrap();
+    store.set_state(change(AppState::Running)).await.unwrap();
+    let written = || {
+        std::fs::metadata(home.path().join("reagent.db-wal"))
+            .unwrap()
+            .len()
+    };
+    let before = written();
+    // The newest report that waits says it already.
+    store.queue_report(report(AppState::Running)).await.unwrap();
+    let pending = store.pending_reports().await.unwrap();
+    assert_eq!(pending.len(), 2);
+    for pending in pending {
+        store.confirm_report(pending.number).await.unwrap();
+    }
+    assert!(store.pending_reports().await.unwrap().is_empty());
+    for _ in 0..3 {
+        store.queue_report(report(AppState::Running)).await.unwrap();
+    }
+    let repeated = store.pending_reports().await.unwrap();
+    assert_eq!(repeated.len(), 1, "one repeat per app: {repeated:?}");
+    store.confirm_report(repeated[0].number).await.unwrap();
+    assert!(store.pending_reports().await.unwrap().is_empty());
+    assert_eq!(written(), before);
+
+    // A repeat that a change overtakes is not sent any more; the confirmed rows go with that change.
+    store.queue_report(report(AppState::Running)).await.unwrap();
+    store.set_state(change(AppState::Failed)).await.unwrap();
+    let pending = store.pending_reports().await.unwrap();
+    assert_eq!(
+        pending
+            .iter()
+            .map(|pending| pending.report.state)
+            .collect::<Vec<_>>(),
+        [AppState::Failed]
+    );
+    assert_eq!(count(&path, "SELECT count(*) FROM ReagentReports"), 1);
+    store.confirm_report(pending[0].number).await.unwrap();
+    store.close().await;
+    assert_eq!(count(&path, "SELECT count(*) FROM ReagentReports"), 0);
+}
+
+#[tokio::test]
+async fn states_that_follow_at_once_are_one_transaction_and_all_reported() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("reagent.db");
+    let store = open(&path).await;
+    store
+        .commit_request(
+            request(json!({"target_state": "UNINSTALLED"})),
+            AppState::Deleting,
+        )
+        .await
+        .unwrap();
+    let both = vec![change(AppState::Removed), change(AppState::Uninstalled)];
+    assert_eq!(store.set_states(both).await.unwrap(), Recorded::Kept);
+    let pending = store.pending_reports().await.unwrap();
+    assert_eq!(
+        pending
+            .iter()
+            .map(|pending| pending.report.state)
+            .collect::<Vec<_>>(),
+        [AppState::Removed, AppState::Uninstalled]
+    );
+    assert_eq!(text(&path, "SELECT state FROM AppStates"), "UNINSTALLED");
+    assert_eq!(count(&path, "SELECT count(*) FROM RequestedAppStates"), 0);
+}
+
+async fn save_history(store: &Store, lines: &[&str]) {
+    let history = LogHistory {
+        app: APP,
+        app_name: "MyApp".to_owned(),
+        lines: lines.iter().map(|line| (*line).to_owned()).collect(),
+    };
+    store.save_log_histories(vec![history], None).await.unwrap();
 }
 
 #[tokio::test]
@@ -489,7 +642,7 @@ async fn log_history_follows_the_rules_of_the_reference() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("reagent.db");
     let store = open(&path).await;
-    store.clear_log_history(APP, "MyApp").await.unwrap();
+    save_history(&store, &[]).await;
     assert_eq!(
         count(&path, "SELECT count(*) FROM LogHistory"),
         0,
@@ -502,15 +655,15 @@ async fn log_history_follows_the_rules_of_the_reference() {
         )
         .unwrap();
     assert!(store.log_history(APP).await.unwrap().is_empty());
-    let lines = vec!["one".to_owned(), "zwei \"2\"".to_owned()];
-    store.save_log_history(APP, "MyApp", lines.clone()).await.unwrap();
+    let lines = ["one", "zwei \"2\""];
+    save_history(&store, &lines).await;
     assert_eq!(store.log_history(APP).await.unwrap(), lines);
     assert_eq!(
         count(&path, "SELECT count(DISTINCT log) FROM LogHistory"),
         1,
         "all rows of an app tell the same"
     );
-    store.clear_log_history(APP, "MyApp").await.unwrap();
+    save_history(&store, &[]).await;
     assert!(store.log_history(APP).await.unwrap().is_empty());
     assert_eq!(text(&path, "SELECT log FROM LogHistory"), "[]");
 }

@@ -25,6 +25,10 @@ use crate::store::Recorded;
 /// How long a canceled action may take to unwind at shutdown; then it is dropped where it is, which is as safe as a
 /// power cut.
 const UNWIND: Duration = Duration::from_secs(5);
+/// A daemon that fell silent is looked for this often; of one that went away the events tell.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// A daemon that does not say that it is there within this hangs as a whole.
+const PING: Duration = Duration::from_secs(5);
 
 /// An app in its own task.
 #[derive(Debug)]
@@ -40,8 +44,9 @@ pub(crate) struct Actor {
     /// Docker was looked at since it came up. Set by the look, not by the fact: an action that began between the two
     /// would have its outcome corrected as if it had been interrupted.
     engine_up: bool,
-    /// Docker went away under the last action: nothing is tried before the next look.
-    engine_lost: bool,
+    /// Docker went away or fell silent under the last call: nothing is tried before the next look, which comes with
+    /// its return, or at this moment.
+    engine_lost: Option<Instant>,
     /// Since when it runs, while earlier failures still count.
     running_since: Option<Instant>,
     /// The situation was looked at since the last nudge, so an undefined cell is not a stale state.
@@ -61,6 +66,15 @@ enum Step {
     Report,
 }
 
+/// What a look at the host found of an app.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    /// Status and exit code of its container.
+    container: Option<(ContainerStatus, i64)>,
+    /// Any image of it is there; asked only without a container.
+    image: bool,
+}
+
 impl Actor {
     pub(crate) fn new(
         worker: Worker,
@@ -75,7 +89,7 @@ impl Actor {
             retry: Retry::new(),
             report_due: false,
             failed_download: false,
-            engine_lost: false,
+            engine_lost: None,
             running_since: None,
             looked: false,
             retired,
@@ -112,13 +126,21 @@ impl Actor {
         if nudge.asked {
             self.retry.forget();
             self.report_due = true;
+            if let Some(desired) = self
+                .worker
+                .mailbox
+                .desired()
+                .filter(|desired| wanted(desired.request.target))
+            {
+                self.worker.sync_ports(&desired.request, &[]);
+            }
         }
         if nudge.online && self.failed_download {
             self.retry.open();
         }
         if nudge.asked || nudge.look != Look::No {
             self.looked = false;
-            self.engine_lost = false;
+            self.engine_lost = None;
         }
         if nudge.lost {
             self.engine_up = false;
@@ -132,6 +154,7 @@ impl Actor {
         }
         self.new &= nudge.look == Look::No;
         if nudge.report {
+            self.worker.shared.port_reports.repeat(self.worker.app);
             self.report().await;
         }
         if nudge.asked || nudge.online || nudge.credential {
@@ -139,7 +162,18 @@ impl Actor {
         }
     }
 
+    /// What to do now. While Docker was last seen silent nothing is done but looking for it.
     fn decide(&mut self, now: Instant) -> Step {
+        match (self.choose(now), self.engine_lost) {
+            (Step::Rest(_), Some(moment)) if self.engine_up && now >= moment => Step::Look,
+            (Step::Rest(until), Some(moment)) if self.engine_up => {
+                Step::Rest(Some(until.map_or(moment, |until| until.min(moment))))
+            }
+            (step, _) => step,
+        }
+    }
+
+    fn choose(&mut self, now: Instant) -> Step {
         let Some(desired) = self.worker.mailbox.desired() else {
             return self.rest();
         };
@@ -148,8 +182,9 @@ impl Actor {
         if request.docker_compose.is_some() {
             return self.rest();
         }
-        if worker.rows == Recorded::Deleted && !self.report_due && worker.state == request.target {
-            return Step::Rest(None);
+        // The rows went with a report of this very state; another one would bring half of them back.
+        if worker.rows == Recorded::Deleted && worker.state == request.target {
+            return self.rest();
         }
         let action = next(Situation {
             stage: worker.app.stage,
@@ -159,7 +194,7 @@ impl Actor {
             update: false,
         });
         match action {
-            Action::Report => return self.settled(now),
+            Action::Report => return self.settled(now, request.target),
             Action::Undefined if worker.state.is_transient() && !self.looked && self.engine_up => {
                 return Step::Look;
             }
@@ -182,7 +217,7 @@ impl Actor {
             | Action::CancelTransfer
             | Action::CancelUpdate => {}
         }
-        if !self.engine_up || self.engine_lost || self.waits_for_backend(action) {
+        if !self.engine_up || self.engine_lost.is_some() || self.waits_for_backend(action) {
             return Step::Rest(None);
         }
         match self.retry.gate() {
@@ -206,9 +241,10 @@ impl Actor {
     }
 
     /// The target is reached: old failures are forgotten after a stable run, or at once when nothing has to run (W15).
-    fn settled(&mut self, now: Instant) -> Step {
+    fn settled(&mut self, now: Instant, target: AppState) -> Step {
         // Recording REMOVED once more is what deletes the rows of an app that had nothing to remove (9.5).
-        let leftover = self.worker.state == AppState::Removed && self.worker.rows == Recorded::Kept;
+        let gone = (self.worker.state, target) == (AppState::Removed, AppState::Removed);
+        let leftover = gone && self.worker.rows == Recorded::Kept;
         if self.report_due || leftover {
             return Step::Report;
         }
@@ -238,9 +274,11 @@ impl Actor {
         match result {
             Ok(()) => self.succeeded(before, request),
             Err(ActionError::Canceled) => {}
-            Err(error) if error.is_engine_down() => {
-                tracing::warn!(app = %self.worker.app, ?action, "Docker went away; the app waits for it");
-                self.engine_lost = true;
+            Err(error) if self.has_lost_engine(&error).await => {
+                tracing::warn!(app = %self.worker.app, ?action, error = %Chain(&error), "the app waits for Docker");
+                self.worker
+                    .line(&format!("{}; waiting for Docker", Chain(&error)));
+                self.engine_lost = Some(Instant::now() + LOOK_AGAIN);
             }
             Err(error) => self.failed(action, &error).await,
         }
@@ -291,6 +329,12 @@ impl Actor {
         }
     }
 
+    /// Whether nothing is wrong with the app, only with Docker.
+    async fn has_lost_engine(&self, error: &ActionError) -> bool {
+        let engine = &self.worker.shared.context.engine;
+        error.is_engine_down() || (error.is_engine_silent() && !engine.is_up(PING).await)
+    }
+
     fn succeeded(&mut self, before: AppState, request: &AppRequest) {
         let state = self.worker.state;
         if state == AppState::Running && self.retry.attempts() > 0 {
@@ -320,6 +364,7 @@ impl Actor {
     /// Compares the state with the host. Only ever called while no action runs (W19).
     async fn observe(&mut self, look: Look) {
         self.looked = true;
+        self.engine_lost = None;
         let Some(desired) = self.worker.mailbox.desired() else {
             return;
         };
@@ -329,21 +374,41 @@ impl Actor {
         }
         if let Err(error) = self.try_observe(look, desired.request.target).await {
             tracing::warn!(app = %self.worker.app, error = %Chain(&error), "looking at the app");
-            self.engine_lost |= error.is_engine_down();
+            if error.is_engine_down() || error.is_engine_silent() {
+                self.engine_lost = Some(Instant::now() + LOOK_AGAIN);
+            }
         }
     }
 
     async fn try_observe(&mut self, look: Look, target: AppState) -> Result<(), ActionError> {
         let engine = self.worker.shared.context.engine.clone();
-        let container = self.worker.container();
-        let facts = engine.inspect(&container).await?;
-        let status = facts.as_ref().map(|facts| facts.status);
-        if status == Some(ContainerStatus::Paused) && target == AppState::Running {
-            engine.unpause(&container).await?;
+        let facts = self.worker.inspect().await?;
+        if let (Some(facts), Some(desired)) = (&facts, self.worker.mailbox.desired()) {
+            self.worker.sync_ports(&desired.request, &facts.bindings);
         }
-        let image = status.is_none() && self.worker.has_any_image().await?;
+        if let Some(facts) = &facts
+            && facts.status == ContainerStatus::Paused
+            && target == AppState::Running
+        {
+            engine.unpause(&facts.id).await?;
+        }
+        let seen = Seen {
+            container: facts.as_ref().map(|facts| (facts.status, facts.exit_code)),
+            image: facts.is_none() && self.worker.has_any_image().await?,
+        };
+        self.take_in(look, target, seen).await
+    }
+
+    /// Makes what is on the host the app's state.
+    async fn take_in(&mut self, look: Look, target: AppState, seen: Seen) -> Result<(), ActionError> {
         let before = self.worker.state;
-        let found = corrected(before, status, image, look);
+        let status = seen.container.map(|(status, _)| status);
+        let found = corrected(before, status, seen.image, look);
+        // It ran before we did, or came up without us.
+        if found == AppState::Running && (look == Look::Fresh || before != found) {
+            let logs = &self.worker.shared.context.logs;
+            logs.follow(self.worker.app, &self.worker.app_name);
+        }
         if found == before {
             return Ok(());
         }
@@ -351,8 +416,8 @@ impl Actor {
         if look == Look::Fresh || target != AppState::Running {
             return Ok(());
         }
-        match (found, facts) {
-            (AppState::Failed, Some(facts)) => self.crashed(Some(facts.exit_code)),
+        match (found, seen.container) {
+            (AppState::Failed, Some((_, exit_code))) => self.crashed(Some(exit_code)),
             // Somebody took the container away. Nothing runs that should: a crash like any other (W37).
             _ if before == AppState::Running => self.crashed(None),
             _ => {}
@@ -387,7 +452,9 @@ impl Actor {
         self.report_due = false;
         if let Err(error) = self.worker.set(self.worker.state).await {
             tracing::warn!(app = %self.worker.app, error = %Chain(&error), "reporting again");
-            // Whatever the store refused, it is not asked again before the next nudge.
+        }
+        if self.worker.state == AppState::Removed && self.worker.mailbox.target() == Some(AppState::Removed) {
+            // Whether the store refused or has no request to go by: it is not asked again before the next nudge.
             self.worker.rows = Recorded::Deleted;
         }
     }
@@ -451,3 +518,6 @@ async fn sleep_until(moment: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -184,10 +184,34 @@ fn reachable_from_container(url: &str) -> String {
     rewritten().unwrap_or_else(|| url.to_owned())
 }
 
-/// The address of the interface with the default route. Nothing is sent.
+/// The address with which the device stands in its LAN: that of the default route or, on an island, that of the first
+/// network that is not Docker's. Nothing is sent.
 pub(crate) fn lan_ip() -> Option<Ipv4Addr> {
+    source_toward(Ipv4Addr::new(8, 8, 8, 8)).or_else(|| {
+        // Absent where there is no Linux.
+        let routes = std::fs::read_to_string("/proc/net/route").ok()?;
+        attached_networks(&routes).find_map(|network| source_toward(Ipv4Addr::from(u32::from(network) + 1)))
+    })
+}
+
+/// The networks that a route of `/proc/net/route` leads to without a gateway.
+fn attached_networks(routes: &str) -> impl Iterator<Item = Ipv4Addr> {
+    routes.lines().skip(1).filter_map(|line| {
+        let mut fields = line.split_whitespace();
+        let interface = fields.next()?;
+        let mut address = || u32::from_str_radix(fields.next()?, 16).ok().map(u32::swap_bytes);
+        let (network, gateway) = (address()?, address()?);
+        let containers = ["lo", "veth", "br-", "docker"];
+        let usable =
+            network != 0 && gateway == 0 && !containers.iter().any(|prefix| interface.starts_with(prefix));
+        usable.then(|| Ipv4Addr::from(network))
+    })
+}
+
+/// Which of our addresses the system would send from.
+fn source_toward(target: Ipv4Addr) -> Option<Ipv4Addr> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-    socket.connect((Ipv4Addr::new(8, 8, 8, 8), 53)).ok()?;
+    socket.connect((target, 53)).ok()?;
     match socket.local_addr().ok()?.ip() {
         IpAddr::V4(ip) if !ip.is_unspecified() => Some(ip),
         IpAddr::V4(_) | IpAddr::V6(_) => None,

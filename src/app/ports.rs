@@ -11,6 +11,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use protocol::port::WireProtocol;
 use protocol::{AppId, PortRule, Stage};
 
+use crate::engine::PortBinding;
+
 /// Where host ports are taken from.
 const POOL: RangeInclusive<u16> = 40_000..=49_999;
 
@@ -60,6 +62,25 @@ impl Ports {
         };
         assigned.insert(key, port);
         Ok(port)
+    }
+
+    /// Where a rule is published, without choosing anything new. A port that an existing container publishes is taken in:
+    /// after a restart of the agent nobody else may get it.
+    pub(crate) fn locate(&self, app: AppId, rule: &PortRule, existing: &[PortBinding]) -> Option<u16> {
+        let key = key(app, rule.port, rule.wire_protocol());
+        let mut assigned = self.lock();
+        let bound = existing
+            .iter()
+            .find(|binding| {
+                binding.container_port == key.declared
+                    && binding.protocol == key.protocol
+                    && binding.host_port != 0
+            })
+            .map(|binding| binding.host_port);
+        if let Some(port) = bound {
+            assigned.entry(key.clone()).or_insert(port);
+        }
+        assigned.get(&key).copied()
     }
 
     /// Gives every port of `app` that `conflict`, the daemon's text, names another number. `false` when it names none.

@@ -59,14 +59,17 @@ impl Worker {
 
     /// The container is always removed, so that the next start sees fresh variables. Gone already is success (W22).
     async fn stop(&mut self) -> Result<(), ActionError> {
-        let container = self.container();
-        if self.app.stage == Stage::Prod {
-            self.set(AppState::Stopping).await?;
-        }
         self.line(&format!("Received stop signal for {}", self.app_name));
-        self.set(AppState::Stopping).await?;
-        self.shared.context.engine.stop(&container, GRACE).await?;
-        self.shared.context.engine.remove(&container).await?;
+        self.pass_through(match self.app.stage {
+            // Told twice, as by the reference.
+            Stage::Prod => &[AppState::Stopping, AppState::Stopping],
+            Stage::Dev => &[AppState::Stopping],
+        })
+        .await?;
+        if let Some(container) = self.inspect().await? {
+            self.shared.context.engine.stop(&container.id, GRACE).await?;
+            self.shared.context.engine.remove(&container.id).await?;
+        }
         self.set(AppState::Present).await?;
         self.line(&format!("Successfully stopped {}", self.app_name));
         Ok(())
@@ -116,18 +119,23 @@ impl Worker {
     }
 
     pub(super) async fn remove_container(&self) -> Result<(), ActionError> {
-        Ok(self.shared.context.engine.remove(&self.container()).await?)
+        if let Some(container) = self.inspect().await? {
+            self.shared.context.engine.remove(&container.id).await?;
+        }
+        Ok(())
     }
 
     /// The app has a new name: what exists under the old one goes, its data moves (W45).
     pub(crate) async fn rename(&mut self, app_name: &str) -> Result<(), ActionError> {
+        self.remove_container().await?;
         let context = &self.shared.context;
-        context.engine.remove(&self.container()).await?;
         let repository = self.image_repository();
         context.engine.remove_repository(&repository).await?;
         let (app, from, to) = (self.app, self.app_name.clone(), app_name.to_owned());
         let apps_dir = context.settings.apps_dir.clone();
-        blocking(move || files::rename(&apps_dir, app, &from, &to)).await?;
+        if !self.shares_its_data().await? {
+            blocking(move || files::rename(&apps_dir, app, &from, &to)).await?;
+        }
         context.store.rename_app(app, app_name).await?;
         app_name.clone_into(&mut self.app_name);
         self.mailbox

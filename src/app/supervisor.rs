@@ -19,6 +19,7 @@ use super::container;
 use super::listing::Confirmation;
 use super::mailbox::{Desired, Mailbox, Nudge, Status};
 use super::observe::Look;
+use super::port_reports;
 use super::worker::{Shared, Worker};
 use super::{AppContext, RequestError, Sync, is_update};
 use crate::engine::EngineEvent;
@@ -110,6 +111,8 @@ impl Supervisor {
 
     pub(crate) async fn run(mut self) {
         let mut events = self.shared.context.engine.events();
+        self.tasks
+            .spawn(port_reports::run(Arc::clone(&self.shared), self.stop.clone()));
         let mut safety = tokio::time::interval_at(Instant::now() + SAFETY, SAFETY);
         safety.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut was_down = true;
@@ -190,8 +193,11 @@ impl Supervisor {
             Command::Request(request, reply) => drop(reply.send(self.request(*request).await)),
             Command::Sync(answer, reply) => drop(reply.send(self.sync(answer).await)),
             Command::ReportAll(reply) => {
+                // The backend is there, even if it could not tell what it wants: what was asked for before goes on.
+                self.shared.online.store(true, Ordering::Relaxed);
                 self.nudge_all(Nudge {
                     look: Look::Change,
+                    online: true,
                     report: true,
                     ..Nudge::default()
                 });

@@ -5,14 +5,16 @@ use std::sync::{Arc, RwLock};
 
 use protocol::credentials::{self, AppCredential};
 use protocol::report::StateReport;
-use protocol::{AppId, AppRequest, AppState, Stage, UpdateStatus, naming};
+use protocol::{AppId, AppRequest, AppState, PortRule, Stage, UpdateStatus, naming};
 
 use super::AppContext;
+use super::container::owner;
 use super::environment::files;
 use super::mailbox::Mailbox;
+use super::port_reports::PortReports;
 use super::ports::{NoFreePort, Ports};
 use crate::backend::BackendError;
-use crate::engine::EngineError;
+use crate::engine::{ContainerFacts, EngineError, PortBinding};
 use crate::journal::Chain;
 use crate::store::{Recorded, StateChange, StoreError};
 use crate::system::platform::build_arch;
@@ -22,6 +24,7 @@ use crate::system::platform::build_arch;
 pub(crate) struct Shared {
     pub(crate) context: AppContext,
     pub(crate) ports: Ports,
+    pub(crate) port_reports: PortReports,
     pub(crate) facts: RwLock<PlatformFacts>,
     /// Whether the daemon answered lately; set by its event stream.
     pub(crate) engine_up: std::sync::atomic::AtomicBool,
@@ -55,6 +58,7 @@ impl Shared {
         Shared {
             context,
             ports: Ports::default(),
+            port_reports: PortReports::default(),
             facts: RwLock::new(facts),
             engine_up: false.into(),
             online: false.into(),
@@ -131,6 +135,11 @@ impl ActionError {
         )
     }
 
+    /// Docker did not answer a call: either it hangs, or what it was asked to do.
+    pub(crate) fn is_engine_silent(&self) -> bool {
+        matches!(self, ActionError::Engine(EngineError::Timeout(..)))
+    }
+
     /// The network was needed: worth another try as soon as the backend is reached.
     pub(crate) fn is_download(&self) -> bool {
         matches!(
@@ -158,26 +167,32 @@ pub(crate) struct Worker {
 impl Worker {
     /// Records a state and queues its report, in that order of importance; never waits for the network.
     pub(crate) async fn set(&mut self, state: AppState) -> Result<(), ActionError> {
+        self.pass_through(&[state]).await
+    }
+
+    /// The same for states between which nothing is waited for: one transaction, all of them reported.
+    pub(crate) async fn pass_through(&mut self, states: &[AppState]) -> Result<(), ActionError> {
         let desired = self.mailbox.desired();
         let silent = desired.as_ref().is_some_and(|desired| desired.unlisted);
-        let report = (!silent).then(|| self.report(desired.as_ref().map(|desired| &*desired.request), state));
+        let request = desired.as_ref().map(|desired| &*desired.request);
+        let changes = states.iter().map(|state| StateChange {
+            app: self.app,
+            app_name: self.app_name.clone(),
+            state: *state,
+            version: self.version.clone(),
+            release_key: self.release_key,
+            report: (!silent).then(|| self.report(request, *state)),
+        });
+        let changes = changes.collect();
         // In memory first: if the disk refuses, we still know what is true.
-        self.state = state;
-        self.mailbox.set_status(|status| status.state = state);
-        self.rows = self
-            .shared
-            .context
-            .store
-            .set_state(StateChange {
-                app: self.app,
-                app_name: self.app_name.clone(),
-                state,
-                version: self.version.clone(),
-                release_key: self.release_key,
-                report,
-            })
-            .await?;
-        tracing::info!(app = %self.app, name = self.app_name, %state, "app state");
+        if let Some(state) = states.last() {
+            self.state = *state;
+            self.mailbox.set_status(|status| status.state = *state);
+        }
+        self.rows = self.shared.context.store.set_states(changes).await?;
+        for state in states {
+            tracing::info!(app = %self.app, name = self.app_name, %state, "app state");
+        }
         Ok(())
     }
 
@@ -219,6 +234,15 @@ impl Worker {
 
     pub(crate) fn container(&self) -> String {
         naming::container(self.app, &self.app_name)
+    }
+
+    /// The app's container. One that has the name but was not made for this device does not count: it is never stopped,
+    /// removed or taken for the app.
+    pub(crate) async fn inspect(&self) -> Result<Option<ContainerFacts>, EngineError> {
+        let context = &self.shared.context;
+        let found = context.engine.inspect(&self.container()).await?;
+        let serial = &context.device.current().serial_number;
+        Ok(found.filter(|facts| owner(facts, serial).is_some()))
     }
 
     /// Registry image without tag.
@@ -272,6 +296,26 @@ impl Worker {
         let (app, name) = (self.app, self.app_name.clone());
         let apps_dir = self.shared.context.settings.apps_dir.clone();
         blocking(move || files::write(&apps_dir, app, &name, &variables)).await
+    }
+
+    /// Takes in what an existing container publishes and tells the backend where the app's ports are (7.5).
+    pub(crate) fn sync_ports(&self, request: &AppRequest, existing: &[PortBinding]) {
+        let raw = request.ports.as_deref().unwrap_or_default();
+        if self.app.stage != Stage::Prod || raw.is_empty() {
+            return;
+        }
+        let located = raw.iter().enumerate().map(|(index, raw)| {
+            let Ok(mut rule) = PortRule::parse(index, raw) else {
+                return raw.clone();
+            };
+            if rule.local_ip.is_empty()
+                && let Some(port) = self.shared.ports.locate(self.app, &rule, existing)
+            {
+                rule.host_port = port.into();
+            }
+            serde_json::to_value(rule).unwrap_or_else(|_| raw.clone())
+        });
+        self.shared.port_reports.tell(self.app, located.collect());
     }
 
     /// Brings the credential files up to date (4.4); nothing happens while the credential cannot be derived.

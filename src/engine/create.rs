@@ -35,8 +35,9 @@ impl Engine {
         })
     }
 
-    /// Creates a container. A GPU runtime that the daemon does not have is left out (`app-lifecycle.md` 4.7).
-    pub async fn create(&self, spec: &ContainerSpec) -> Result<(), EngineError> {
+    /// Creates a container. A GPU runtime that the daemon does not have is left out (`app-lifecycle.md` 4.7). Returns
+    /// what the container goes without.
+    pub async fn create(&self, spec: &ContainerSpec) -> Result<Vec<Concession>, EngineError> {
         let mut body = body_of(spec);
         match self.create_body(&spec.name, body.clone()).await {
             Err(error) => match Concession::for_error(&error) {
@@ -46,19 +47,22 @@ impl Engine {
                         .as_mut()
                         .is_some_and(|host| concession.make(host)) =>
                 {
-                    tracing::warn!(container = %spec.name, %error, "creating {}", concession.words());
+                    tracing::warn!(container = %spec.name, %error, "creating {concession}");
                     self.remove(&spec.name).await?;
-                    self.create_body(&spec.name, body).await
+                    self.create_body(&spec.name, body).await?;
+                    Ok(vec![concession])
                 }
                 Some(_) | None => Err(error),
             },
-            created => created,
+            Ok(()) => Ok(Vec::new()),
         }
     }
 
     /// Starts a created or stopped container; one that runs already is success. Where only something that this machine
-    /// cannot give keeps it from starting, the container is made again without it (weakness W23).
-    pub async fn start(&self, name: &str) -> Result<(), EngineError> {
+    /// cannot give keeps it from starting, the container is made again without it (weakness W23). Returns what it goes
+    /// without since this call.
+    pub async fn start(&self, name: &str) -> Result<Vec<Concession>, EngineError> {
+        let mut conceded = Vec::new();
         let mut result = self.start_once(name).await;
         while let Err(error) = &result {
             let Some(concession) = Concession::for_error(error) else {
@@ -73,12 +77,13 @@ impl Engine {
             {
                 break;
             }
-            tracing::warn!(container = %name, %error, "starting {}", concession.words());
+            tracing::warn!(container = %name, %error, "starting {concession}");
+            conceded.push(concession);
             self.remove(name).await?;
             self.create_body(name, body).await?;
             result = self.start_once(name).await;
         }
-        result
+        result.map(|()| conceded)
     }
 
     async fn start_once(&self, name: &str) -> Result<(), EngineError> {
@@ -122,8 +127,8 @@ impl Engine {
 }
 
 /// What a container goes without where the machine cannot give it.
-#[derive(Clone, Copy)]
-enum Concession {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Concession {
     /// The NVIDIA runtime is not installed or broken (`app-lifecycle.md` 4.7).
     GpuRuntime,
     /// The daemon may not give all capabilities away, because it runs in a container itself. From version 23 on
@@ -169,12 +174,14 @@ impl Concession {
             }
         }
     }
+}
 
-    fn words(self) -> &'static str {
-        match self {
-            Concession::GpuRuntime => "without the GPU runtime",
-            Concession::Privileges => "without privileges: the daemon itself lacks capabilities",
-        }
+impl std::fmt::Display for Concession {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Concession::GpuRuntime => "without the GPU runtime: Docker does not have it here",
+            Concession::Privileges => "without privileges: Docker itself lacks capabilities here",
+        })
     }
 }
 

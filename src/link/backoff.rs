@@ -22,21 +22,6 @@ impl Backoff {
         }
     }
 
-    /// Lost or unreachable router: 1 s to 20 s.
-    pub fn link() -> Backoff {
-        Backoff::new(Duration::from_secs(1), Duration::from_secs(20))
-    }
-
-    /// Refused credentials: a person has to act, so 1 min to 10 min.
-    pub fn credentials() -> Backoff {
-        Backoff::new(Duration::from_secs(60), Duration::from_secs(600))
-    }
-
-    /// Evicted by a newer session of the same identity: 5 s to 5 min, so that two twins do not fight (R26).
-    pub fn evictions() -> Backoff {
-        Backoff::new(Duration::from_secs(5), Duration::from_secs(300))
-    }
-
     /// The next pause.
     pub fn pause(&mut self) -> Duration {
         let base = self.first.saturating_mul(1 << self.step.min(20)).min(self.cap);
@@ -74,7 +59,7 @@ mod tests {
 
     #[test]
     fn only_the_first_retry_after_a_drop_is_prompt() {
-        let mut backoff = Backoff::link();
+        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(20));
         assert!(backoff.next_after_drop() < Duration::from_millis(500));
         assert!(backoff.next_after_drop() >= Duration::from_millis(800));
     }

@@ -11,9 +11,10 @@ use super::{LinkContext, Verdict};
 use crate::backend::BackendError;
 use crate::journal::Chain;
 
-const INTERVAL: Duration = Duration::from_secs(30);
 /// Bound of the Docker ping whose result goes into the statistics.
 const DOCKER_PING: Duration = Duration::from_secs(3);
+/// Bound of handing the base URL over.
+const HANDED_OVER: Duration = Duration::from_secs(5);
 /// Unanswered heartbeats in a row after which the session counts as dead.
 const FAILURE_LIMIT: u32 = 2;
 
@@ -24,8 +25,9 @@ pub(super) async fn run(
     status: watch::Receiver<DeviceStatus>,
 ) -> Verdict {
     // A random phase, so that a fleet that reconnects together does not beat together.
-    let phase = INTERVAL.mul_f64(fastrand::f64());
-    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + phase, INTERVAL);
+    let interval = context.timing.heartbeat;
+    let phase = interval.mul_f64(fastrand::f64());
+    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + phase, interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut failures = 0;
     loop {
@@ -68,7 +70,11 @@ pub(super) async fn send(
     };
     let reply = context.backend.update_device_status(&update).await?;
     if let Some(url) = reply.base_url {
-        context.apps.set_base_url(url).await;
+        // Apps that are busy must not stall the heartbeat; the next reply brings it again.
+        let learned = tokio::time::timeout(HANDED_OVER, context.apps.set_base_url(url));
+        if learned.await.is_err() {
+            tracing::warn!("the apps did not take the base URL in time");
+        }
     }
     Ok(())
 }

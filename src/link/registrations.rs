@@ -1,21 +1,17 @@
 //! Registers the procedures of [`crate::rpc`] on a session and keeps them registered (R29, R39).
 
-use std::time::Duration;
-
 use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use protocol::uri;
 use wamp::client::{RegisterOptions, Registration, RequestError, Session};
 
-use super::{Backoff, LinkContext};
+use super::{LinkContext, Timing};
 use crate::rpc::{self, PROCEDURES, Procedure};
-
-/// Taken over by somebody else: our next claim waits this long, growing, so that twins do not fight (rule 11).
-const RECLAIM: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(600));
 
 /// The registrations of one session.
 pub(super) struct Keeper {
     context: rpc::Context,
+    timing: Timing,
     serial: String,
     /// `None`: not registered yet.
     held: Vec<(&'static Procedure, Option<Registration>)>,
@@ -26,6 +22,7 @@ pub(super) async fn establish(context: &LinkContext, session: &Session) -> Keepe
     let serial = context.device.current().serial_number.clone();
     let keeper = Keeper {
         context: context.procedures.clone(),
+        timing: context.timing.clone(),
         serial,
         held: Vec::new(),
     };
@@ -73,7 +70,7 @@ impl Keeper {
         answer
     }
 
-    /// Retries what failed and takes back, patiently, what was taken over. Ends never; dropped with the session.
+    /// Retries what failed and takes back, patiently, what was taken over. Ends with the session.
     pub(super) async fn keep(self, session: &Session) {
         let mut watches: FuturesUnordered<_> = self
             .held
@@ -85,11 +82,15 @@ impl Keeper {
 
     async fn hold(&self, session: &Session, procedure: &'static Procedure, held: Option<&Registration>) {
         let mut revoked = held.map(|registration| registration.revoked.clone());
-        let mut retry = Backoff::link();
-        let mut reclaim = Backoff::new(RECLAIM.0, RECLAIM.1);
+        let mut retry = self.timing.reconnect.start();
+        let mut reclaim = self.timing.reclaim.start();
         loop {
             if let Some(token) = revoked.take() {
                 token.cancelled().await;
+                // Registrations end with their session, too.
+                if !session.is_open() {
+                    return;
+                }
                 let pause = reclaim.pause();
                 tracing::warn!(
                     procedure = procedure.name,
@@ -101,7 +102,7 @@ impl Keeper {
                 tokio::time::sleep(retry.pause()).await;
             }
             if let Ok(registration) = self.register(session, procedure).await {
-                retry = Backoff::link();
+                retry = self.timing.reconnect.start();
                 revoked = Some(registration.revoked);
             }
         }

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use wamp::client::Session;
 
 use crate::engine::Engine;
-use crate::store::Store;
+use crate::store::{LogHistory, Store};
 
 use super::Container;
 use super::batch::{Batch, MESSAGE};
@@ -230,11 +230,10 @@ impl Pipeline {
             Command::ClearHistory(container) => {
                 let entry = self.entry(container, false).await;
                 entry.ring.clear();
-                entry.save_at = None;
+                entry.changed();
                 entry.cleared = Some(follower::now());
-                let Container { app, app_name, name } = entry.container.clone();
+                let name = entry.container.name.clone();
                 self.cursors.remove(&name);
-                self.shelf.clear(app, &app_name);
             }
             Command::Follow(container) => {
                 let entry = self.entry(container, true).await;
@@ -510,7 +509,11 @@ impl Entry {
 
     fn save(&mut self, shelf: &Shelf) {
         self.save_at = None;
-        shelf.save(self.container.app, &self.container.app_name, self.ring.lines());
+        shelf.save(LogHistory {
+            app: self.container.app,
+            app_name: self.container.app_name.clone(),
+            lines: self.ring.lines(),
+        });
     }
 }
 

@@ -38,7 +38,10 @@ pub(super) async fn run(mut queue: mpsc::Receiver<Outgoing>, lost: Lost) {
         let published = outgoing.session.publish(&topic, Dict::new(), payload);
         match tokio::time::timeout(PLACE, published).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%topic, %error, "log lines not published"),
+            Ok(Err(error)) => {
+                tracing::debug!(%topic, %error, "log lines not published");
+                lost.add(outgoing.app, lines);
+            }
             Err(_) => {
                 tracing::debug!(%topic, "log lines not published: the link does not move");
                 lost.add(outgoing.app, lines);

@@ -9,7 +9,8 @@ use protocol::AppId;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::store::{Store, StoreError};
+use crate::journal::Chain;
+use crate::store::{LogHistory, Store};
 
 /// Where each log was read to: a remembered fact, so that a restart of the agent repeats nothing (L8).
 pub(super) const CURSORS: &str = "log_cursors";
@@ -23,31 +24,14 @@ pub(super) struct Shelf {
 
 #[derive(Debug, Default)]
 struct Wishes {
-    histories: BTreeMap<AppId, (String, History)>,
+    histories: BTreeMap<AppId, LogHistory>,
     cursors: Option<String>,
 }
 
-#[derive(Debug)]
-enum History {
-    Save(Vec<String>),
-    Clear,
-}
-
 impl Shelf {
-    pub(super) fn save(&self, app: AppId, app_name: &str, lines: Vec<String>) {
-        self.wish(|wishes| {
-            wishes
-                .histories
-                .insert(app, (app_name.to_owned(), History::Save(lines)));
-        });
-    }
-
-    pub(super) fn clear(&self, app: AppId, app_name: &str) {
-        self.wish(|wishes| {
-            wishes
-                .histories
-                .insert(app, (app_name.to_owned(), History::Clear));
-        });
+    /// An empty history clears the stored one.
+    pub(super) fn save(&self, history: LogHistory) {
+        self.wish(|wishes| drop(wishes.histories.insert(history.app, history)));
     }
 
     pub(super) fn save_cursors(&self, cursors: String) {
@@ -67,17 +51,14 @@ impl Shelf {
     pub(super) async fn write(self, store: Store, stop: CancellationToken) {
         loop {
             let last = stop.is_cancelled();
-            let wishes = self.take();
-            for (app, (app_name, history)) in wishes.histories {
-                let written = match history {
-                    History::Save(lines) => store.save_log_history(app, &app_name, lines).await,
-                    History::Clear => store.clear_log_history(app, &app_name).await,
-                };
-                report(written);
-            }
-            // After the histories: a crash in between repeats lines instead of losing them.
-            if let Some(cursors) = wishes.cursors {
-                report(store.set_fact(CURSORS, &cursors).await);
+            let Wishes { histories, cursors } = self.take();
+            if !histories.is_empty() || cursors.is_some() {
+                let histories = histories.into_values().collect();
+                // All or nothing: a crash repeats lines instead of losing them.
+                let cursors = cursors.map(|cursors| (CURSORS, cursors));
+                if let Err(error) = store.save_log_histories(histories, cursors).await {
+                    tracing::warn!(error = %Chain(&error), "log histories not saved");
+                }
             }
             if last {
                 return;
@@ -87,11 +68,5 @@ impl Shelf {
                 () = stop.cancelled() => {}
             }
         }
-    }
-}
-
-fn report(written: Result<(), StoreError>) {
-    if let Err(error) = written {
-        tracing::warn!(%error, "log history not saved");
     }
 }

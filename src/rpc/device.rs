@@ -11,7 +11,7 @@ use crate::system::power;
 
 /// Local time and serial number, as keyword results.
 pub(super) async fn device_handshake(context: Context, _call: Call) -> Reply {
-    let now = jiff::Zoned::now().strftime("%Y-%m-%dT%H:%M:%S%:z").to_string();
+    let now = local_time(&jiff::Zoned::now());
     Ok(Payload::from_kwargs(Dict::from([
         ("utp".to_owned(), Value::from(now)),
         (
@@ -19,6 +19,12 @@ pub(super) async fn device_handshake(context: Context, _call: Call) -> Reply {
             Value::from(context.device.current().serial_number.clone()),
         ),
     ])))
+}
+
+/// RFC 3339 to the second as the reference writes it: no offset from UTC is `Z`.
+fn local_time(now: &jiff::Zoned) -> String {
+    let offset = if now.offset().is_zero() { "Z" } else { "%:z" };
+    now.strftime(&format!("%Y-%m-%dT%H:%M:%S{offset}")).to_string()
 }
 
 /// What runs here. The members about newer versions are left out and `canUpdate` is false: this version neither looks
@@ -47,4 +53,18 @@ pub(super) async fn system_restart_agent(context: Context, _call: Call) -> Reply
     // Owned by the runtime; ends with the process, which is what it is for.
     tokio::spawn(power::restart_agent(context.stop.clone()));
     Ok(Payload::Empty)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn local_time_is_written_as_the_reference_writes_it() {
+        let moment: jiff::Timestamp = "2026-08-14T08:00:00.75Z".parse().unwrap();
+        let at = |offset| moment.to_zoned(jiff::tz::TimeZone::fixed(jiff::tz::offset(offset)));
+        assert_eq!(local_time(&at(0)), "2026-08-14T08:00:00Z");
+        assert_eq!(local_time(&at(2)), "2026-08-14T10:00:00+02:00");
+        assert_eq!(local_time(&at(-3)), "2026-08-14T05:00:00-03:00");
+    }
 }

@@ -14,8 +14,8 @@ const HISTORY_PER_APP: u32 = 1000;
 impl Store {
     /// Every known app. A state that this version cannot read counts as FAILED: the app stays known and is looked at.
     pub async fn apps(&self) -> Result<Vec<AppRow>, StoreError> {
-        self.call("reading the apps", |connection| {
-            let mut statement = connection.prepare_cached(
+        self.call("reading the apps", |database| {
+            let mut statement = database.connection.prepare_cached(
                 "SELECT app_key, stage, app_name, version, release_key, state FROM AppStates ORDER BY id",
             )?;
             let rows = statement.query_map([], |row| {
@@ -34,8 +34,8 @@ impl Store {
 
     /// Every stored request. One whose target this version cannot read is left out and stays in the file.
     pub async fn requests(&self) -> Result<Vec<AppRequest>, StoreError> {
-        self.call("reading the requests", |connection| {
-            let mut statement = connection.prepare_cached(
+        self.call("reading the requests", |database| {
+            let mut statement = database.connection.prepare_cached(
                 "SELECT r.*, o.version AS own_version, o.instance_key, o.app_cred_epoch
                  FROM RequestedAppStates r LEFT JOIN ReagentApps o ON o.app_key = r.app_key AND o.stage = r.stage
                  ORDER BY r.id",
@@ -48,9 +48,10 @@ impl Store {
 
     /// The apps that were rebuilt from labels ([`Store::adopt`]) and not requested by anybody since.
     pub async fn adopted(&self) -> Result<Vec<AppId>, StoreError> {
-        self.call("reading the adopted apps", |connection| {
-            let mut statement =
-                connection.prepare_cached("SELECT app_key, stage FROM ReagentApps WHERE adopted = 1")?;
+        self.call("reading the adopted apps", |database| {
+            let mut statement = database
+                .connection
+                .prepare_cached("SELECT app_key, stage FROM ReagentApps WHERE adopted = 1")?;
             let rows = statement.query_map([], app_id)?;
             rows.collect()
         })
@@ -60,42 +61,56 @@ impl Store {
     /// Makes a request durable, in one transaction. An app seen for the first time starts in `seed`. The stored target
     /// is the normalised one; epoch and instance key are kept when the request has none, the epoch never falls.
     pub async fn commit_request(&self, request: AppRequest, seed: AppState) -> Result<(), StoreError> {
-        self.call("storing a request", move |connection| {
-            let transaction = connection.transaction()?;
-            insert_app(&transaction, &request, seed)?;
-            upsert_request(&transaction, &request, seed)?;
-            upsert_extras(&transaction, &request, false)?;
-            transaction.commit()
+        self.call("storing a request", move |database| {
+            database.write(|transaction| {
+                insert_app(transaction, &request, seed)?;
+                upsert_request(transaction, &request, seed)?;
+                upsert_extras(transaction, &request, false)
+            })
         })
         .await
     }
 
     /// Takes an app found on the host into a database made from nothing. Does nothing when the app is known.
     pub async fn adopt(&self, request: AppRequest, seed: AppState) -> Result<(), StoreError> {
-        self.call("adopting an app", move |connection| {
-            let transaction = connection.transaction()?;
-            if !known(&transaction, request.app)? {
-                insert_app(&transaction, &request, seed)?;
-                upsert_request(&transaction, &request, seed)?;
-                upsert_extras(&transaction, &request, true)?;
-            }
-            transaction.commit()
+        self.call("adopting an app", move |database| {
+            database.write(|transaction| {
+                if !known(transaction, request.app)? {
+                    insert_app(transaction, &request, seed)?;
+                    upsert_request(transaction, &request, seed)?;
+                    upsert_extras(transaction, &request, true)?;
+                }
+                Ok(())
+            })
         })
         .await
     }
 
-    /// Records a state in one transaction: history, `AppStates`, the columns of the request that follow from the
-    /// state (weakness W43), row deletion (9.5), the report. Nothing is written when nothing changes.
+    /// Records a state: see [`Store::set_states`].
     pub async fn set_state(&self, change: StateChange) -> Result<Recorded, StoreError> {
-        let reports = change.report.is_some();
+        self.set_states(vec![change]).await
+    }
+
+    /// Records states that follow from one another without waiting, in one transaction: history, `AppStates`, the
+    /// columns of the request that follow from the state (weakness W43), row deletion (9.5), the reports. Nothing but
+    /// the report is written when nothing changes. Says what the last one did.
+    pub async fn set_states(&self, changes: Vec<StateChange>) -> Result<Recorded, StoreError> {
+        let reports = changes.iter().any(|change| change.report.is_some());
         let recorded = self
-            .call("recording a state", move |connection| {
-                let transaction = connection.transaction()?;
-                let recorded = record(&transaction, &change)?;
-                if let Some(report) = &change.report {
-                    outbox::queue(&transaction, report)?;
+            .call("recording a state", move |database| {
+                let recorded = database.write(|transaction| {
+                    let mut recorded = Recorded::Kept;
+                    for change in &changes {
+                        recorded = record(transaction, change)?;
+                        if let Some(report) = &change.report {
+                            outbox::queue(transaction, report)?;
+                        }
+                    }
+                    Ok(recorded)
+                })?;
+                for change in changes {
+                    database.repeats.forget(change.app);
                 }
-                transaction.commit()?;
                 Ok(recorded)
             })
             .await?;
@@ -107,18 +122,20 @@ impl Store {
 
     /// Changes the stored goal of an app without a request: an app that the backend no longer lists goes.
     pub async fn set_target(&self, app: AppId, target: AppState) -> Result<(), StoreError> {
-        self.call("changing a target", move |connection| {
-            connection
-                .prepare_cached(
-                    "UPDATE RequestedAppStates SET manually_requested_state = ?3
-                     WHERE app_key = ?1 AND stage = ?2 AND manually_requested_state <> ?3",
-                )?
-                .execute(params![
-                    signed(app.key),
-                    app.stage.as_str(),
-                    target.normalised().as_str()
-                ])?;
-            Ok(())
+        self.call("changing a target", move |database| {
+            database.write(|transaction| {
+                transaction
+                    .prepare_cached(
+                        "UPDATE RequestedAppStates SET manually_requested_state = ?3
+                         WHERE app_key = ?1 AND stage = ?2 AND manually_requested_state <> ?3",
+                    )?
+                    .execute(params![
+                        signed(app.key),
+                        app.stage.as_str(),
+                        target.normalised().as_str()
+                    ])
+                    .map(drop)
+            })
         })
         .await
     }
@@ -126,21 +143,22 @@ impl Store {
     /// The artefacts of an app exist under a new name now (weakness W45).
     pub async fn rename_app(&self, app: AppId, app_name: &str) -> Result<(), StoreError> {
         let app_name = app_name.to_owned();
-        self.call("renaming an app", move |connection| {
-            connection
-                .prepare_cached("UPDATE AppStates SET app_name = ?3 WHERE app_key = ?1 AND stage = ?2")?
-                .execute(params![signed(app.key), app.stage.as_str(), app_name])?;
-            Ok(())
+        self.call("renaming an app", move |database| {
+            database.write(|transaction| {
+                transaction
+                    .prepare_cached("UPDATE AppStates SET app_name = ?3 WHERE app_key = ?1 AND stage = ?2")?
+                    .execute(params![signed(app.key), app.stage.as_str(), app_name])
+                    .map(drop)
+            })
         })
         .await
     }
 
     /// Deletes the rows of an app.
     pub async fn forget_app(&self, app: AppId) -> Result<(), StoreError> {
-        self.call("forgetting an app", move |connection| {
-            let transaction = connection.transaction()?;
-            delete_app(&transaction, app)?;
-            transaction.commit()
+        self.call("forgetting an app", move |database| {
+            database.repeats.forget(app);
+            database.write(|transaction| delete_app(transaction, app))
         })
         .await
     }

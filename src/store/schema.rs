@@ -50,7 +50,7 @@ fn trouble(doing: &'static str) -> impl Fn(rusqlite::Error) -> Trouble {
 }
 
 fn connect(path: &Path, created: bool) -> Result<Connection, Trouble> {
-    let mut connection = Connection::open(path).map_err(trouble("opening"))?;
+    let mut connection = journalled(path).map_err(trouble("opening"))?;
     pragmas(&connection).map_err(trouble("setting pragmas"))?;
     let verdict: String = connection
         .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
@@ -62,9 +62,36 @@ fn connect(path: &Path, created: bool) -> Result<Connection, Trouble> {
     Ok(connection)
 }
 
-/// The journal mode stays as found: the reference reads both kinds, a fresh file gets the rollback journal as there.
+/// A write-ahead log costs one sync of the disk per transaction, a rollback journal four. A file system that cannot
+/// have one (it needs shared memory beside the file) gets the rollback journal; the reference opens both.
+fn journalled(path: &Path) -> rusqlite::Result<Connection> {
+    let open = |locking: &str, journal: &str| {
+        let connection = Connection::open(path)?;
+        connection.busy_timeout(BUSY)?;
+        connection.pragma_update(None, "locking_mode", locking)?;
+        connection.pragma_update(None, "journal_mode", journal)?;
+        // Shared memory that can only be read is noticed no earlier.
+        connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK")?;
+        Ok(connection)
+    };
+    let refused: rusqlite::Error = match open("NORMAL", "WAL") {
+        Ok(connection) => return Ok(connection),
+        Err(error) => error,
+    };
+    match refused.sqlite_error_code() {
+        // Another journal mends none of these.
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::DatabaseBusy) => Err(refused),
+        _ => {
+            tracing::warn!(error = %refused, "no write-ahead log is possible here; the database costs more writes");
+            // Alone with the file, SQLite needs no shared memory to read the log that there may be, and to leave it.
+            let connection = open("EXCLUSIVE", "DELETE")?;
+            connection.pragma_update(None, "locking_mode", "NORMAL")?;
+            Ok(connection)
+        }
+    }
+}
+
 fn pragmas(connection: &Connection) -> rusqlite::Result<()> {
-    connection.busy_timeout(BUSY)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     let synchronous: i64 = connection.pragma_query_value(None, "synchronous", |row| row.get(0))?;
     // 2 is FULL; anything less could lose an acknowledged request in a power cut.

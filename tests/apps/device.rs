@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use protocol::flock::Flock;
@@ -47,6 +47,8 @@ pub(crate) struct Device {
     stop: CancellationToken,
     session: watch::Sender<Option<Session>>,
     docker_host: Option<String>,
+    /// What the backend was told in the other shape of `update_app_on_device`.
+    port_reports: Arc<Mutex<Vec<Value>>>,
 }
 
 impl Device {
@@ -78,7 +80,17 @@ impl Device {
             home,
             flock,
             docker_host,
+            port_reports: Arc::default(),
         }
+    }
+
+    /// The port reports that came since the last call; waits for the first.
+    pub(crate) async fn ports_reported(&self) -> Vec<Value> {
+        wait::until_async("host ports are reported", SOON, || async {
+            let reports = std::mem::take(&mut *self.port_reports.lock().unwrap());
+            (!reports.is_empty()).then_some(reports)
+        })
+        .await
     }
 
     /// Stops the agent and starts it again on the same database, optionally after `between`.
@@ -99,7 +111,7 @@ impl Device {
 
     /// Joins a router whose backend knows the registry token.
     pub(crate) async fn connect(&self) {
-        let session = backend_session().await;
+        let session = backend_session(Arc::clone(&self.port_reports)).await;
         self.session.send_replace(Some(session));
     }
 
@@ -284,7 +296,7 @@ fn flock(registry: &str, serial: &str) -> Flock {
     }
 }
 
-async fn backend_session() -> Session {
+async fn backend_session(port_reports: Arc<Mutex<Vec<Value>>>) -> Session {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("ws://{}/ws", listener.local_addr().unwrap());
     let all = Permission {
@@ -319,6 +331,19 @@ async fn backend_session() -> Session {
             protocol::uri::backend::GET_REGISTRY_TOKEN,
             RegisterOptions::default(),
             token,
+        )
+        .await
+        .unwrap();
+    let reported = handler(move |invocation| {
+        let report = invocation.payload.args().unwrap_or_default()[0].to_json();
+        port_reports.lock().unwrap().push(report);
+        async { Ok(Payload::Empty) }
+    });
+    backend
+        .register(
+            protocol::uri::backend::UPDATE_APP_ON_DEVICE,
+            RegisterOptions::default(),
+            reported,
         )
         .await
         .unwrap();

@@ -1,9 +1,9 @@
 //! Payloads that the agent sends to the backend (`session-and-api.md` 7.2 to 7.5).
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::app::{AppState, Stage, UpdateStatus};
-use crate::port::PortRule;
 
 /// One state of one app: `args[0]` of `update_app_on_device`. Every member is always present.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,7 +31,8 @@ pub struct PortReport {
     pub device_key: u64,
     pub swarm_key: u64,
     pub stage: Stage,
-    pub ports: Vec<PortRule>,
+    /// Every rule of the app; one that this version cannot read is here as it came, so that nobody loses it.
+    pub ports: Vec<Value>,
 }
 
 /// Device status values that an agent sends.

@@ -88,6 +88,9 @@ impl fmt::Debug for AppRequest {
 #[error("{0}")]
 pub struct Refused(pub String);
 
+/// Longest app name, bytes: with stage and key it has to fit into one path component and into an image reference.
+const MAX_APP_NAME: usize = 200;
+
 /// Reads the kwargs of `request_app_state`.
 pub fn parse_kwargs(kwargs: &Map<String, Value>) -> Result<AppRequest, Refused> {
     let request = parse(kwargs)?;
@@ -122,9 +125,13 @@ fn parse(members: &Map<String, Value>) -> Result<AppRequest, Refused> {
     if app_name.is_empty() {
         return Err(refused("failed to parse appName"));
     }
+    if app_name.len() > MAX_APP_NAME {
+        return Err(Refused(format!("app_name is longer than {MAX_APP_NAME} bytes")));
+    }
     if !naming::is_safe_app_name(&app_name) {
         return Err(Refused(format!(
-            "app_name {app_name:?} is not a plain name: it must not contain a path"
+            "app_name {} is not a plain name: it must not contain a path",
+            quoted(&app_name)
         )));
     }
     let stage = fields.text("stage", "failed to parse stage")?;
@@ -200,7 +207,19 @@ fn refused(text: &str) -> Refused {
 
 /// The words "CHECK constraint failed" are what clients of the reference see in this case.
 fn check_failed(what: &str, text: &str) -> Refused {
-    Refused(format!("CHECK constraint failed: {text:?} is not a valid {what}"))
+    Refused(format!(
+        "CHECK constraint failed: {} is not a valid {what}",
+        quoted(text)
+    ))
+}
+
+/// What the caller sent, as far as it helps to recognise it: it goes into logs, too.
+fn quoted(text: &str) -> String {
+    const SHOWN: usize = 80;
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{:?}…", &text[..end]),
+        None => format!("{text:?}"),
+    }
 }
 
 fn text_of<'a>(members: &'a Map<String, Value>, first: &str, second: &str) -> &'a str {
@@ -247,7 +266,7 @@ impl Fields<'_> {
             None => Ok(0),
             Some(Value::String(text)) if text.is_empty() => Ok(0),
             Some(value @ Value::String(text)) => number::whole(value)
-                .ok_or_else(|| Refused(format!("{parser}: parsing {text:?}: invalid syntax"))),
+                .ok_or_else(|| Refused(format!("{parser}: parsing {}: invalid syntax", quoted(text)))),
             Some(value) => number::whole(value).ok_or_else(|| refused(message)),
         }
     }
@@ -415,8 +434,33 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_never_repeats_more_than_a_line_of_what_was_sent() {
+        let long = "ü".repeat(1 << 20);
+        for member in [
+            "app_name",
+            "stage",
+            "target_state",
+            "current_state",
+            "release_key",
+            "account_id",
+        ] {
+            let path = format!("/{long}");
+            let text = if member == "app_name" { &path } else { &long };
+            let refused = parse_kwargs(&kwargs(json!({ member: text }))).unwrap_err();
+            assert!(refused.0.len() < 300, "{member}: {} bytes", refused.0.len());
+        }
+    }
+
+    #[test]
     fn a_path_is_not_an_app_name() {
         assert!(parse_kwargs(&kwargs(json!({"app_name": "../../etc"}))).is_err());
+    }
+
+    #[test]
+    fn a_name_that_no_directory_can_have_is_refused() {
+        assert!(parse_kwargs(&kwargs(json!({"app_name": "x".repeat(200)}))).is_ok());
+        let refused = parse_kwargs(&kwargs(json!({"app_name": "x".repeat(201)}))).unwrap_err();
+        assert_eq!(refused.0, "app_name is longer than 200 bytes");
     }
 
     #[test]

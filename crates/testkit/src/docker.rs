@@ -2,6 +2,8 @@
 //!
 //! Goes through the docker command line on purpose: a witness that shares no code with what is tested. Blocking.
 
+pub mod proxy;
+
 use std::io::Write as _;
 use std::os::unix::fs::symlink;
 use std::path::Path;

@@ -182,3 +182,16 @@ fn only_loopback_endpoints_are_rewritten() {
         assert_eq!(reachable_from_container(url), expected);
     }
 }
+
+#[test]
+fn an_island_has_an_address_too() {
+    let routes = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n\
+        eth0\t00000000\t010200C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n\
+        docker0\t000011AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0\n\
+        br-1a2b\t000012AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0\n\
+        eth0\t000200C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\nnonsense\n";
+    let found: Vec<Ipv4Addr> = attached_networks(routes).collect();
+    assert_eq!(found, [Ipv4Addr::new(192, 0, 2, 0)]);
+    // On every machine the loopback leads to itself.
+    assert_eq!(source_toward(Ipv4Addr::LOCALHOST), Some(Ipv4Addr::LOCALHOST));
+}

@@ -21,9 +21,10 @@ impl Worker {
         self.begin_removal().await?;
         self.remove_artefacts().await?;
         self.delete_data().await?;
-        self.set(AppState::Removed).await?;
+        self.pass_through(&[AppState::Removed, AppState::Uninstalled])
+            .await?;
         self.line(&format!("Successfully removed {}!", self.app_name));
-        self.set(AppState::Uninstalled).await
+        Ok(())
     }
 
     async fn begin_removal(&mut self) -> Result<(), ActionError> {
@@ -38,10 +39,15 @@ impl Worker {
         let repository = self.image_repository();
         self.shared.context.engine.remove_repository(&repository).await?;
         self.shared.ports.release(self.app);
+        self.shared.port_reports.forget(self.app);
         Ok(())
     }
 
     async fn delete_data(&self) -> Result<(), ActionError> {
+        if self.shares_its_data().await? {
+            tracing::warn!(app = %self.app, "an app of the same name is here; the data stays");
+            return Ok(());
+        }
         let (app, name) = (self.app, self.app_name.clone());
         let settings = &self.shared.context.settings;
         let apps_dir = settings.apps_dir.clone();
@@ -63,5 +69,17 @@ impl Worker {
             tracing::warn!(app = %self.app, error = %Chain(&error), "deleting the app's data");
         }
         Ok(())
+    }
+
+    /// Directories bear the name of an app and not its key: apps of one name share them.
+    pub(super) async fn shares_its_data(&self) -> Result<bool, ActionError> {
+        let name = self.app_name.to_lowercase();
+        let known = self.shared.context.store.apps().await?;
+        Ok(known.iter().any(|other| {
+            other.app != self.app
+                && other.app.stage == self.app.stage
+                && other.app_name.to_lowercase() == name
+                && other.state != AppState::Uninstalled
+        }))
     }
 }

@@ -9,7 +9,9 @@ use super::unless_canceled;
 use crate::app::container::{self, Parts};
 use crate::app::environment::{self, Environment, Inputs, files};
 use crate::app::worker::{ActionError, Worker, blocking};
-use crate::engine::{ContainerFacts, ContainerSpec, ContainerStatus, Engine, EngineError, PortBinding};
+use crate::engine::{
+    Concession, ContainerFacts, ContainerSpec, ContainerStatus, Engine, EngineError, PortBinding,
+};
 use crate::journal::Chain;
 
 /// Starts with other ports after a host-port conflict, the first one included.
@@ -30,7 +32,7 @@ impl Worker {
         self.line(&format!("Starting {}...", self.app_name));
         self.set(AppState::Starting).await?;
         match self.start(request, adopted, cancel).await {
-            Ok(Started::Yes) => {}
+            Ok(Started::Yes) => self.sync_ports(request, &[]),
             // The intent changed while the image was fetched; the app rests as PRESENT.
             Ok(Started::NotWanted) => return Ok(()),
             Err(error) => {
@@ -60,8 +62,8 @@ impl Worker {
     ) -> Result<Started, ActionError> {
         let engine = self.shared.context.engine.clone();
         let container = self.container();
-        if adopted && engine.inspect(&container).await?.is_some() {
-            engine.start(&container).await?;
+        if adopted && self.inspect().await?.is_some() {
+            self.concede(&engine.start(&container).await?);
             unless_canceled(cancel, self.wait_until_running()).await?;
             return Ok(Started::Yes);
         }
@@ -119,14 +121,17 @@ impl Worker {
 
     async fn start_once(&self, request: &AppRequest) -> Result<(), ActionError> {
         let engine = &self.shared.context.engine;
-        let existing = engine.inspect(&self.container()).await?;
+        let existing = self.inspect().await?;
         let bindings = self.bindings(request, existing.as_ref())?;
         let spec = self.spec(request, bindings).await?;
         if let Some(existing) = existing {
             if container::is_current(&existing, &spec) {
                 match existing.status {
                     ContainerStatus::Running => return Ok(()),
-                    ContainerStatus::Created => return Ok(engine.start(&existing.name).await?),
+                    ContainerStatus::Created => {
+                        self.concede(&engine.start(&existing.name).await?);
+                        return Ok(());
+                    }
                     ContainerStatus::Paused
                     | ContainerStatus::Restarting
                     | ContainerStatus::Removing
@@ -135,10 +140,18 @@ impl Worker {
                     | ContainerStatus::Unknown => {}
                 }
             }
-            engine.remove(&existing.name).await?;
+            engine.remove(&existing.id).await?;
         }
-        engine.create(&spec).await?;
-        Ok(engine.start(&spec.name).await?)
+        self.concede(&engine.create(&spec).await?);
+        self.concede(&engine.start(&spec.name).await?);
+        Ok(())
+    }
+
+    /// Says what the container has to go without.
+    fn concede(&self, concessions: &[Concession]) {
+        for concession in concessions {
+            self.line(&format!("Warning: {} is started {concession}", self.app_name));
+        }
     }
 
     async fn spec(
@@ -226,11 +239,10 @@ impl Worker {
 
     async fn wait_until_running(&self) -> Result<(), ActionError> {
         let container = self.container();
-        let engine = &self.shared.context.engine;
         let watch = async {
             loop {
-                let facts = engine
-                    .inspect(&container)
+                let facts = self
+                    .inspect()
                     .await?
                     .ok_or_else(|| EngineError::NoSuchContainer(container.clone()))?;
                 match facts.status {

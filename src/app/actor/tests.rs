@@ -1,0 +1,378 @@
+//! The actor's decisions over random histories of requests, crashes, daemons that go and come, failures and restarts.
+//! Only Docker is made up: what an action does there, and what a look finds.
+
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+use protocol::flock::Flock;
+use tokio::sync::watch;
+
+use super::*;
+use crate::app::AppContext;
+use crate::app::container::bare_request;
+use crate::app::mailbox::{Mailbox, Status};
+use crate::app::worker::Shared;
+use crate::backend::Backend;
+use crate::engine::Engine;
+use crate::flock::DeviceFile;
+use crate::logs::Logs;
+use crate::settings::Settings;
+use crate::store::Store;
+
+#[derive(Clone, Copy, Debug)]
+enum Happening {
+    Ask(AppState),
+    /// The container ends by itself.
+    Crash,
+    DockerGoes,
+    DockerComes,
+    Wait(u64),
+    /// The agent is killed and starts again.
+    Restart,
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    let targets = vec![
+        AppState::Present,
+        AppState::Running,
+        AppState::Running,
+        AppState::Removed,
+        AppState::Uninstalled,
+    ];
+    prop_oneof![
+        4 => prop::sample::select(targets).prop_map(Happening::Ask),
+        3 => Just(Happening::Crash),
+        1 => Just(Happening::DockerGoes),
+        2 => Just(Happening::DockerComes),
+        2 => (1u64..2000).prop_map(Happening::Wait),
+        1 => Just(Happening::Restart),
+    ]
+}
+
+/// One app on a made-up host.
+struct House {
+    actor: Actor,
+    shared: Arc<Shared>,
+    mailbox: Arc<Mailbox>,
+    app: AppId,
+    container: Option<ContainerStatus>,
+    image: bool,
+    docker: bool,
+    running_since: Option<Instant>,
+    _retired: mpsc::Receiver<AppId>,
+    _session: watch::Sender<Option<wamp::client::Session>>,
+}
+
+impl House {
+    async fn new(home: &Path, stage: Stage) -> House {
+        let app = AppId { key: 6, stage };
+        let store = Store::open(&home.join("reagent.db")).await.unwrap().0;
+        let engine = Engine::at("unix:///nowhere").unwrap();
+        let stop = CancellationToken::new();
+        let (sender, session) = watch::channel(None);
+        let context = AppContext {
+            settings: settings(home.into()),
+            device: DeviceFile::in_memory(flock()),
+            store: store.clone(),
+            engine: engine.clone(),
+            logs: Logs::start("abc".to_owned(), store, engine, stop),
+            backend: Backend::new(session),
+        };
+        let shared = Arc::new(Shared::new(context, None));
+        shared.online.store(true, std::sync::atomic::Ordering::Relaxed);
+        let (retired, _retired) = mpsc::channel(64);
+        let status = Status {
+            app_name: "x".to_owned(),
+            state: AppState::Removed,
+            busy: false,
+            gone: false,
+        };
+        let mailbox = Arc::new(Mailbox::new(None, status));
+        let actor = Actor::new(
+            worker(&shared, &mailbox, app, AppState::Removed, Recorded::Deleted),
+            true,
+            retired,
+            CancellationToken::new(),
+        );
+        House {
+            actor,
+            shared,
+            mailbox,
+            app,
+            container: None,
+            image: false,
+            docker: false,
+            running_since: None,
+            _retired,
+            _session: sender,
+        }
+    }
+
+    fn target(&self) -> Option<AppState> {
+        self.mailbox.target()
+    }
+
+    async fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Ask(target) => {
+                let request = bare_request(self.app, "x".to_owned(), target);
+                let store = &self.shared.context.store;
+                let state = self.actor.worker.state;
+                store.commit_request(request.clone(), state).await.unwrap();
+                let desired = Desired {
+                    request: Arc::new(request),
+                    adopted: false,
+                    unlisted: false,
+                };
+                let nudge = Nudge {
+                    asked: true,
+                    stored: true,
+                    ..Nudge::default()
+                };
+                self.mailbox.desire(desired, nudge, Instant::now());
+                let nudge = self.mailbox.take();
+                self.actor.hear(nudge).await;
+            }
+            Happening::Crash => {
+                if self.container == Some(ContainerStatus::Running) {
+                    self.container = Some(ContainerStatus::Exited);
+                    self.look(Look::Change).await;
+                }
+            }
+            Happening::DockerGoes => self.docker_is(false).await,
+            Happening::DockerComes => self.docker_is(true).await,
+            Happening::Wait(seconds) => tokio::time::advance(Duration::from_secs(seconds)).await,
+            Happening::Restart => {
+                let rows = self.shared.context.store.apps().await.unwrap();
+                let row = rows.first().map(|row| row.state);
+                let (retired, receiver) = mpsc::channel(64);
+                self._retired = receiver;
+                let state = row.unwrap_or(AppState::Removed);
+                let recorded = row.map_or(Recorded::Deleted, |_| Recorded::Kept);
+                let worker = worker(&self.shared, &self.mailbox, self.app, state, recorded);
+                let docker = self.docker;
+                self.docker_is(false).await;
+                self.actor = Actor::new(worker, false, retired, CancellationToken::new());
+                self.docker_is(docker).await;
+            }
+        }
+    }
+
+    async fn docker_is(&mut self, up: bool) {
+        self.docker = up;
+        self.shared
+            .engine_up
+            .store(up, std::sync::atomic::Ordering::Relaxed);
+        // The made-up look takes the place of the real one.
+        self.actor.new = true;
+        self.actor
+            .hear(Nudge {
+                lost: !up,
+                look: if up { Look::Fresh } else { Look::No },
+                ..Nudge::default()
+            })
+            .await;
+        if up {
+            self.look(Look::Fresh).await;
+        }
+    }
+
+    async fn look(&mut self, look: Look) {
+        self.actor.looked = true;
+        let (Some(target), true) = (self.target(), self.docker) else {
+            return;
+        };
+        if self.actor.worker.rows == Recorded::Deleted {
+            return;
+        }
+        let seen = Seen {
+            container: self.container.map(|status| (status, 1)),
+            image: self.image,
+        };
+        self.actor.take_in(look, target, seen).await.unwrap();
+    }
+
+    /// Lets the actor do what it wants until it rests; returns until when.
+    async fn settle(&mut self, outcomes: &mut impl Iterator<Item = bool>) -> Option<Instant> {
+        for _ in 0..40 {
+            let attempts = self.actor.retry.attempts();
+            let now = Instant::now();
+            let step = self.actor.decide(now);
+            self.check_counter(attempts, now);
+            match step {
+                Step::Rest(until) => return until,
+                Step::Look => self.look(Look::Change).await,
+                Step::Report => self.actor.report_settled().await,
+                Step::Act(action, desired) => {
+                    self.check_action(action, &desired, now);
+                    self.act(action, &desired, outcomes.next().unwrap_or(true)).await;
+                }
+            }
+        }
+        panic!(
+            "never rests: {} toward {:?}",
+            self.actor.worker.state,
+            self.target()
+        );
+    }
+
+    fn check_action(&self, action: Action, desired: &Desired, now: Instant) {
+        assert!(self.docker, "{action:?} without Docker");
+        assert_eq!(
+            Some(desired.request.target),
+            self.target(),
+            "{action:?} for an old wish"
+        );
+        assert!(
+            !matches!(action, Action::Undefined | Action::Impossible | Action::Report),
+            "{action:?} is no action"
+        );
+        match self.actor.retry.gate() {
+            Gate::Open => {}
+            Gate::Until(moment) => assert!(moment <= now, "{action:?} too early"),
+            Gate::Shut => panic!("{action:?} of an app that is not tried again"),
+        }
+    }
+
+    /// Failures are forgotten only where nothing has to run, or after a stable run. (A request forgets them too, but not
+    /// by a decision.)
+    fn check_counter(&self, before: u32, now: Instant) {
+        if before > 0 && self.actor.retry.attempts() == 0 && self.actor.worker.state == AppState::Running {
+            let since = self.running_since.expect("it runs");
+            assert!(now >= since + STABLE, "forgotten after {:?}", now - since);
+        }
+    }
+
+    /// What a real action leaves in Docker and says about itself.
+    async fn act(&mut self, action: Action, desired: &Desired, succeeds: bool) {
+        let request = &desired.request;
+        let before = self.actor.worker.state;
+        self.actor.report_due = false;
+        if !succeeds {
+            if matches!(action, Action::Run | Action::RecoverRunning) {
+                self.container = self.image.then_some(ContainerStatus::Exited);
+            }
+            let error = ActionError::Container("the container has exited".to_owned());
+            self.actor.failed(action, &error).await;
+            return;
+        }
+        let (state, container, image) = match (action, request.target) {
+            (Action::Run | Action::RecoverRunning, _) => {
+                self.running_since = Some(Instant::now());
+                (AppState::Running, Some(ContainerStatus::Running), true)
+            }
+            (Action::Uninstall, _) | (Action::CancelPull, AppState::Uninstalled) => {
+                self.actor.worker.set(AppState::Removed).await.unwrap();
+                (AppState::Uninstalled, None, false)
+            }
+            (Action::Remove | Action::CancelPull, _) => (AppState::Removed, None, false),
+            (Action::Pull | Action::Stop | Action::RecoverPresent, _) => (AppState::Present, None, true),
+            (action, target) => panic!("{action:?} toward {target} is not of this version"),
+        };
+        (self.container, self.image) = (container, image);
+        self.actor.worker.set(state).await.unwrap();
+        self.actor.succeeded(before, request);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn whatever_happens_the_newest_wish_comes_true(
+        dev in any::<bool>(), happenings in prop::collection::vec(happening(), 1..16),
+        outcomes in prop::collection::vec(any::<bool>(), 0..24),
+    ) {
+        let stage = if dev { Stage::Dev } else { Stage::Prod };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let home = tempfile::tempdir().unwrap();
+            let mut house = House::new(home.path(), stage).await;
+            let mut outcomes = outcomes.into_iter();
+            for happening in happenings {
+                house.happen(happening).await;
+                house.settle(&mut outcomes).await;
+            }
+            // From now on nothing fails.
+            house.happen(Happening::DockerComes).await;
+            for _ in 0..4 {
+                if let Some(moment) = house.settle(&mut std::iter::empty()).await {
+                    tokio::time::advance(moment.saturating_duration_since(Instant::now())).await;
+                }
+            }
+            let Some(target) = house.target() else { return };
+            let state = house.actor.worker.state;
+            let dead_end = (state, target) == (AppState::Uninstalled, AppState::Removed);
+            // Cells that the table leaves empty on purpose.
+            let absent = matches!(state, AppState::Removed | AppState::Uninstalled);
+            let nothing_to_pull = dev && absent && target == AppState::Present;
+            let given_up = house.actor.retry.gate() == Gate::Shut;
+            assert!(state == target || dead_end || nothing_to_pull || given_up, "{state} instead of {target}");
+            let runs = house.container == Some(ContainerStatus::Running);
+            assert_eq!(runs, state == AppState::Running);
+            house.shared.context.logs.close().await;
+            house.shared.context.store.close().await;
+        });
+    }
+}
+
+fn worker(
+    shared: &Arc<Shared>,
+    mailbox: &Arc<Mailbox>,
+    app: AppId,
+    state: AppState,
+    rows: Recorded,
+) -> Worker {
+    Worker {
+        shared: Arc::clone(shared),
+        mailbox: Arc::clone(mailbox),
+        app,
+        app_name: "x".to_owned(),
+        state,
+        version: String::new(),
+        release_key: 0,
+        rows,
+    }
+}
+
+fn settings(home: PathBuf) -> Settings {
+    Settings {
+        config: home.join("device.flock"),
+        apps_dir: home.join("apps"),
+        database: home.join("reagent.db"),
+        log_file: home.join("reagent.log"),
+        agent_dir: home,
+        compressed_build_extension: "tgz".to_owned(),
+        debug: false,
+        debug_messaging: false,
+        pretty_logging: false,
+        offline: false,
+        network_manager: false,
+        update: false,
+        environment: String::new(),
+        remote_update_url: String::new(),
+        connect_timeout: Duration::ZERO,
+        response_timeout: Duration::from_secs(5),
+        ping_interval: Duration::ZERO,
+    }
+}
+
+fn flock() -> Flock {
+    Flock {
+        name: "gateway".to_owned(),
+        secret: "s".to_owned(),
+        swarm_key: 2,
+        device_key: 3,
+        swarm_name: "fleet".to_owned(),
+        swarm_owner_name: "owner".to_owned(),
+        serial_number: "abc".to_owned(),
+        device_endpoint_url: String::new(),
+        docker_registry_url: "r/".to_owned(),
+        docker_main_repository: "apps/".to_owned(),
+        environment: "local".to_owned(),
+        appliance_domain: String::new(),
+        update_url: String::new(),
+        board_model: String::new(),
+        certificate: String::new(),
+        certificate_key: String::new(),
+    }
+}

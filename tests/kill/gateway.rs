@@ -1,0 +1,259 @@
+//! A gateway that can be cut off at any moment: the real agent binary, a real router and a backend that only listens,
+//! so that nothing but the agent's own database can tell it what was asked for.
+#![allow(clippy::unwrap_used, reason = "the whole file belongs to tests")]
+
+use std::collections::HashMap;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::{AppId, AppState, Stage, naming};
+use reagent::system::platform::build_arch;
+use rusqlite::Connection;
+use serde_json::{Value, json};
+use testkit::docker::{self, Scope};
+use testkit::process::Process;
+use testkit::registry::Registry;
+use testkit::wait;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use wamp::client::{CallOptions, ClientConfig, Credentials, RegisterOptions, Session, WampError, handler};
+use wamp::router::{JoinRequest, Limits, Permission, Principal, Router, RouterConfig};
+use wamp::{Dict, Payload};
+
+const AGENT: &str = env!("CARGO_BIN_EXE_reagent");
+const SECRET: &str = "device-secret";
+const TOKEN: &str = "registry-token";
+/// Every wait for something that should happen soon.
+pub(crate) const SOON: Duration = Duration::from_secs(30);
+
+pub(crate) struct Gateway {
+    pub(crate) app: AppId,
+    pub(crate) app_name: String,
+    pub(crate) scope: Scope,
+    serial: String,
+    registry: Registry,
+    home: tempfile::TempDir,
+    system: Session,
+    reports: mpsc::UnboundedReceiver<AppState>,
+    agent: Option<Process>,
+    stop: CancellationToken,
+}
+
+impl Gateway {
+    /// Everything but the agent, which is off. The app's image is in the registry and nowhere else.
+    pub(crate) async fn new(script: &str) -> Gateway {
+        let scope = Scope::new();
+        let registry = Registry::start();
+        registry.add_user(TOKEN, SECRET);
+        let key = u64::from(std::process::id()) * 1000 + u64::from(wait::free_port() % 1000);
+        let app = AppId {
+            key,
+            stage: Stage::Prod,
+        };
+        let app_name = format!("Kill{key}");
+        let local = scope.image("source", script);
+        let name = naming::registry_image("", "apps/", app, build_arch(), &app_name);
+        registry.push(&local, &format!("{name}:1.0"), TOKEN, SECRET);
+        docker::remove_image(&local);
+
+        let (url, stop) = router().await;
+        let home = tempfile::tempdir().unwrap();
+        let serial = scope.name("serial");
+        let flock = json!({
+            "name": "gateway", "secret": SECRET, "swarm_key": 2, "device_key": 3, "swarm_name": "s",
+            "swarm_owner_name": "o", "serial_number": serial, "device_endpoint_url": url,
+            "docker_registry_url": format!("{}/", registry.address()), "docker_main_repository": "apps/"
+        });
+        std::fs::write(home.path().join("device.flock"), flock.to_string()).unwrap();
+        let mut config = ClientConfig::new(url, "realm1");
+        config.credentials = Credentials::Cra {
+            authid: "system".to_owned(),
+            secret: SECRET.to_owned(),
+        };
+        let system = Session::connect(&config).await.unwrap();
+        let reports = serve_all(&system).await;
+        Gateway {
+            app,
+            app_name,
+            scope,
+            serial,
+            registry,
+            home,
+            system,
+            reports,
+            agent: None,
+            stop,
+        }
+    }
+
+    /// The power comes (back).
+    pub(crate) fn power(&mut self) {
+        let path = |name: &str| self.home.path().join(name);
+        let mut command = Command::new(AGENT);
+        for (flag, name) in [
+            ("-config", "device.flock"),
+            ("-agentDir", "agent"),
+            ("-appsDir", "agent/apps"),
+            ("-dbFileName", "agent/reagent.db"),
+            ("-logFile", "reagent.log"),
+        ] {
+            command.arg(flag).arg(path(name));
+        }
+        command.args(["-nmw=false", "-update=false"]);
+        command.env("REAGENT_LOCK_FILE", path("lock"));
+        self.agent = Some(Process::start("agent", &mut command));
+    }
+
+    /// The power goes; what was reported so far is forgotten.
+    pub(crate) fn cut(&mut self) {
+        if let Some(mut agent) = self.agent.take() {
+            agent.kill();
+        }
+        while self.reports.try_recv().is_ok() {}
+    }
+
+    /// Has the target accepted, however often it takes: what is not acknowledged may be lost.
+    pub(crate) async fn request(&self, target: AppState) {
+        let procedure = format!("re.mgmt.{}.request_app_state", self.serial);
+        let kwargs = json!({
+            "app_key": self.app.key, "app_name": self.app_name, "stage": "PROD", "current_state": "REMOVED",
+            "target_state": target.as_str(), "release_key": 100, "present_version": "1.0", "newest_version": "1.0",
+            "requestor_account_key": 12, "ports": [{"port": 8080}],
+        });
+        let Value::Object(kwargs) = kwargs else {
+            unreachable!()
+        };
+        let kwargs: Dict = kwargs
+            .into_iter()
+            .map(|(name, value)| (name, value.into()))
+            .collect();
+        wait::until_async(&format!("{target} is accepted"), SOON, || async {
+            let payload = Payload::from_parts(Vec::new(), kwargs.clone());
+            let call = self
+                .system
+                .call(&procedure, payload, CallOptions::timeout(Duration::from_secs(5)));
+            call.await.ok()
+        })
+        .await;
+    }
+
+    /// The next report within `within`.
+    pub(crate) async fn reported(&mut self, within: Duration) -> Option<AppState> {
+        tokio::time::timeout(within, self.reports.recv()).await.ok()?
+    }
+
+    /// Waits until this state is reported, passing over others.
+    pub(crate) async fn settles(&mut self, target: AppState) {
+        let settled = tokio::time::timeout(SOON, async {
+            while self.reports.recv().await.expect("the backend is ours") != target {}
+        });
+        assert!(settled.await.is_ok(), "waited in vain for a report of {target}");
+    }
+
+    pub(crate) fn container(&self) -> String {
+        naming::container(self.app, &self.app_name)
+    }
+
+    pub(crate) fn images(&self) -> Vec<String> {
+        docker::images_of(&format!("{}/", self.registry.address()))
+    }
+
+    pub(crate) fn data(&self) -> std::path::PathBuf {
+        let name = self.app_name.to_lowercase();
+        self.home.path().join("agent/apps/prod").join(name)
+    }
+
+    /// Rows that `table` has of the app.
+    pub(crate) fn rows(&self, table: &str) -> i64 {
+        let file = Connection::open(self.home.path().join("agent/reagent.db")).unwrap();
+        let sql = format!("SELECT count(*) FROM {table} WHERE app_key = ?1");
+        file.query_row(&sql, [i64::try_from(self.app.key).unwrap()], |row| row.get(0))
+            .unwrap()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        drop(self.agent.take());
+        self.stop.cancel();
+        docker::remove(&self.container());
+    }
+}
+
+async fn router() -> (String, CancellationToken) {
+    let everything = Permission {
+        uri: String::new(),
+        prefix: true,
+        call: true,
+        register: true,
+        publish: true,
+        subscribe: true,
+        force_register: true,
+        disclose: true,
+    };
+    let router = Router::new(RouterConfig {
+        realm: "realm1".to_owned(),
+        roles: HashMap::from([("all".to_owned(), vec![everything])]),
+        authenticator: Arc::new(|_: JoinRequest| {
+            let principal = Principal::Cra {
+                secret: SECRET.to_owned(),
+                role: "all".to_owned(),
+                salting: None,
+                extra: Dict::new(),
+            };
+            Box::pin(async { Ok(principal) })
+        }),
+        limits: Limits::default(),
+    });
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("ws://{}/ws", listener.local_addr().unwrap());
+    let stop = CancellationToken::new();
+    let until = stop.clone();
+    tokio::spawn(async move { router.serve(listener, until).await });
+    (url, stop)
+}
+
+/// A backend that takes everything and wants nothing: what it is asked for, it does not know.
+async fn serve_all(system: &Session) -> mpsc::UnboundedReceiver<AppState> {
+    // Unbounded: a test reads it to its end, and the agent sends at most some dozens.
+    let (seen, reports) = mpsc::unbounded_channel();
+    let answer = |uri: &'static str, args: Value| match uri {
+        "reswarm.devices.read_device_metadata" => Ok(json!({"swarm_key": 2})),
+        "reswarm.devices.get_app_cred_key" => Ok(json!("a2V5")),
+        "reswarm.containers.get_registry_token" => Ok(json!(TOKEN)),
+        "reswarm.containers.get_requested_app_states" => Err("the list is not available"),
+        _ => Ok(json!({"echo": args.is_object()})),
+    };
+    for uri in [
+        "reswarm.devices.read_device_metadata",
+        "reswarm.devices.get_app_cred_key",
+        "reswarm.devices.update_device_status",
+        "reswarm.devices.update_device_architecture",
+        "reswarm.containers.get_registry_token",
+        "reswarm.containers.get_requested_app_states",
+        "reswarm.containers.update_app_on_device",
+    ] {
+        let seen = seen.clone();
+        let function = handler(move |invocation| {
+            let seen = seen.clone();
+            async move {
+                let args = invocation.payload.args().unwrap_or_default();
+                let first = args.first().map(wamp::Value::to_json).unwrap_or_default();
+                if let Some(Ok(state)) = first["state"].as_str().map(str::parse) {
+                    let _ = seen.send(state);
+                }
+                match answer(uri, first) {
+                    Ok(value) => Ok(Payload::from_args(vec![value.into()])),
+                    Err(text) => Err(WampError::new("wamp.error.canceled", text)),
+                }
+            }
+        });
+        system
+            .register(uri, RegisterOptions::default(), function)
+            .await
+            .unwrap();
+    }
+    reports
+}
