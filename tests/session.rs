@@ -14,6 +14,10 @@ mod connect;
 mod device;
 #[path = "session/lifetime.rs"]
 mod lifetime;
+#[path = "session/load.rs"]
+mod load;
+#[path = "session/nonsense.rs"]
+mod nonsense;
 #[path = "session/plane.rs"]
 mod plane;
 #[path = "session/procedures.rs"]

@@ -1,21 +1,12 @@
 //! Every procedure over the wire: shapes of results, texts of errors, odd arguments, floods, cancellation.
 
-use std::time::Duration;
-
 use protocol::uri;
-use reagent::link::Timing;
 use reagent::rpc::PROCEDURES;
 use serde_json::{Value, json};
-use testkit::wait;
-use wamp::client::{CallOptions, RequestError, Session};
-use wamp::message::Message;
-use wamp::{Dict, Payload};
 
-use super::SOON;
-use super::backend::{Answer, Backend};
+use super::backend::Backend;
 use super::device::{Agent, Device, quick, refusal, results};
 use super::plane::Plane;
-use super::tap::{FORGED, Tap};
 
 /// A connected device.
 pub(crate) async fn connected(plane: &Plane) -> (Backend, Device, Agent) {
@@ -203,7 +194,7 @@ async fn bad_arguments_get_the_texts_of_the_contract() {
     agent.stop().await;
 }
 
-fn request(changes: &Value) -> Value {
+pub(crate) fn request(changes: &Value) -> Value {
     let mut request = json!({"app_key": 12, "app_name": "App", "stage": "PROD", "current_state": "PRESENT",
         "target_state": "PRESENT"});
     request
@@ -415,252 +406,6 @@ async fn every_form_of_a_whole_number_is_accepted_and_odd_extras_read_as_none() 
 }
 
 #[tokio::test]
-async fn two_hundred_calls_at_once_are_all_answered() {
-    two_hundred_calls_at_once_are_all_answered_on(&Plane::own().await).await;
-}
-
-pub(crate) async fn two_hundred_calls_at_once_are_all_answered_on(plane: &Plane) {
-    let (backend, device, agent) = connected(plane).await;
-    // Requests are few: each of them waits for the disk, and their deadline is that of a caller.
-    let calls = (0..200_u64).map(|number| {
-        let (device, session) = (&device, &backend.session);
-        async move {
-            let (name, kwargs) = match number % 10 {
-                0 => ("request_app_state", request(&json!({"app_key": 1 + number}))),
-                _ => ("get_storage_data", json!({})),
-            };
-            device.call(session, name, json!([]), kwargs).await
-        }
-    });
-    for answer in futures_util::future::join_all(calls).await {
-        answer.unwrap();
-    }
-    // And what follows is answered as before.
-    device
-        .call(&backend.session, "get_storage_data", json!([]), json!({}))
-        .await
-        .unwrap();
-    agent.stop().await;
-}
-
-/// A call that waits for the backend's word about its caller, until it is cancelled.
-async fn stuck(device: &Device, person: &Session, name: &str) -> Result<(), RequestError> {
-    let procedure = uri::device(&device.serial, name);
-    let options = CallOptions::timeout(Duration::from_millis(300));
-    person.call(&procedure, Payload::Empty, options).await.map(drop)
-}
-
-#[tokio::test]
-async fn an_interrupted_call_is_answered_at_once_and_frees_its_place() {
-    let plane = Plane::own().await;
-    let backend = Backend::join(&plane).await;
-    let tap = Tap::before(&plane.url).await;
-    let device = Device::new(&tap.url);
-    let agent = device.start(Timing {
-        backend_call: SOON,
-        ..quick()
-    });
-    backend.status("CONNECTED").await;
-    backend.does(uri::backend::CHECK_PRIVILEGE, Answer::Silence);
-    let person = plane.join("4711").await;
-    // More than run at once.
-    for _ in 0..3 {
-        let calls = (0..16).map(|_| stuck(&device, &person, "get_storage_data"));
-        for answer in futures_util::future::join_all(calls).await {
-            assert!(matches!(answer, Err(RequestError::Timeout(_))), "{answer:?}");
-        }
-    }
-    let answers = || {
-        tap.look(0, |wire| {
-            let errors = wire.said.iter().filter_map(|message| match message {
-                Message::Error {
-                    request_type: 68,
-                    error,
-                    payload,
-                    ..
-                } => Some((error.clone(), payload.clone())),
-                _ => None,
-            });
-            errors.collect::<Vec<_>>()
-        })
-        .unwrap()
-    };
-    let answers = wait::until_async("every INTERRUPT is answered", SOON, || async {
-        let answers = answers();
-        (answers.len() >= 48).then_some(answers)
-    })
-    .await;
-    for (error, payload) in answers {
-        assert_eq!(error, "wamp.error.canceled");
-        assert_eq!(payload.args().unwrap(), [], "without arguments (4.16)");
-    }
-    backend.answers(uri::backend::CHECK_PRIVILEGE, json!(true));
-    device
-        .call(&person, "get_storage_data", json!([]), json!({}))
-        .await
-        .unwrap();
-    agent.stop().await;
-}
-
-#[tokio::test]
-async fn a_flood_of_one_procedure_is_bounded_and_leaves_room_for_the_others() {
-    let plane = Plane::own().await;
-    let backend = Backend::join(&plane).await;
-    let device = Device::new(&plane.url);
-    let agent = device.start(Timing {
-        backend_call: SOON,
-        ..quick()
-    });
-    backend.status("CONNECTED").await;
-    backend.does(uri::backend::CHECK_PRIVILEGE, Answer::Silence);
-    let person = plane.join("4711").await;
-    let flood: Vec<_> = (0..230)
-        .map(|_| {
-            let (person, procedure) = (person.clone(), uri::device(&device.serial, "get_storage_data"));
-            tokio::spawn(async move {
-                person
-                    .call(&procedure, Payload::Empty, CallOptions::default())
-                    .await
-            })
-        })
-        .collect();
-    wait::until_async("the calls beyond the bound are refused", SOON, || async {
-        (flood.iter().filter(|call| call.is_finished()).count() == 6).then_some(())
-    })
-    .await;
-    let handshake = device
-        .call(&backend.session, "device_handshake", json!([]), json!({}))
-        .await;
-    assert!(handshake.is_ok(), "{handshake:?}");
-    for call in flood {
-        if call.is_finished() {
-            let Err(RequestError::Peer(error)) = call.await.unwrap() else {
-                panic!("refused")
-            };
-            let expected = (
-                "too many calls of this procedure at once".to_owned(),
-                "unavailable".to_owned(),
-            );
-            assert_eq!(refusal(&error), expected);
-        } else {
-            call.abort();
-        }
-    }
-    agent.stop().await;
-}
-
-#[tokio::test]
-async fn a_router_with_nonsense_in_its_details_gets_answers_all_the_same() {
-    let plane = Plane::own().await;
-    let backend = Backend::join(&plane).await;
-    let tap = Tap::before(&plane.url).await;
-    let device = Device::new(&tap.url);
-    let agent = device.start(quick());
-    backend.status("CONNECTED").await;
-    let registration = |name: &str| {
-        tap.look(0, |wire| {
-            let request = wire.said.iter().find_map(|message| match message {
-                Message::Register {
-                    request, procedure, ..
-                } if procedure.ends_with(name) => Some(*request),
-                _ => None,
-            });
-            wire.heard.iter().find_map(|message| match message {
-                Message::Registered {
-                    request: answered,
-                    registration,
-                } if Some(*answered) == request => Some(*registration),
-                _ => None,
-            })
-        })
-        .flatten()
-        .unwrap()
-    };
-    let details = [
-        json!({"caller_authid": null, "timeout": -5, "receive_progress": "yes"}),
-        json!({"caller_authid": ["system"], "caller_authrole": {"a": 1}}),
-        json!({"caller_authid": -1}),
-        json!({"caller_authid": 1.5}),
-        json!({"caller_authid": "system", "forward_for": [{"session": 1}]}),
-        json!({"caller_authrole": "system", "forward_for": null}),
-        json!({}),
-    ];
-    let count = details.len();
-    for (number, details) in details.into_iter().enumerate() {
-        let Value::Object(details) = details else {
-            unreachable!()
-        };
-        tap.forge(
-            0,
-            Message::Invocation {
-                request: FORGED + number as u64,
-                registration: registration("device_handshake"),
-                details: details
-                    .into_iter()
-                    .map(|(key, value)| (key, value.into()))
-                    .collect(),
-                payload: Payload::Empty,
-            },
-        );
-    }
-    // An account as a number is an account.
-    tap.forge(
-        0,
-        Message::Invocation {
-            request: FORGED + 900,
-            registration: registration("get_agent_metadata"),
-            details: Dict::from([("caller_authid".to_owned(), wamp::Value::Uint(4711))]),
-            payload: Payload::Empty,
-        },
-    );
-    // What nobody registered.
-    tap.forge(
-        0,
-        Message::Invocation {
-            request: FORGED + 901,
-            registration: 1,
-            details: Dict::new(),
-            payload: Payload::Empty,
-        },
-    );
-    let answered = |id: u64| {
-        tap.look(0, |wire| {
-            wire.said.iter().find_map(|message| match message {
-                Message::Error {
-                    request,
-                    error,
-                    payload,
-                    ..
-                } if *request == id => Some(Err((error.clone(), payload.clone()))),
-                Message::Yield { request, .. } if *request == id => Some(Ok(())),
-                _ => None,
-            })
-        })
-        .flatten()
-    };
-    for number in 0..count {
-        let answer =
-            wait::until_async("an answer", SOON, || async { answered(FORGED + number as u64) }).await;
-        let (error, payload) = answer.unwrap_err();
-        let denied = refusal(&wamp::client::WampError { uri: error, payload });
-        assert_eq!(
-            denied,
-            ("insufficient privileges".to_owned(), "denied".to_owned()),
-            "{number}"
-        );
-    }
-    let answer = wait::until_async("an answer", SOON, || async { answered(FORGED + 900) }).await;
-    assert!(answer.is_ok(), "{answer:?}");
-    assert_eq!(
-        backend.calls(uri::backend::CHECK_PRIVILEGE)[0]["requestor_account_key"],
-        4711
-    );
-    let answer = wait::until_async("an answer", SOON, || async { answered(FORGED + 901) }).await;
-    assert_eq!(answer.unwrap_err().0, "wamp.error.no_such_procedure");
-    agent.stop().await;
-}
-
-#[tokio::test]
 async fn a_restart_is_answered_first() {
     let plane = Plane::own().await;
     let (backend, device, agent) = connected(&plane).await;
@@ -676,64 +421,6 @@ async fn a_restart_is_answered_first() {
         .await
         .unwrap();
     assert!(accepted.args().unwrap().is_empty() && accepted.kwargs().unwrap().is_empty());
-    agent.stop().await;
-}
-
-#[tokio::test]
-async fn no_argument_takes_the_agent_down() {
-    let plane = Plane::own().await;
-    let (backend, device, agent) = connected(&plane).await;
-    let deep = (0..60).fold(json!(1), |inner, _| json!([inner]));
-    let nasty = [
-        json!(null),
-        json!(true),
-        json!(-1),
-        json!(u64::MAX),
-        json!(i64::MIN),
-        json!(1e308),
-        json!(-0.0),
-        json!(""),
-        json!("\u{0}"),
-        json!("\u{0}AAEC"),
-        json!("x".repeat(1 << 16)),
-        json!("../../../../etc/passwd"),
-        json!("prod_18446744073709551616_x"),
-        json!("prod_1_"),
-        json!("prod_1_\u{1F4A3}\n"),
-        json!([]),
-        json!({}),
-        deep,
-    ];
-    let keys = [
-        "containerName",
-        "all",
-        "app_key",
-        "app_name",
-        "environment",
-        "ports",
-        "docker_credentials",
-        "stage",
-    ];
-    // A restart is what it says.
-    let names = PROCEDURES.iter().map(|procedure| procedure.name);
-    for name in names.filter(|name| *name != "system_restart_agent") {
-        for value in &nasty {
-            for key in keys {
-                for (args, kwargs) in [
-                    (json!([value]), json!({})),
-                    (json!([{ key: value }]), json!({})),
-                    (json!([]), request(&json!({ key: value }))),
-                ] {
-                    if let Err(error) = device.call(&backend.session, name, args, kwargs).await {
-                        let (text, code) = refusal(&error);
-                        assert_ne!(code, "internal", "{name} {key}: {text}");
-                        assert!(text.len() < 4096, "{name} {key} answers {} bytes", text.len());
-                    }
-                }
-            }
-        }
-    }
-    assert!(agent.is_running());
     agent.stop().await;
 }
 
