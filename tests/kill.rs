@@ -1,6 +1,9 @@
 //! The power is cut at many moments of an app's life: whatever was acknowledged comes true afterwards, there is never a
 //! second container, and nothing that is not ours is touched (`DESIGN.md` rules 1 and 2).
 
+// A test may panic, and so may what it calls.
+#![allow(clippy::unwrap_used)]
+
 #[path = "kill/gateway.rs"]
 mod gateway;
 

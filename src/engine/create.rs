@@ -134,6 +134,9 @@ pub enum Concession {
     /// The daemon may not give all capabilities away, because it runs in a container itself. From version 23 on
     /// Docker leaves out on its own what it does not have; older ones refuse to start the container.
     Privileges,
+    /// Without privileges the daemon makes the nodes of `/dev` one by one and is refused one of them: a terminal that
+    /// somebody has open is enough.
+    Devices,
 }
 
 impl Concession {
@@ -143,6 +146,9 @@ impl Concession {
                 Some(Concession::GpuRuntime)
             }
             EngineError::Other(text) if text.contains("unable to apply caps") => Some(Concession::Privileges),
+            EngineError::Other(text) if text.contains("error creating device nodes") => {
+                Some(Concession::Devices)
+            }
             EngineError::Other(_)
             | EngineError::Unreachable(_)
             | EngineError::NoSuchContainer(_)
@@ -172,6 +178,11 @@ impl Concession {
                 host.cap_add = None;
                 host.privileged.replace(false) == Some(true)
             }
+            Concession::Devices => {
+                // A privileged container gets every device anyway; there the error has another cause.
+                host.privileged != Some(true)
+                    && host.devices.take().is_some_and(|devices| !devices.is_empty())
+            }
         }
     }
 }
@@ -181,6 +192,7 @@ impl std::fmt::Display for Concession {
         formatter.write_str(match self {
             Concession::GpuRuntime => "without the GPU runtime: Docker does not have it here",
             Concession::Privileges => "without privileges: Docker itself lacks capabilities here",
+            Concession::Devices => "without the devices of the host: Docker may not make them all here",
         })
     }
 }
@@ -238,5 +250,65 @@ fn body_of(spec: &ContainerSpec) -> ContainerCreateBody {
             ..HostConfig::default()
         }),
         ..ContainerCreateBody::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host() -> HostConfig {
+        let spec = ContainerSpec {
+            name: "prod_1_x".to_owned(),
+            image: "x".to_owned(),
+            env: Vec::new(),
+            labels: std::collections::BTreeMap::new(),
+            interactive: false,
+            bindings: Vec::new(),
+            mounts: Vec::new(),
+            runtime: None,
+        };
+        body_of(&spec).host_config.unwrap()
+    }
+
+    fn concession(text: &str) -> Option<Concession> {
+        Concession::for_error(&EngineError::Other(text.to_owned()))
+    }
+
+    #[test]
+    fn a_daemon_that_may_give_neither_capabilities_nor_every_device_is_met_step_by_step() {
+        let caps = "runc create failed: unable to start container process: unable to apply caps: operation not permitted";
+        let nodes =
+            "error during container init: error creating device nodes: open /dev/pts/0: permission denied";
+        assert_eq!(concession(caps), Some(Concession::Privileges));
+        assert_eq!(concession(nodes), Some(Concession::Devices));
+        let mut host = host();
+        assert!(
+            !Concession::Devices.make(&mut host),
+            "privileged: the devices are not at fault"
+        );
+        assert!(Concession::Privileges.make(&mut host));
+        assert_eq!((host.privileged, host.cap_add.clone()), (Some(false), None));
+        assert_eq!(host.devices.as_ref().map(Vec::len), Some(1));
+        assert!(Concession::Devices.make(&mut host));
+        assert_eq!(host.devices, None);
+        for made in [
+            Concession::GpuRuntime,
+            Concession::Privileges,
+            Concession::Devices,
+        ] {
+            assert!(!made.make(&mut host), "{made:?} is made once");
+        }
+    }
+
+    #[test]
+    fn other_errors_concede_nothing() {
+        for text in [
+            "no such file or directory",
+            "permission denied",
+            "OCI runtime create failed",
+        ] {
+            assert_eq!(concession(text), None, "{text}");
+        }
     }
 }

@@ -11,7 +11,6 @@ use super::SOON;
 use super::backend::Backend;
 use super::device::{Agent, Device, quick, refusal, results};
 use super::plane::Plane;
-use super::tap::{FORGED, Tap};
 
 /// A connected device.
 pub(crate) async fn connected(plane: &Plane) -> (Backend, Device, Agent) {

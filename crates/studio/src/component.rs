@@ -139,3 +139,57 @@ async fn listen(studio: &Studio, session: &Session, testaments: &mut Subscriptio
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use wamp::Payload;
+    use wamp::client::CallOptions;
+
+    use super::*;
+    use crate::plane::Plane;
+    use crate::store::Store;
+    use crate::studio::Settings;
+
+    #[tokio::test]
+    async fn secrets_are_not_offered_to_a_router_of_our_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("studio.db")).await.unwrap();
+        let plane = Plane::embedded("127.0.0.1:0".parse().unwrap(), &store)
+            .await
+            .unwrap();
+        assert!(!plane.answers_authentication);
+        let studio = Arc::new(Studio {
+            store,
+            settings: Settings {
+                public_url: String::new(),
+                registry: String::new(),
+                repository: String::new(),
+                base_url: None,
+            },
+            registry: None,
+            router: plane.router(),
+        });
+        let place = Place {
+            config: plane.client.clone(),
+            answers_authentication: plane.answers_authentication,
+        };
+        let (_session, _testaments) = attach(&studio, &place).await.unwrap();
+        let system = Session::connect(&plane.client).await.unwrap();
+        for (uri, offered) in [
+            ("reswarm.devices.check_privilege", true),
+            (admission::PROCEDURE.0, false),
+        ] {
+            let found = system
+                .call(
+                    "wamp.registration.lookup",
+                    Payload::from_args(vec![uri.into()]),
+                    CallOptions::default(),
+                )
+                .await
+                .unwrap();
+            let found: serde_json::Value = found.payload.first().unwrap().unwrap();
+            assert_eq!(found != json!(null), offered, "{uri}");
+        }
+    }
+}

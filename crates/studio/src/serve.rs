@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::FlockOperation;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -111,6 +112,7 @@ pub async fn serve(
     on_ready: impl FnOnce(&Ready),
 ) -> Result<(), ServeError> {
     let _lock = prepare(&config.data)?;
+    raise_file_limit();
     let store = Store::open(&config.data.join("studio.db")).await?;
     let owner = store.ensure_first_account(FIRST_ACCOUNT).await?;
     // No session of an earlier run can still exist at a router that starts now.
@@ -253,6 +255,19 @@ async fn await_end<T>(what: &str, task: tokio::task::JoinHandle<T>) {
     }
 }
 
+/// Every session of the router is a socket; the usual limit of 1024 open files is meant for programs with few.
+fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return;
+    }
+    limit.current = limit.maximum;
+    match setrlimit(Resource::Nofile, limit) {
+        Ok(()) => tracing::debug!(limit = limit.current, "limit of open files raised"),
+        Err(error) => tracing::warn!(%error, "the limit of open files stays as it is"),
+    }
+}
+
 /// Makes the data directory and the database file private, and takes the lock that keeps a second studio out.
 fn prepare(data: &Path) -> Result<File, ServeError> {
     let failed = |what| {
@@ -303,6 +318,13 @@ mod tests {
         assert!(matches!(prepare(&data), Err(ServeError::Locked(_))));
         drop(lock);
         drop(prepare(&data).unwrap());
+    }
+
+    #[test]
+    fn all_the_files_that_may_be_opened_can_be() {
+        raise_file_limit();
+        let limit = getrlimit(Resource::Nofile);
+        assert_eq!(limit.current, limit.maximum);
     }
 
     #[test]

@@ -105,6 +105,14 @@ impl Crossbar {
     }
 
     fn launch(users: &[User], dynamic: bool) -> Result<Crossbar, CrossbarError> {
+        let port = wait::free_port();
+        let dynamic_port = wait::free_port();
+        let config = config(users, port, dynamic.then_some(dynamic_port));
+        Crossbar::start_with(&config, port, if dynamic { dynamic_port } else { port })
+    }
+
+    /// A node with a configuration of the caller's, which listens on these two ports of 127.0.0.1 at any path.
+    pub fn start_with(config: &Value, port: u16, dynamic_port: u16) -> Result<Crossbar, CrossbarError> {
         let executable = executable();
         if !executable.exists() {
             return Err(CrossbarError::NotInstalled(executable));
@@ -113,9 +121,6 @@ impl Crossbar {
             .prefix("reagent-crossbar-")
             .tempdir()
             .expect("a temporary directory");
-        let port = wait::free_port();
-        let dynamic_port = wait::free_port();
-        let config = config(users, port, dynamic.then_some(dynamic_port));
         std::fs::write(directory.path().join("config.json"), config.to_string())
             .expect("a file in a directory of ours");
         let mut process = Process::start(
@@ -125,12 +130,11 @@ impl Crossbar {
                 .arg(directory.path())
                 .current_dir(directory.path()),
         );
-        let last_port = if dynamic { dynamic_port } else { port };
         let up = wait::until("Crossbar.io answers", START, || {
             if !process.is_running() {
                 return Some(false);
             }
-            (answers(port) && answers(last_port)).then_some(true)
+            (answers(port) && answers(dynamic_port)).then_some(true)
         });
         if !up {
             return Err(CrossbarError::Ended(process.output()));
