@@ -16,6 +16,8 @@ mod device;
 mod lifetime;
 #[path = "session/load.rs"]
 mod load;
+#[path = "session/nonsense.rs"]
+mod nonsense;
 #[path = "session/plane.rs"]
 mod plane;
 #[path = "session/procedures.rs"]
@@ -24,8 +26,6 @@ mod procedures;
 mod process;
 #[path = "session/reports.rs"]
 mod reports;
-#[path = "session/requests.rs"]
-mod requests;
 #[path = "session/rude.rs"]
 mod rude;
 #[path = "session/tap.rs"]

@@ -1,4 +1,4 @@
-//! Many calls at once: all answered, bounded, cancelled on request.
+//! Many calls at once, calls that are given up, and a flood of one procedure.
 
 use std::time::Duration;
 
@@ -14,9 +14,9 @@ use super::SOON;
 use super::backend::{Answer, Backend};
 use super::device::{Device, quick, refusal};
 use super::plane::Plane;
-use super::procedures::connected;
-use super::requests::request;
 use super::tap::Tap;
+
+use super::procedures::{connected, request};
 
 #[tokio::test]
 async fn two_hundred_calls_at_once_are_all_answered() {

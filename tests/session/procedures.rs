@@ -1,13 +1,9 @@
-//! Every procedure over the wire: shapes of results, texts of errors, what a router may say about the caller.
+//! Every procedure over the wire: shapes of results, texts of errors, odd arguments, floods, cancellation.
 
 use protocol::uri;
 use reagent::rpc::PROCEDURES;
 use serde_json::{Value, json};
-use testkit::wait;
-use wamp::message::Message;
-use wamp::{Dict, Payload};
 
-use super::SOON;
 use super::backend::Backend;
 use super::device::{Agent, Device, quick, refusal, results};
 use super::plane::Plane;
@@ -198,115 +194,215 @@ async fn bad_arguments_get_the_texts_of_the_contract() {
     agent.stop().await;
 }
 
-#[tokio::test]
-async fn a_router_with_nonsense_in_its_details_gets_answers_all_the_same() {
-    let plane = Plane::own().await;
-    let backend = Backend::join(&plane).await;
-    let tap = Tap::before(&plane.url).await;
-    let device = Device::new(&tap.url);
-    let agent = device.start(quick());
-    backend.status("CONNECTED").await;
-    let registration = |name: &str| {
-        tap.look(0, |wire| {
-            let request = wire.said.iter().find_map(|message| match message {
-                Message::Register {
-                    request, procedure, ..
-                } if procedure.ends_with(name) => Some(*request),
-                _ => None,
-            });
-            wire.heard.iter().find_map(|message| match message {
-                Message::Registered {
-                    request: answered,
-                    registration,
-                } if Some(*answered) == request => Some(*registration),
-                _ => None,
-            })
-        })
-        .flatten()
+pub(crate) fn request(changes: &Value) -> Value {
+    let mut request = json!({"app_key": 12, "app_name": "App", "stage": "PROD", "current_state": "PRESENT",
+        "target_state": "PRESENT"});
+    request
+        .as_object_mut()
         .unwrap()
-    };
-    let details = [
-        json!({"caller_authid": null, "timeout": -5, "receive_progress": "yes"}),
-        json!({"caller_authid": ["system"], "caller_authrole": {"a": 1}}),
-        json!({"caller_authid": -1}),
-        json!({"caller_authid": 1.5}),
-        json!({"caller_authid": "system", "forward_for": [{"session": 1}]}),
-        json!({"caller_authrole": "system", "forward_for": null}),
-        json!({}),
+        .extend(changes.as_object().unwrap().clone());
+    request
+}
+
+#[tokio::test]
+async fn every_bad_request_is_refused_over_the_wire_and_leaves_nothing_behind() {
+    let plane = Plane::own().await;
+    let (backend, device, agent) = connected(&plane).await;
+    let number = |text: &str| format!("strconv.Atoi: parsing {text:?}: invalid syntax");
+    let text = |text: &str| text.to_owned();
+    let rows = [
+        (json!({"app_key": "six"}), text("failed to parse app_key")),
+        (json!({"app_key": -6}), text("failed to parse app_key")),
+        (json!({"app_key": 6.5}), text("failed to parse app_key")),
+        (json!({"app_key": [6]}), text("failed to parse app_key")),
+        (json!({"app_key": 0}), text("missing from payload app_key")),
+        (json!({"app_key": null}), text("missing from payload app_key")),
+        (json!({"app_name": ""}), text("failed to parse appName")),
+        (json!({"app_name": null}), text("failed to parse appName")),
+        (json!({"app_name": 5}), text("failed to parse appName")),
+        (json!({"stage": 5}), text("failed to parse stage")),
+        (json!({"stage": ""}), text("missing from payload stage")),
+        (json!({"stage": null}), text("missing from payload stage")),
+        (json!({"target_state": 1}), text("failed to parse requestedState")),
+        (
+            json!({"manually_requested_state": []}),
+            text("failed to parse manuallyRequestedState"),
+        ),
+        (json!({"current_state": 1}), text("failed to parse currentState")),
+        (json!({"state": {}}), text("failed to parse currentState2")),
+        (
+            json!({"requestor_account_key": true}),
+            text("failed to parse requestorAccountKey"),
+        ),
+        (json!({"requestor_account_key": "x"}), number("x")),
+        (
+            json!({"account_id": []}),
+            text("failed to parse requestorAccountKey2"),
+        ),
+        (json!({"account_id": "1.5"}), number("1.5")),
+        (
+            json!({"device_owner_account_key": {}}),
+            text("failed to parse deviceOwnerAccountKey"),
+        ),
+        (json!({"device_owner_account_key": "me"}), number("me")),
+        (
+            json!({"release_key": true}),
+            text("failed to parse releaseKeyString"),
+        ),
+        (
+            json!({"release_key": "v1"}),
+            text("strconv.ParseUint: parsing \"v1\": invalid syntax"),
+        ),
+        (
+            json!({"new_release_key": true}),
+            text("failed to parse newReleaseKey"),
+        ),
+        (json!({"version": 1}), text("failed to parse version")),
+        (
+            json!({"present_version": 1}),
+            text("failed to parse presentVersion"),
+        ),
+        (
+            json!({"newest_version": 1}),
+            text("failed to parse newestVersion"),
+        ),
+        (
+            json!({"request_update": "yes"}),
+            text("failed to parse requestUpdate"),
+        ),
+        (
+            json!({"cancel_transition": 1}),
+            text("failed to parse cancelTransition"),
+        ),
+        (json!({"environment": []}), text("failed to parse environment")),
+        (
+            json!({"environment_template": 1}),
+            text("failed to parse environment template"),
+        ),
+        (json!({"ports": {}}), text("failed to parse ports")),
+        (
+            json!({"docker_compose": []}),
+            text("failed to parse docker compose"),
+        ),
+        (
+            json!({"new_docker_compose": "x"}),
+            text("failed to parse new docker compose"),
+        ),
+        (
+            json!({"docker_credentials": []}),
+            text("failed to parse docker credentials"),
+        ),
+        (
+            json!({"docker_credentials": {"r": "x"}}),
+            text("failed to parse docker credentials"),
+        ),
+        (
+            json!({"docker_credentials": {"r": {"username": 1, "password": "x"}}}),
+            text("failed to parse docker credentials"),
+        ),
     ];
-    let count = details.len();
-    for (number, details) in details.into_iter().enumerate() {
-        let Value::Object(details) = details else {
-            unreachable!()
-        };
-        tap.forge(
-            0,
-            Message::Invocation {
-                request: FORGED + number as u64,
-                registration: registration("device_handshake"),
-                details: details
-                    .into_iter()
-                    .map(|(key, value)| (key, value.into()))
-                    .collect(),
-                payload: Payload::Empty,
-            },
-        );
+    for (changes, expected) in rows {
+        let error = device
+            .call(
+                &backend.session,
+                "request_app_state",
+                json!([]),
+                request(&changes),
+            )
+            .await
+            .unwrap_err();
+        assert_eq!(refusal(&error), (expected, text("invalid_argument")), "{changes}");
     }
-    // An account as a number is an account.
-    tap.forge(
-        0,
-        Message::Invocation {
-            request: FORGED + 900,
-            registration: registration("get_agent_metadata"),
-            details: Dict::from([("caller_authid".to_owned(), wamp::Value::Uint(4711))]),
-            payload: Payload::Empty,
-        },
-    );
-    // What nobody registered.
-    tap.forge(
-        0,
-        Message::Invocation {
-            request: FORGED + 901,
-            registration: 1,
-            details: Dict::new(),
-            payload: Payload::Empty,
-        },
-    );
-    let answered = |id: u64| {
-        tap.look(0, |wire| {
-            wire.said.iter().find_map(|message| match message {
-                Message::Error {
-                    request,
-                    error,
-                    payload,
-                    ..
-                } if *request == id => Some(Err((error.clone(), payload.clone()))),
-                Message::Yield { request, .. } if *request == id => Some(Ok(())),
-                _ => None,
-            })
-        })
-        .flatten()
-    };
-    for number in 0..count {
-        let answer =
-            wait::until_async("an answer", SOON, || async { answered(FORGED + number as u64) }).await;
-        let (error, payload) = answer.unwrap_err();
-        let denied = refusal(&wamp::client::WampError { uri: error, payload });
-        assert_eq!(
-            denied,
-            ("insufficient privileges".to_owned(), "denied".to_owned()),
-            "{number}"
-        );
+    for changes in [
+        json!({"stage": "TEST"}),
+        json!({"target_state": ""}),
+        json!({"target_state": "FLYING"}),
+        json!({"current_state": "", "state": ""}),
+        json!({"current_state": "FLYING"}),
+    ] {
+        let error = device
+            .call(
+                &backend.session,
+                "request_app_state",
+                json!([]),
+                request(&changes),
+            )
+            .await
+            .unwrap_err();
+        let (found, code) = refusal(&error);
+        assert!(found.contains("CHECK constraint failed"), "{changes}: {found}");
+        assert_eq!(code, "invalid_argument");
     }
-    let answer = wait::until_async("an answer", SOON, || async { answered(FORGED + 900) }).await;
-    assert!(answer.is_ok(), "{answer:?}");
+    let error = device
+        .call(
+            &backend.session,
+            "request_app_state",
+            json!([request(&json!({}))]),
+            json!({}),
+        )
+        .await
+        .unwrap_err();
     assert_eq!(
-        backend.calls(uri::backend::CHECK_PRIVILEGE)[0]["requestor_account_key"],
-        4711
+        refusal(&error).0,
+        "missing from payload app_key",
+        "positional arguments are ignored"
     );
-    let answer = wait::until_async("an answer", SOON, || async { answered(FORGED + 901) }).await;
-    assert_eq!(answer.unwrap_err().0, "wamp.error.no_such_procedure");
     agent.stop().await;
+    let store = device.store().await;
+    assert_eq!(store.apps().await.unwrap(), []);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn every_form_of_a_whole_number_is_accepted_and_odd_extras_read_as_none() {
+    let plane = Plane::own().await;
+    let (backend, device, agent) = connected(&plane).await;
+    for (app, changes) in [
+        (21, json!({"app_key": 21.0})),
+        (22, json!({"app_key": "22"})),
+        (
+            23,
+            json!({"app_key": 23, "requestor_account_key": "5", "release_key": 8.0, "new_release_key": "9"}),
+        ),
+        (
+            24,
+            json!({"app_key": 24, "instance_key": "x", "app_cred_epoch": -3}),
+        ),
+        (
+            25,
+            json!({"app_key": 25, "environment": null, "ports": null, "docker_compose": null, "version": null}),
+        ),
+        (
+            26,
+            json!({"app_key": 26, "target_state": "", "manually_requested_state": "PRESENT"}),
+        ),
+        (
+            27,
+            json!({"app_key": 27, "current_state": null, "state": "PRESENT", "unknown": {"a": [1]}}),
+        ),
+    ] {
+        let answer = device
+            .call(
+                &backend.session,
+                "request_app_state",
+                json!([]),
+                request(&changes),
+            )
+            .await;
+        assert!(answer.is_ok(), "{app} {changes}: {answer:?}");
+    }
+    agent.stop().await;
+    let store = device.store().await;
+    let mut keys: Vec<_> = store
+        .apps()
+        .await
+        .unwrap()
+        .iter()
+        .map(|row| row.app.key)
+        .collect();
+    keys.sort_unstable();
+    assert_eq!(keys, [21, 22, 23, 24, 25, 26, 27]);
+    store.close().await;
 }
 
 #[tokio::test]
