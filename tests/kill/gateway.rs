@@ -246,7 +246,7 @@ async fn serve_all(system: &Session) -> mpsc::UnboundedReceiver<AppState> {
                 }
                 match answer(uri, first) {
                     Ok(value) => Ok(Payload::from_args(vec![value.into()])),
-                    Err(text) => Err(WampError::new("wamp.error.canceled", text)),
+                    Err(text) => Err(WampError::new("reswarm.error.unavailable", text)),
                 }
             }
         });
