@@ -206,6 +206,8 @@ impl Supervisor {
             Command::CredentialKey(key) => {
                 self.change_platform(|facts| facts.credential_key = Some(key).filter(|key| !key.is_empty()));
             }
+            // Every heartbeat brings it; only another one is news.
+            Command::BaseUrl(url) if self.knows_base_url(&url) => {}
             Command::BaseUrl(url) => {
                 let store = &self.shared.context.store;
                 if let Err(error) = store.set_fact(FACT_BASE_URL, &url).await {
@@ -221,6 +223,15 @@ impl Supervisor {
                 drop(reply.send(known.collect()));
             }
         }
+    }
+
+    fn knows_base_url(&self, url: &str) -> bool {
+        let facts = self
+            .shared
+            .facts
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        facts.base_url.as_deref().unwrap_or_default() == url
     }
 
     fn change_platform(&self, change: impl FnOnce(&mut super::worker::PlatformFacts)) {
