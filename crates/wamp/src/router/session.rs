@@ -177,6 +177,12 @@ impl Session {
         is_call && (continues() || self.cut_short.contains(&request))
     }
 
+    /// As if the session had made this many requests.
+    #[cfg(test)]
+    pub(super) fn skip_to(&mut self, request: Id) {
+        self.last_request = request;
+    }
+
     /// Whether a part of a call belongs to one that has ended before; `more`: further parts follow.
     pub(super) fn is_cut_short(&mut self, request: Id, more: bool) -> bool {
         match more {
