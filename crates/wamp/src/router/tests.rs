@@ -4,6 +4,7 @@ mod bounds;
 mod parts;
 mod property;
 mod pubsub;
+mod removal;
 mod retained;
 mod rights;
 mod rpc;
