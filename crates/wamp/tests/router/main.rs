@@ -10,6 +10,7 @@ mod conformance;
 mod lifetime;
 mod malformed;
 mod mutated;
+mod peers;
 mod realms;
 
 use std::collections::HashMap;
