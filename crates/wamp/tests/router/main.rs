@@ -8,6 +8,7 @@ mod burst;
 mod calls;
 mod conformance;
 mod lifetime;
+mod logs;
 mod malformed;
 mod mutated;
 mod peers;
