@@ -153,18 +153,19 @@ async fn answer_hello(
         },
     };
     let applicant = Applicant {
+        realms,
         session,
         peer,
         features,
         request: request.clone(),
     };
     let found = match authenticator(request).await {
-        Ok(principal) => find(principal, &applicant, realms, wanted.as_ref()).await?,
+        Ok(principal) => find(principal, &applicant, wanted.as_ref()).await?,
         Err(None) => None,
         Err(Some((reason, text))) => return Err(Refusal::new(Cause::Authenticator, &reason, &text)),
     };
     let found = match found {
-        Some(found) => found.settle(&applicant, realms, wanted.as_ref())?,
+        Some(found) => found.settle(&applicant, wanted.as_ref())?,
         None => None,
     };
     applicant.challenge(found).await
@@ -184,11 +185,10 @@ impl Found {
     fn settle(
         self,
         applicant: &Applicant<'_>,
-        realms: &Realms,
         wanted: Option<&Arc<Hub>>,
     ) -> Result<Option<(Principal, Admitted)>, Refusal> {
         let hub = match (&self.realm, wanted) {
-            (Some(name), _) => match realms.get(name) {
+            (Some(name), _) => match applicant.realms.get(name) {
                 Some(place) => Arc::clone(&place.hub),
                 None => {
                     return Err(Refusal::no_such_realm(&format!(
@@ -229,7 +229,6 @@ impl Found {
 async fn find(
     principal: Principal,
     applicant: &Applicant<'_>,
-    realms: &Realms,
     wanted: Option<&Arc<Hub>>,
 ) -> Result<Option<Found>, Refusal> {
     let mut found = Found {
@@ -260,7 +259,7 @@ async fn find(
             }
             Principal::Asked(asked) => {
                 let hub = match &asked.realm {
-                    Some(name) => realms.get(name).map(|place| &place.hub),
+                    Some(name) => applicant.realms.get(name).map(|place| &place.hub),
                     None => wanted,
                 };
                 found.principal = ask(&asked, applicant, hub).await?;
@@ -275,6 +274,7 @@ async fn find(
 
 /// Whoever said HELLO.
 struct Applicant<'p> {
+    realms: &'p Realms,
     session: Id,
     peer: &'p str,
     features: Features,
@@ -348,11 +348,9 @@ impl Applicant<'_> {
             None => secret,
             Some(salting) => {
                 extra.extend(auth::salting_details(&salting));
-                // Up to a second of hashing: not on a thread that serves sessions.
-                tokio::task::spawn_blocking(move || auth::derive_key(&secret, &salting))
+                self.realms
+                    .derive_key(secret, salting)
                     .await
-                    .ok()
-                    .and_then(Result::ok)
                     .ok_or_else(Refusal::internal)?
             }
         };

@@ -257,6 +257,52 @@ impl std::fmt::Debug for RouterConfig {
 }
 
 /// A router of any number of realms. Sessions of different realms share nothing but the bounds.
+///
+/// ```
+/// use std::collections::{BTreeMap, HashMap};
+/// use std::sync::Arc;
+///
+/// use wamp::router::{AskedProcedure, Authenticator, Limits, Permission, Principal};
+/// use wamp::router::{RealmConfig, RealmsConfig, Router};
+///
+/// let everything = Permission {
+///     uri: String::new(),
+///     prefix: true,
+///     call: true,
+///     register: true,
+///     publish: true,
+///     subscribe: true,
+///     force_register: true,
+///     disclose: true,
+/// };
+/// let roles = HashMap::from([("backend".to_owned(), vec![everything.clone()]), ("device".to_owned(), vec![everything])]);
+/// // The backend proves itself with a ticket and knows everybody else.
+/// let asked = AskedProcedure::new("com.example.authenticate");
+/// let authenticator: Authenticator = Arc::new(move |request| {
+///     let asked = asked.clone();
+///     Box::pin(async move {
+///         Ok(match request.authid.as_deref() {
+///             Some("backend") => Principal::Ticket {
+///                 ticket: "from the environment".to_owned(),
+///                 role: "backend".to_owned(),
+///                 extra: wamp::Dict::new(),
+///             },
+///             _ => Principal::Asked(asked),
+///         })
+///     })
+/// });
+/// let router = Router::new(RealmsConfig {
+///     realms: BTreeMap::from([
+///         ("plant".to_owned(), RealmConfig::new(roles.clone(), Arc::clone(&authenticator))),
+///         ("office".to_owned(), RealmConfig::new(roles, authenticator)),
+///     ]),
+///     assigner: None,
+///     limits: Limits::default(),
+/// });
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// assert_eq!(router.counters().sessions, 0);
+/// # });
+/// ```
 #[derive(Clone, Default)]
 pub struct RealmsConfig {
     /// By name.

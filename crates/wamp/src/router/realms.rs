@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::counters::{Cause, Counters, Refused};
@@ -13,6 +14,7 @@ use super::joining::Seats;
 use super::permission::Lines;
 use super::realm::Realm;
 use super::{Authenticator, Limits, Permission, RealmsConfig};
+use crate::auth::{self, Salting};
 use crate::{Id, MAX_ID};
 
 /// Every realm of a router.
@@ -20,10 +22,16 @@ pub(super) struct Realms {
     places: BTreeMap<String, Place>,
     assigner: Option<Authenticator>,
     limits: Arc<Limits>,
+    /// Room for key derivations: strangers cause them, and each can keep a core busy for a second. Whoever finds no room
+    /// waits, at most until the handshake's deadline.
+    derivations: Arc<Semaphore>,
     /// Peers refused before it was known which realm they would be in.
     refused: Mutex<Refused>,
     started: Instant,
 }
+
+/// Key derivations at the same time.
+const DERIVATIONS: usize = 2;
 
 /// A realm and who may join it.
 pub(super) struct Place {
@@ -47,6 +55,7 @@ impl Realms {
             places: places.collect(),
             assigner: config.assigner,
             limits,
+            derivations: Arc::new(Semaphore::new(DERIVATIONS)),
             refused: Mutex::default(),
             started: Instant::now(),
         }
@@ -67,6 +76,17 @@ impl Realms {
 
     pub(super) fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// The signing key of a salted secret, computed where it holds up no session; `None`: it cannot be.
+    pub(super) async fn derive_key(&self, secret: String, salting: Salting) -> Option<String> {
+        let permit = Arc::clone(&self.derivations).acquire_owned().await.ok()?;
+        let derived = tokio::task::spawn_blocking(move || {
+            // Until the work is done, even if nobody waits for it any more.
+            let _permit = permit;
+            auth::derive_key(&secret, &salting)
+        });
+        derived.await.ok()?.ok()
     }
 
     /// A random id for a session that is about to join; it appears in the challenge and in WELCOME.

@@ -31,6 +31,18 @@ fn messages() -> Vec<Message> {
         },
         Message::Call {
             request: 1,
+            options: options(&[("progress", true.into())]),
+            procedure: "re.bystander".to_owned(),
+            payload: payload.clone(),
+        },
+        Message::Call {
+            request: 1,
+            options: Dict::new(),
+            procedure: "wamp.registration.remove_callee".to_owned(),
+            payload: Payload::from_args(vec![77_u64.into(), 78_u64.into(), "my.reason".into()]),
+        },
+        Message::Call {
+            request: 1,
             options: Dict::new(),
             procedure: "wamp.session.add_testament".to_owned(),
             payload: Payload::from_args(vec![
@@ -60,13 +72,14 @@ fn messages() -> Vec<Message> {
         },
         Message::Subscribe {
             request: 1,
-            options: options(&[("match", "prefix".into())]),
+            options: options(&[("match", "prefix".into()), ("get_retained", true.into())]),
             topic: "re.top".to_owned(),
         },
         Message::Publish {
             request: 1,
             options: options(&[
                 ("acknowledge", true.into()),
+                ("retain", true.into()),
                 ("exclude_me", false.into()),
                 ("eligible", WampValue::List(vec![5_u64.into()])),
                 ("exclude_authid", WampValue::List(vec!["x".into()])),
@@ -115,10 +128,21 @@ fn handshake() -> Vec<Message> {
             WampValue::List(vec!["wampcra".into(), "ticket".into()]),
         ),
     ]);
+    let mut with_key = details.clone();
+    with_key.insert(
+        "authmethods".to_owned(),
+        WampValue::List(vec!["cryptosign".into()]),
+    );
+    let key = Dict::from([("pubkey".to_owned(), "0a".repeat(32).into())]);
+    with_key.insert("authextra".to_owned(), WampValue::Dict(key));
     vec![
         Message::Hello {
             realm: Some("realm1".to_owned()),
             details,
+        },
+        Message::Hello {
+            realm: Some("realm1".to_owned()),
+            details: with_key,
         },
         Message::Authenticate {
             signature: "AAAA".to_owned(),
@@ -248,8 +272,12 @@ async fn hurl(codec: Codec, joined: bool, seed: u64) {
 }
 
 fn roles() -> Dict {
+    let features: Dict = ["progressive_call_invocations", "call_canceling"]
+        .map(|feature| (feature.to_owned(), true.into()))
+        .into();
+    let role = Dict::from([("features".to_owned(), WampValue::Dict(features))]);
     ["caller", "callee", "publisher", "subscriber"]
-        .map(|role| (role.to_owned(), WampValue::Dict(Dict::new())))
+        .map(|name| (name.to_owned(), WampValue::Dict(role.clone())))
         .into()
 }
 
