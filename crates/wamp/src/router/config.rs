@@ -102,7 +102,7 @@ impl AskedProcedure {
 impl Principal {
     /// The same principal with permissions of its own beside those of its role. Both are looked up together: the
     /// longest matching prefix or the exact entry decides, whosever it is; on one and the same URI the principal's own
-    /// wins. [`Router::set_permissions`] changes them while sessions are open.
+    /// wins. [`Router::set_permissions`](super::Router::set_permissions) changes them while sessions are open.
     #[must_use]
     pub fn with_permissions(self, permissions: Arc<[Permission]>) -> Principal {
         Principal::Personal {
