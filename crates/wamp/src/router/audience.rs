@@ -56,6 +56,12 @@ impl Audience {
         self.sessions.is_open() && self.authids.is_open() && self.authroles.is_open()
     }
 
+    /// Bytes of the entries in all lists: what it costs to keep them.
+    pub(super) fn weight(&self) -> usize {
+        let id = |_: &Id| size_of::<Id>();
+        self.sessions.weight(id) + self.authids.weight(String::len) + self.authroles.weight(String::len)
+    }
+
     /// Whether a session may get the event.
     pub(super) fn admits(&self, session: Id, identity: &Identity) -> bool {
         self.sessions.admit(&session)
@@ -87,6 +93,11 @@ impl<T: Eq + Hash> Lists<T> {
 
     fn is_open(&self) -> bool {
         self.exclude.is_none() && self.eligible.is_none()
+    }
+
+    fn weight(&self, of: impl Fn(&T) -> usize) -> usize {
+        let lists = self.exclude.iter().chain(&self.eligible);
+        lists.flatten().map(of).sum()
     }
 
     fn admit<Q>(&self, member: &Q) -> bool

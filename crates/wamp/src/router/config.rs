@@ -194,12 +194,12 @@ pub struct Limits {
     pub max_subscriptions: usize,
     /// Testaments of one session and scope: further ones get an ERROR.
     pub max_testaments: usize,
-    /// Bytes of arguments in all testaments of one session: further ones get an ERROR.
+    /// Bytes of topics, receiver lists and arguments in all testaments of one session: further ones get an ERROR.
     pub max_testament_bytes: usize,
     /// Retained events of one realm: a further one takes the place of the oldest.
     pub max_retained: usize,
-    /// Bytes of topics and arguments in the retained events of one realm: the oldest give way; an event that is larger
-    /// than all that is published but not retained.
+    /// Bytes of topics, receiver lists and arguments in the retained events of one realm: the oldest give way; an event
+    /// that is larger than all that is published but not retained.
     pub max_retained_bytes: usize,
     /// Messages queued for one session: EVENTs beyond are dropped and counted, anything else closes the session.
     pub send_queue_messages: usize,

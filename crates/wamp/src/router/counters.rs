@@ -67,8 +67,10 @@ pub struct Refused {
     pub authenticator: u64,
     /// The principal's role does not exist in the realm.
     pub no_such_role: u64,
-    /// Too many sessions in all or of this authid.
+    /// Too many sessions in all.
     pub full: u64,
+    /// Too many sessions of this authid.
+    pub crowded: u64,
     /// HELLO or AUTHENTICATE did not come in time.
     pub timeout: u64,
     /// Something else than the handshake.
@@ -84,6 +86,7 @@ pub(super) enum Cause {
     Authenticator,
     NoSuchRole,
     Full,
+    Crowded,
     Timeout,
     Violation,
 }
@@ -98,6 +101,7 @@ impl Cause {
             Cause::Authenticator => "authenticator",
             Cause::NoSuchRole => "no such role",
             Cause::Full => "too many sessions",
+            Cause::Crowded => "too many sessions of this authid",
             Cause::Timeout => "timeout",
             Cause::Violation => "protocol violation",
         }
@@ -113,6 +117,7 @@ impl Refused {
             Cause::Authenticator => &mut self.authenticator,
             Cause::NoSuchRole => &mut self.no_such_role,
             Cause::Full => &mut self.full,
+            Cause::Crowded => &mut self.crowded,
             Cause::Timeout => &mut self.timeout,
             Cause::Violation => &mut self.violation,
         };
@@ -259,6 +264,7 @@ impl Counters {
         refused.authenticator += more.authenticator;
         refused.no_such_role += more.no_such_role;
         refused.full += more.full;
+        refused.crowded += more.crowded;
         refused.timeout += more.timeout;
         refused.violation += more.violation;
         self.violations += other.violations;
@@ -315,6 +321,7 @@ impl Counters {
                     ("authenticator", refused.authenticator),
                     ("no_such_role", refused.no_such_role),
                     ("full", refused.full),
+                    ("crowded", refused.crowded),
                     ("timeout", refused.timeout),
                     ("violation", refused.violation),
                 ]),

@@ -69,7 +69,8 @@ impl Realm {
         let cause = match &joined {
             Ok(()) | Err(JoinError::Taken(_)) => return joined,
             Err(JoinError::NoSuchRole { .. }) => Cause::NoSuchRole,
-            Err(JoinError::Full(_) | JoinError::Crowded(_)) => Cause::Full,
+            Err(JoinError::Full(_)) => Cause::Full,
+            Err(JoinError::Crowded(_)) => Cause::Crowded,
         };
         self.tally.refused_sessions.count(cause);
         self.journal.push(Note::Refused {

@@ -79,7 +79,7 @@ impl Retained {
             return Keeping::TooLarge;
         };
         event.payload = payload;
-        let bytes = topic.len() + event.payload.encoded_len();
+        let bytes = topic.len() + event.audience.weight() + event.payload.encoded_len();
         if bytes > self.max_bytes || self.max_events == 0 {
             return Keeping::TooLarge;
         }
@@ -249,6 +249,9 @@ mod tests {
             retained.keep(topic, event(publication, serde_json::json!({})));
         }
         assert_eq!(found(&retained, MatchPolicy::Prefix, ""), vec![2, 3]);
+        let listed: Vec<u64> = (0..100).collect();
+        let listed = event(4, serde_json::json!({"exclude": listed}));
+        assert_eq!(retained.keep("d", listed), Keeping::TooLarge, "lists weigh, too");
         let mut large = event(4, serde_json::json!({}));
         large.payload = Payload::from_args(vec!["x".repeat(300).into()]);
         assert_eq!(retained.keep("d", large), Keeping::TooLarge);

@@ -42,6 +42,12 @@ pub(super) struct Testament {
     pub(super) payload: Payload,
 }
 
+impl Testament {
+    fn bytes(&self) -> usize {
+        self.topic.len() + self.audience.weight() + self.payload.encoded_len()
+    }
+}
+
 /// A session's testaments, in the order they were added.
 #[derive(Debug, Default)]
 pub(super) struct Testaments {
@@ -63,7 +69,7 @@ impl Testaments {
 
     fn bytes(&self) -> usize {
         let all = self.detached.iter().chain(&self.destroyed);
-        all.map(|testament| testament.payload.encoded_len()).sum()
+        all.map(Testament::bytes).sum()
     }
 
     /// Everything, in the order of publication.
@@ -123,10 +129,10 @@ impl Realm {
         let publication = testament.publication;
         if let Some(session) = self.sessions.get_mut(&session) {
             let most = self.limits.max_testament_bytes;
-            if session.testaments.bytes() + testament.payload.encoded_len() > most {
+            if session.testaments.bytes() + testament.bytes() > most {
                 return Err(Refusal::limit(
                     error::PAYLOAD_SIZE_EXCEEDED,
-                    format!("the testaments of a session have {most} bytes of arguments at most"),
+                    format!("the testaments of a session have {most} bytes at most"),
                 ));
             }
             let testaments = session.testaments.scope(scope)?;

@@ -307,5 +307,5 @@ async fn sessions_of_one_authid_are_bounded() {
     first.leave().await;
     until("room", || running.router.counters().sessions <= 1).await;
     running.device().await;
-    assert_eq!(running.router.counters().refused_sessions.full, 1);
+    assert_eq!(running.router.counters().refused_sessions.crowded, 1);
 }

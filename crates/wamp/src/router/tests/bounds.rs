@@ -34,7 +34,8 @@ fn sessions_are_bounded_in_all_and_per_authid_and_leaving_makes_room() {
     let roleless = world.realm.join(1, identity("d", "nobody", true));
     assert!(matches!(roleless, Err(JoinError::NoSuchRole { .. })));
     let refused = Refused {
-        full: 2,
+        full: 1,
+        crowded: 1,
         no_such_role: 1,
         ..Refused::default()
     };
