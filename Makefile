@@ -24,7 +24,7 @@ build:
 	@scripts/build
 
 bench:
-	@scripts/setup test
+	@scripts/setup bench
 	@scripts/bench
 
 clean:

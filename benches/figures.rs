@@ -22,6 +22,9 @@ const SECRET: &str = "bench secret";
 const APPS: u64 = 5;
 const STARTS: usize = 15;
 const CALLS: usize = 5_000;
+/// How long the agent is watched doing nothing.
+const IDLE: Duration = Duration::from_secs(30);
+const TRANSITIONS: usize = 5;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// The agent that is measured: `AGENT` in the environment (`make bench` names the static build), or cargo's own.
@@ -158,7 +161,9 @@ struct Device {
     image: String,
     connected: mpsc::Receiver<Instant>,
     running: mpsc::Receiver<u64>,
-    _backend: Session,
+    /// States of the first app.
+    reported: mpsc::Receiver<String>,
+    backend: Session,
     stop: CancellationToken,
 }
 
@@ -185,6 +190,7 @@ impl Device {
             .expect("the backend joins");
         let (connected_sender, connected) = mpsc::channel(64);
         let (running_sender, running) = mpsc::channel(64);
+        let (reported_sender, reported) = mpsc::channel(64);
         serve(&backend, "reswarm.devices.update_device_status", move |args| {
             if args["status"] == "CONNECTED" {
                 let _ = connected_sender.try_send(Instant::now());
@@ -195,6 +201,9 @@ impl Device {
         serve(&backend, "reswarm.containers.update_app_on_device", move |args| {
             if args["state"] == "RUNNING" {
                 let _ = running_sender.try_send(args["app_key"].as_u64().unwrap_or_default());
+            }
+            if args["app_key"] == 1 {
+                let _ = reported_sender.try_send(args["state"].as_str().unwrap_or_default().to_owned());
             }
             json!(null)
         })
@@ -225,7 +234,8 @@ impl Device {
             image,
             connected,
             running,
-            _backend: backend,
+            reported,
+            backend,
             stop,
         }
     }
@@ -289,8 +299,134 @@ impl Device {
         let (resident, dirty) = memory(agent.pid());
         promise("agent_resident_idle", resident, "MB", 8.0);
         promise("agent_private_dirty_idle", dirty, "MB", 3.0);
+
+        let before = Idle::of(agent.pid());
+        tokio::time::sleep(IDLE).await;
+        let after = Idle::of(agent.pid());
+        let seconds = IDLE.as_secs_f64();
+        let cpu = (after.cpu - before.cpu).as_secs_f64() / seconds * 100.0;
+        promise("agent_idle_cpu", cpu, "%", 0.1);
+        promise(
+            "agent_idle_wakeups",
+            (after.switches - before.switches) as f64 / seconds,
+            "1/s",
+            1.0,
+        );
+        promise(
+            "agent_idle_written",
+            (after.written - before.written) as f64,
+            "B",
+            0.0,
+        );
+        self.transitions(agent.pid()).await;
         agent.terminate(MINUTE);
         self.stop.cancel();
+    }
+
+    /// Stops and starts an app and counts how often the agent syncs its database.
+    async fn transitions(&mut self, pid: u32) {
+        let trace = self.home.path().join("syscalls");
+        let mut command = Command::new("strace");
+        command.args([
+            "--quiet=all",
+            "--decode-fds=path",
+            "--follow-forks",
+            "--trace=fsync,fdatasync",
+            "--output",
+        ]);
+        command.arg(&trace).args(["--attach", &pid.to_string()]);
+        let mut strace = Process::start("strace", &mut command);
+        let traced = Path::new("/proc").join(pid.to_string()).join("status");
+        testkit::wait::until("strace is attached", MINUTE, || {
+            let status = std::fs::read_to_string(&traced).ok()?;
+            status
+                .lines()
+                .any(|line| line.starts_with("TracerPid:") && !line.ends_with("\t0"))
+                .then_some(())
+        });
+        for _ in 0..TRANSITIONS {
+            for target in ["PRESENT", "RUNNING"] {
+                self.request(target).await;
+            }
+        }
+        strace.terminate(MINUTE);
+        let calls = std::fs::read_to_string(&trace).expect("strace wrote its file");
+        let fsyncs = calls.lines().filter(|line| line.contains("reagent.db")).count();
+        promise(
+            "database_fsyncs_per_transition",
+            fsyncs as f64 / (2.0 * TRANSITIONS as f64),
+            "1",
+            3.0,
+        );
+    }
+
+    /// Wants the first app in a state and waits until it is reported.
+    async fn request(&mut self, target: &str) {
+        let kwargs = json!({
+            "app_key": 1, "app_name": "bench", "stage": "PROD", "current_state": "PRESENT", "target_state": target,
+            "present_version": "1.0.0", "newest_version": "1.0.0", "release_key": 1, "requestor_account_key": 1
+        });
+        let Value::Object(kwargs) = kwargs else {
+            unreachable!("an object was written above")
+        };
+        let kwargs = kwargs
+            .into_iter()
+            .map(|(name, value)| (name, value.into()))
+            .collect();
+        let procedure = "re.mgmt.00000000-0000-4000-8000-000000000001.request_app_state";
+        let payload = Payload::from_parts(Vec::new(), kwargs);
+        self.backend
+            .call(procedure, payload, CallOptions::default())
+            .await
+            .expect("the request is accepted");
+        let reported = async { while self.reported.recv().await.expect("open") != target {} };
+        tokio::time::timeout(MINUTE, reported)
+            .await
+            .expect("the state is reported");
+    }
+}
+
+/// What a process has used up so far.
+struct Idle {
+    /// Of all threads.
+    cpu: Duration,
+    /// Voluntary context switches: each is a wake-up.
+    switches: u64,
+    /// Bytes that went to the disk.
+    written: u64,
+}
+
+impl Idle {
+    fn of(pid: u32) -> Idle {
+        let proc = Path::new("/proc").join(pid.to_string());
+        let number = |text: &str, key: &str| -> u64 {
+            let line = text
+                .lines()
+                .find_map(|line| line.strip_prefix(key))
+                .unwrap_or_default();
+            line.trim().parse().expect("a number")
+        };
+        let mut idle = Idle {
+            cpu: Duration::ZERO,
+            switches: 0,
+            written: number(
+                &std::fs::read_to_string(proc.join("io")).expect("the agent runs"),
+                "write_bytes:",
+            ),
+        };
+        for thread in std::fs::read_dir(proc.join("task"))
+            .expect("the agent runs")
+            .flatten()
+        {
+            let read = |name: &str| std::fs::read_to_string(thread.path().join(name)).unwrap_or_default();
+            let nanoseconds = read("schedstat")
+                .split(' ')
+                .next()
+                .and_then(|number| number.parse().ok());
+            idle.cpu += Duration::from_nanos(nanoseconds.unwrap_or_default());
+            idle.switches += number(&read("status"), "voluntary_ctxt_switches:");
+        }
+        idle
     }
 }
 
