@@ -1,8 +1,10 @@
 //! The figures of docs/SPECIFICATION.md: one line each, `<name> <value> <unit> promise <op> <value> ok|short`, and the
 //! peer's value of the same run as a line without a promise. Run with `make bench`.
 
+#[path = "figures/usage.rs"]
+mod usage;
+
 use std::collections::HashMap;
-use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,6 +16,7 @@ use testkit::process::Process;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use usage::{Trace, Usage};
 use wamp::client::{CallOptions, ClientConfig, Credentials, RegisterOptions, Session, handler};
 use wamp::router::{JoinRequest, Limits, Permission, Principal, Router, RouterConfig};
 use wamp::{Dict, Payload};
@@ -52,7 +55,8 @@ async fn figures() {
 
 fn promise(name: &str, value: f64, unit: &str, most: f64) {
     let verdict = if value <= most { "ok" } else { "short" };
-    println!("{name} {value:.1} {unit} promise <= {most} {verdict}");
+    let digits = if most < 10.0 { 2 } else { 1 };
+    println!("{name} {value:.digits$} {unit} promise <= {most} {verdict}");
 }
 
 fn peer(name: &str, value: f64, unit: &str) {
@@ -296,68 +300,42 @@ impl Device {
         let _ = tokio::time::timeout(MINUTE, self.connected.recv()).await;
         // Idle means: a heartbeat later, when everything of the start is done and freed.
         let _ = tokio::time::timeout(MINUTE, self.connected.recv()).await;
-        let (resident, dirty) = memory(agent.pid());
+        let (resident, dirty) = usage::memory(agent.pid());
         promise("agent_resident_idle", resident, "MB", 8.0);
         promise("agent_private_dirty_idle", dirty, "MB", 3.0);
 
-        let before = Idle::of(agent.pid());
+        let before = Usage::of(agent.pid());
         tokio::time::sleep(IDLE).await;
-        let after = Idle::of(agent.pid());
-        let seconds = IDLE.as_secs_f64();
-        let cpu = (after.cpu - before.cpu).as_secs_f64() / seconds * 100.0;
+        let after = Usage::of(agent.pid());
+        let cpu = (after.cpu - before.cpu).as_secs_f64() / IDLE.as_secs_f64() * 100.0;
         promise("agent_idle_cpu", cpu, "%", 0.1);
-        promise(
-            "agent_idle_wakeups",
-            (after.switches - before.switches) as f64 / seconds,
-            "1/s",
-            1.0,
-        );
         promise(
             "agent_idle_written",
             (after.written - before.written) as f64,
             "B",
             0.0,
         );
-        self.transitions(agent.pid()).await;
-        agent.terminate(MINUTE);
-        self.stop.cancel();
-    }
 
-    /// Stops and starts an app and counts how often the agent syncs its database.
-    async fn transitions(&mut self, pid: u32) {
-        let trace = self.home.path().join("syscalls");
-        let mut command = Command::new("strace");
-        command.args([
-            "--quiet=all",
-            "--decode-fds=path",
-            "--follow-forks",
-            "--trace=fsync,fdatasync",
-            "--output",
-        ]);
-        command.arg(&trace).args(["--attach", &pid.to_string()]);
-        let mut strace = Process::start("strace", &mut command);
-        let traced = Path::new("/proc").join(pid.to_string()).join("status");
-        testkit::wait::until("strace is attached", MINUTE, || {
-            let status = std::fs::read_to_string(&traced).ok()?;
-            status
-                .lines()
-                .any(|line| line.starts_with("TracerPid:") && !line.ends_with("\t0"))
-                .then_some(())
-        });
+        let trace = Trace::start(agent.pid(), "all", self.home.path());
+        tokio::time::sleep(IDLE).await;
+        let wakeups = trace.stop().bursts();
+        promise(
+            "agent_idle_wakeups",
+            wakeups as f64 / IDLE.as_secs_f64(),
+            "1/s",
+            1.0,
+        );
+
+        let trace = Trace::start(agent.pid(), "fsync,fdatasync", self.home.path());
         for _ in 0..TRANSITIONS {
             for target in ["PRESENT", "RUNNING"] {
                 self.request(target).await;
             }
         }
-        strace.terminate(MINUTE);
-        let calls = std::fs::read_to_string(&trace).expect("strace wrote its file");
-        let fsyncs = calls.lines().filter(|line| line.contains("reagent.db")).count();
-        promise(
-            "database_fsyncs_per_transition",
-            fsyncs as f64 / (2.0 * TRANSITIONS as f64),
-            "1",
-            3.0,
-        );
+        let fsyncs = trace.stop().count("reagent.db") as f64 / (2.0 * TRANSITIONS as f64);
+        promise("database_fsyncs_per_transition", fsyncs, "1", 3.0);
+        agent.terminate(MINUTE);
+        self.stop.cancel();
     }
 
     /// Wants the first app in a state and waits until it is reported.
@@ -386,50 +364,6 @@ impl Device {
     }
 }
 
-/// What a process has used up so far.
-struct Idle {
-    /// Of all threads.
-    cpu: Duration,
-    /// Voluntary context switches: each is a wake-up.
-    switches: u64,
-    /// Bytes that went to the disk.
-    written: u64,
-}
-
-impl Idle {
-    fn of(pid: u32) -> Idle {
-        let proc = Path::new("/proc").join(pid.to_string());
-        let number = |text: &str, key: &str| -> u64 {
-            let line = text
-                .lines()
-                .find_map(|line| line.strip_prefix(key))
-                .unwrap_or_default();
-            line.trim().parse().expect("a number")
-        };
-        let mut idle = Idle {
-            cpu: Duration::ZERO,
-            switches: 0,
-            written: number(
-                &std::fs::read_to_string(proc.join("io")).expect("the agent runs"),
-                "write_bytes:",
-            ),
-        };
-        for thread in std::fs::read_dir(proc.join("task"))
-            .expect("the agent runs")
-            .flatten()
-        {
-            let read = |name: &str| std::fs::read_to_string(thread.path().join(name)).unwrap_or_default();
-            let nanoseconds = read("schedstat")
-                .split(' ')
-                .next()
-                .and_then(|number| number.parse().ok());
-            idle.cpu += Duration::from_nanos(nanoseconds.unwrap_or_default());
-            idle.switches += number(&read("status"), "voluntary_ctxt_switches:");
-        }
-        idle
-    }
-}
-
 impl Drop for Device {
     fn drop(&mut self) {
         for app in 1..=APPS {
@@ -454,24 +388,4 @@ async fn serve(session: &Session, uri: &str, answer: impl Fn(Value) -> Value + S
         .register(uri, RegisterOptions::default(), function)
         .await
         .expect("registered");
-}
-
-/// Resident set and private dirty pages of a process, MB.
-fn memory(pid: u32) -> (f64, f64) {
-    let rollup = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("smaps_rollup"))
-        .expect("the agent runs");
-    let kilobytes = |key: &str| -> f64 {
-        let line = rollup
-            .lines()
-            .find(|line| line.starts_with(key))
-            .unwrap_or_default();
-        line.split_whitespace()
-            .nth(1)
-            .and_then(|number| number.parse().ok())
-            .unwrap_or_default()
-    };
-    (
-        kilobytes("Rss:") * 1.024e-3,
-        kilobytes("Private_Dirty:") * 1.024e-3,
-    )
 }

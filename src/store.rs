@@ -59,17 +59,30 @@ impl Database {
         result
     }
 
-    /// The one way to write: one transaction, one sync of the disk.
+    /// The one way to write: one transaction, one sync of the disk; none when `work` changes nothing.
     fn write<T>(
         &mut self,
         work: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<T> {
         let transaction = self.connection.transaction()?;
-        outbox::forget(&transaction, &self.confirmed)?;
+        let before = transaction.total_changes();
         let result = work(&transaction)?;
-        transaction.commit()?;
-        self.confirmed.clear();
+        if transaction.total_changes() != before {
+            outbox::forget(&transaction, &self.confirmed)?;
+            transaction.commit()?;
+            self.confirmed.clear();
+        }
         Ok(result)
+    }
+
+    /// Deletes what the backend confirmed, if nothing else is going to be written any more.
+    fn forget_confirmed(&mut self) -> rusqlite::Result<()> {
+        if self.confirmed.is_empty() {
+            return Ok(());
+        }
+        let transaction = self.connection.transaction()?;
+        outbox::forget(&transaction, &self.confirmed)?;
+        transaction.commit()
     }
 }
 
@@ -219,9 +232,7 @@ fn work(connection: Connection, mut inbox: mpsc::Receiver<Message>) {
     while let Some(Message::Run(job)) = inbox.blocking_recv() {
         job(&mut database);
     }
-    if !database.confirmed.is_empty()
-        && let Err(error) = database.write(|_| Ok(()))
-    {
+    if let Err(error) = database.forget_confirmed() {
         tracing::warn!(%error, "some reports will be sent twice");
     }
     if let Err((_, error)) = database.connection.close() {
