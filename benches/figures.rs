@@ -326,6 +326,9 @@ impl Device {
             1.0,
         );
 
+        // The first write since the start begins the log file, which costs a sync of its own.
+        self.request("PRESENT").await;
+        self.request("RUNNING").await;
         let trace = Trace::start(agent.pid(), "fsync,fdatasync", self.home.path());
         for _ in 0..TRANSITIONS {
             for target in ["PRESENT", "RUNNING"] {
