@@ -26,7 +26,7 @@ mod outbox;
 mod state;
 mod task;
 
-pub use crate::transport::TlsOptions;
+pub use crate::transport::{Proxies, TlsOptions};
 pub use config::{ClientConfig, Credentials};
 pub use error::{CloseReason, ConnectError, RequestError, WampError};
 pub use invocation::{Handler, HandlerFuture, HandlerResult, Invocation, handler};
