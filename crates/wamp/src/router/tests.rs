@@ -1,7 +1,11 @@
 //! The realm without I/O, message by message. Every test that covers a case of `wamp-interop.md` 5 carries its number.
 
+mod bounds;
+mod parts;
 mod property;
 mod pubsub;
+mod removal;
+mod retained;
 mod rights;
 mod rpc;
 mod rpc_end;
@@ -11,15 +15,16 @@ mod testaments;
 mod views;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::Permission;
 use super::outbox::{Delivery, Ending};
-use super::realm::Realm;
+use super::realm::{Realm, Seats};
 use super::session::{Features, Identity};
+use super::{Limits, Permission, RealmConfig};
 use crate::message::Message;
 use crate::payload::Payload;
 use crate::value::{Dict, Value};
@@ -45,11 +50,30 @@ impl World {
 
     /// A world whose role `device` has these permissions; `backend` may do everything, undisclosed.
     fn with(device: Vec<Permission>) -> World {
-        let mut open = entry("", true);
-        open.disclose = false;
-        let roles = HashMap::from([("device".to_owned(), device), ("backend".to_owned(), vec![open])]);
+        let limits = Limits {
+            max_sessions: 100,
+            ..Limits::default()
+        };
+        World::of(&realm_config(device), limits)
+    }
+
+    fn bounded(limits: Limits) -> World {
+        World::of(&realm_config(vec![entry("", true)]), limits)
+    }
+
+    /// A world with strict URIs and request ids.
+    fn strict() -> World {
+        let mut config = realm_config(vec![entry("", true)]);
+        config.uris = uri::UriRule::Strict;
+        config.strict_request_ids = true;
+        World::of(&config, Limits::default())
+    }
+
+    fn of(config: &RealmConfig, limits: Limits) -> World {
+        let seats = Arc::new(Seats::new(limits.max_sessions));
+        let random = fastrand::Rng::with_seed(7);
         World {
-            realm: Realm::new("realm1", &roles, 100, fastrand::Rng::with_seed(7)),
+            realm: Realm::new("realm1", config, &Arc::new(limits), &seats, random),
             now: Instant::now(),
             next_id: 1000,
             ended: Vec::new(),
@@ -89,9 +113,18 @@ impl World {
 
     fn drain(&mut self) -> Sent {
         let mut sent = Vec::new();
+        let counters = self.realm.counters().to_dict();
         for (id, delivery) in self.realm.outbox.drain() {
             match delivery {
                 Delivery::Send(outgoing) => sent.push((id, outgoing.message().clone())),
+                Delivery::Counters(request) => {
+                    let result = Message::Result {
+                        request,
+                        details: Dict::new(),
+                        payload: Payload::from_args(vec![counters.clone().into()]),
+                    };
+                    sent.push((id, result));
+                }
                 Delivery::End(message, ending) => {
                     self.ended.push((id, ending));
                     sent.extend(message.map(|message| (id, message)));
@@ -165,6 +198,13 @@ impl World {
     }
 }
 
+fn realm_config(device: Vec<Permission>) -> RealmConfig {
+    let mut open = entry("", true);
+    open.disclose = false;
+    let roles = HashMap::from([("device".to_owned(), device), ("backend".to_owned(), vec![open])]);
+    RealmConfig::new(roles, Arc::new(|_| unreachable!("no handshake here")))
+}
+
 fn entry(uri: &str, allowed: bool) -> Permission {
     Permission {
         uri: uri.to_owned(),
@@ -188,6 +228,8 @@ fn identity(authid: &str, role: &str, able: bool) -> Identity {
         features: Features {
             callee_canceling: able,
             callee_identification: able,
+            callee_streaming: able,
+            caller_streaming: able,
         },
         own_rights: None,
     }
