@@ -122,7 +122,7 @@ impl Default for Limits {
             ping_interval: Duration::from_secs(10),
             max_message_size: 16 << 20,
             max_sessions: 50_000,
-            send_queue_messages: 4096,
+            send_queue_messages: 16_384,
             send_queue_bytes: 32 << 20,
             overflow_patience: Duration::from_secs(30),
             goodbye_timeout: Duration::from_secs(2),
