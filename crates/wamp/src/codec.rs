@@ -1,4 +1,4 @@
-//! The wire encodings. Each decodes a frame into a [`Message`] whose payload stays a slice of the frame.
+//! The wire encodings. Each decodes a frame into a [`Message`] whose payload stays encoded.
 //!
 //! A frame is walked once: that finds the boundaries of the message's elements and checks every byte, nesting and
 //! claimed length included, so that a payload which is only forwarded is known to be well-formed. `shape` knows which
@@ -116,7 +116,7 @@ impl Codec {
         self != Codec::Json
     }
 
-    /// Decodes one frame. The payload of the result borrows (shares) `frame`.
+    /// Decodes one frame. The payload of the result is a copy of its part of `frame`, still encoded.
     pub fn decode(self, frame: &Bytes) -> Result<Message, CodecError> {
         let elements = match self {
             Codec::Json => json::split(frame),

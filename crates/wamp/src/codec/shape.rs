@@ -278,21 +278,12 @@ impl Reader<'_> {
         }
     }
 
-    /// Shares the frame, unless that would keep much more memory than the element is worth for as long as somebody holds
-    /// the element: a queue that counts its bytes would count the wrong ones.
+    /// A copy: a frame is itself part of a read buffer that may be as long as the longest message so far, and whoever
+    /// kept the element would keep all of that. A queue that counts its bytes would count the wrong ones.
     fn slice(&self, index: usize) -> Bytes {
-        let range = self.elements.ranges[index].clone();
-        let shared = range.len() >= self.frame.len() / 4 || self.frame.len() <= LITTLE;
-        if shared {
-            self.frame.slice(range)
-        } else {
-            Bytes::copy_from_slice(&self.frame[range])
-        }
+        Bytes::copy_from_slice(self.element(index))
     }
 }
-
-/// Frames up to this many bytes are always shared.
-const LITTLE: usize = 4096;
 
 fn not_a_dict() -> CodecError {
     CodecError::Shape("details are not a dictionary".to_owned())
