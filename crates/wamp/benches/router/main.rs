@@ -123,6 +123,7 @@ async fn calls(crossbar: Option<&Target>) {
         ("rpc_64_json", 1, Codec::Json),
     ] {
         let plan = rpc::Plan {
+            name,
             codec,
             pairs,
             in_flight: 64 / pairs,
@@ -222,6 +223,7 @@ async fn joins(crossbar: Option<&Target>) {
 async fn many_in_flight() {
     let ours = Target::ours();
     let plan = rpc::Plan {
+        name: "rpc_4096",
         codec: CODEC,
         pairs: 1,
         in_flight: 4096,
