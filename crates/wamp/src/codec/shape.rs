@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 
-use super::{Codec, CodecError, Container, Elements, Field};
+use super::{Codec, CodecError, Container, Elements, Field, Fields};
 use crate::message::{Message, code};
 use crate::payload::Payload;
 use crate::value::{Dict, Value};
@@ -197,10 +197,9 @@ impl Reader<'_> {
     }
 
     fn uint(&self, index: usize, name: &str) -> Result<u64, CodecError> {
-        match self.codec.checked_value(self.element(index))? {
-            Value::Uint(number) => Ok(number),
-            _ => Err(CodecError::Shape(format!("{name} is not a non-negative integer"))),
-        }
+        self.codec
+            .checked_uint(self.element(index))?
+            .ok_or_else(|| CodecError::Shape(format!("{name} is not a non-negative integer")))
     }
 
     fn id(&self, index: usize) -> Result<Id, CodecError> {
@@ -219,10 +218,9 @@ impl Reader<'_> {
     }
 
     fn text(&self, index: usize, name: &str) -> Result<String, CodecError> {
-        match self.codec.checked_value(self.element(index))? {
-            Value::Str(text) => Ok(text),
-            _ => Err(CodecError::Shape(format!("{name} is not text"))),
-        }
+        self.codec
+            .checked_text(self.element(index))?
+            .ok_or_else(|| CodecError::Shape(format!("{name} is not text")))
     }
 
     fn dict(&self, index: usize) -> Result<Dict, CodecError> {
@@ -320,9 +318,9 @@ pub(super) fn payload(message: &Message) -> Option<&Payload> {
 }
 
 /// The elements before the payload.
-pub(super) fn fields(message: &Message) -> Vec<Field<'_>> {
+pub(super) fn fields(message: &Message) -> Fields<'_> {
     use Field::{Dict as Details, Null, Text, Uint};
-    let mut fields = Vec::with_capacity(super::MAX_ELEMENTS);
+    let mut fields = Fields::default();
     fields.push(Uint(message.code()));
     match message {
         Message::Hello { realm, details } => {
