@@ -1,7 +1,10 @@
-//! WAMP-CRA (`session-and-api.md` 4.5, `wamp-interop.md` rule 14): pure functions, no I/O.
+//! WAMP-CRA (`session-and-api.md` 4.5, `wamp-interop.md` rule 14) and, in [`cryptosign`], signatures: pure functions,
+//! no I/O.
 //!
 //! The client answers a challenge with [`answer`]; a router builds one with [`challenge`] and checks the answer with
 //! [`verify`]. Nothing here logs or prints a secret.
+
+pub mod cryptosign;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -48,6 +51,9 @@ pub enum AuthError {
     /// More work than a sensible router asks for.
     #[error("the challenge asks for too much work: {iterations} iterations, key of {keylen} bytes")]
     TooExpensive { iterations: u64, keylen: u64 },
+    /// The private key is not 32 bytes in hex.
+    #[error("the private key is not 64 hex digits")]
+    BadKey,
 }
 
 /// The signing key of a salted secret: base64 text of PBKDF2-HMAC-SHA256. Computes for up to about a second at the

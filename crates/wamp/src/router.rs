@@ -1,4 +1,4 @@
-//! The router: one realm with dealer, broker, meta API and testaments.
+//! The router: realms with dealer, broker, meta API and testaments.
 //!
 //! One [`Router`] holds the state; [`Router::serve`] accepts WebSocket connections. Authentication asks an
 //! [`Authenticator`], which may look secrets up in a database.
@@ -18,13 +18,17 @@ mod counters;
 mod dealer;
 mod directory;
 mod hub;
+mod journal;
 mod meta;
 mod outbox;
 mod pattern;
 mod permission;
 mod queue;
 mod realm;
+mod realms;
 mod refusal;
+mod retained;
+mod service;
 mod session;
 mod testament;
 #[cfg(test)]
@@ -39,19 +43,19 @@ use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-pub use self::config::{Authenticator, JoinRequest, Limits, Lookup, Permission, Principal, RouterConfig};
+pub use self::config::{
+    AskedProcedure, Authenticator, JoinRequest, Limits, Lookup, Permission, Principal, RealmConfig,
+    RealmsConfig, RouterConfig,
+};
 use self::connection::Setting;
-pub use self::counters::{Counters, Dropped};
-use self::hub::Hub;
-use self::permission::Lines;
-use self::realm::Realm;
+pub use self::counters::{Counters, Denied, Dropped, Queues, Refused, Traffic};
+use self::realms::Realms;
 use crate::uri::close;
 
 /// The router. Cloneable handle.
 #[derive(Clone)]
 pub struct Router {
-    config: Arc<RouterConfig>,
-    hub: Arc<Hub>,
+    realms: Arc<Realms>,
     listeners: Arc<AtomicU64>,
 }
 
@@ -59,7 +63,7 @@ impl std::fmt::Debug for Router {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
             .debug_struct("Router")
-            .field("realm", &self.config.realm)
+            .field("realms", &self.realms.names())
             .finish_non_exhaustive()
     }
 }
@@ -71,13 +75,10 @@ const SPARE_CONNECTIONS: usize = 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 impl Router {
-    /// A router without listeners.
-    pub fn new(config: RouterConfig) -> Router {
-        let random = fastrand::Rng::new();
-        let realm = Realm::new(&config.realm, &config.roles, config.limits.max_sessions, random);
+    /// A router without listeners: of one realm with a [`RouterConfig`], of any number with a [`RealmsConfig`].
+    pub fn new(config: impl Into<RealmsConfig>) -> Router {
         Router {
-            config: Arc::new(config),
-            hub: Arc::new(Hub::new(realm)),
+            realms: Arc::new(Realms::new(config.into())),
             listeners: Arc::default(),
         }
     }
@@ -85,12 +86,10 @@ impl Router {
     /// Accepts connections until `stop`; then says GOODBYE `system_shutdown` to every session that came through this
     /// listener and returns when all are gone or twice the goodbye timeout has passed.
     pub async fn serve(&self, listener: TcpListener, stop: CancellationToken) -> std::io::Result<()> {
-        let limits = self.config.limits.clone();
+        let limits = self.realms.limits().clone();
         let most = limits.max_sessions.saturating_add(SPARE_CONNECTIONS);
         let setting = Setting {
-            hub: Arc::clone(&self.hub),
-            realm: self.config.realm.as_str().into(),
-            authenticator: Arc::clone(&self.config.authenticator),
+            realms: Arc::clone(&self.realms),
             listener: self.listeners.fetch_add(1, Ordering::Relaxed),
             stop: stop.clone(),
             limits,
@@ -114,7 +113,7 @@ impl Router {
             }
         }
         drop(listener);
-        self.hub.dismiss_all(setting.listener, close::SYSTEM_SHUTDOWN);
+        self.realms.dismiss_all(setting.listener, close::SYSTEM_SHUTDOWN);
         // Once for the peer's GOODBYE, once for its close frame.
         let within = 2 * setting.limits.goodbye_timeout;
         let all_gone = async {
@@ -129,17 +128,17 @@ impl Router {
         Ok(())
     }
 
-    /// Gives every open session of `authid` these permissions of its own instead of those it joined with.
-    /// Subscriptions and registrations that they do not cover are revoked (UNSUBSCRIBED and UNREGISTERED with request
-    /// id 0). Sessions that join later get theirs from the authenticator.
+    /// Gives every open session of `authid`, in whatever realm, these permissions of its own instead of those it joined
+    /// with. Subscriptions and registrations that they do not cover are revoked (UNSUBSCRIBED and UNREGISTERED with
+    /// request id 0). Sessions that join later get theirs from the authenticator.
     pub fn set_permissions(&self, authid: &str, permissions: &[Permission]) {
-        self.hub
-            .set_own_rights(authid, &Arc::new(Lines::new(permissions)));
+        self.realms.set_own_rights(authid, permissions);
     }
 
-    /// What the router holds and has dropped.
+    /// What the router holds, has refused and has dropped, all realms together. A session gets those of its realm from
+    /// the procedure `wamp.router.counters`, as a dictionary of the same names, if its role may call that.
     pub fn counters(&self) -> Counters {
-        self.hub.counters()
+        self.realms.counters()
     }
 }
 

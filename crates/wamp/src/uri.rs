@@ -22,6 +22,40 @@ pub fn is_strict(uri: &str) -> bool {
         })
 }
 
+/// The strict rule for a pattern.
+pub fn is_strict_pattern(uri: &str) -> bool {
+    uri.split('.')
+        .all(|component| component.is_empty() || is_strict(component))
+}
+
+/// Which URIs a realm takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UriRule {
+    /// [`is_loose`]
+    #[default]
+    Loose,
+    /// [`is_strict`]
+    Strict,
+}
+
+impl UriRule {
+    /// Whether `uri` satisfies the rule.
+    pub fn accepts(self, uri: &str) -> bool {
+        match self {
+            UriRule::Loose => is_loose(uri),
+            UriRule::Strict => is_strict(uri),
+        }
+    }
+
+    /// Whether `uri` is a pattern that satisfies the rule.
+    pub fn accepts_pattern(self, uri: &str) -> bool {
+        match self {
+            UriRule::Loose => is_loose_pattern(uri),
+            UriRule::Strict => is_strict_pattern(uri),
+        }
+    }
+}
+
 fn is_loose_component(component: &str) -> bool {
     !component.is_empty()
         && !component
@@ -33,6 +67,8 @@ fn is_loose_component(component: &str) -> bool {
 pub mod error {
     /// Malformed URI in a request.
     pub const INVALID_URI: &str = "wamp.error.invalid_uri";
+    /// The callee cannot do what the call asks for.
+    pub const FEATURE_NOT_SUPPORTED: &str = "wamp.error.feature_not_supported";
     /// Nobody offers the called procedure.
     pub const NO_SUCH_PROCEDURE: &str = "wamp.error.no_such_procedure";
     /// Somebody else already offers the procedure.
@@ -70,8 +106,12 @@ pub mod error {
     pub const PAYLOAD_SIZE_EXCEEDED: &str = "wamp.error.payload_size_exceeded";
     /// Revocation: somebody took the procedure over.
     pub const UNREGISTERED: &str = "wamp.error.unregistered";
+    /// Revocation: somebody took the subscription away.
+    pub const UNSUBSCRIBED: &str = "wamp.error.unsubscribed";
     /// Something failed inside the callee or the router.
     pub const RUNTIME_ERROR: &str = "wamp.error.runtime_error";
+    /// Meta API: the router keeps no event history.
+    pub const HISTORY_UNAVAILABLE: &str = "wamp.error.history_unavailable";
     /// Testament with an unknown scope.
     pub const TESTAMENT_ERROR: &str = "wamp.error.testament_error";
     /// The peer could not be reached; retryable (nexus).
@@ -90,4 +130,30 @@ pub mod close {
     pub const KILLED: &str = "wamp.close.killed";
     /// Crossbar's answer to a client's GOODBYE; also eviction by a newer session.
     pub const NORMAL: &str = "wamp.close.normal";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strict_uris_are_lower_case_and_loose_ones_nearly_anything() {
+        for (uri, loose, strict) in [
+            ("com.example.proc_1", true, true),
+            ("A-b/c%.é", true, false),
+            ("re.mgmt.7-42.ping", true, false),
+            ("a", true, true),
+            ("", false, false),
+            ("a..b", false, false),
+            (".a", false, false),
+            ("a.", false, false),
+            ("a b", false, false),
+            ("a.#", false, false),
+        ] {
+            assert_eq!(UriRule::Loose.accepts(uri), loose, "{uri}");
+            assert_eq!(UriRule::Strict.accepts(uri), strict, "{uri}");
+        }
+        assert!(UriRule::Strict.accepts_pattern("a..b") && UriRule::Loose.accepts_pattern("A..b"));
+        assert!(!UriRule::Strict.accepts_pattern("A..b") && !UriRule::Loose.accepts_pattern("a b.."));
+    }
 }

@@ -14,6 +14,13 @@ pub enum Credentials {
     Ticket { authid: String, ticket: String },
     /// Challenge-response with a shared secret.
     Cra { authid: String, secret: String },
+    /// Signature with an ed25519 key.
+    Cryptosign {
+        /// Without one the router finds the principal by its public key.
+        authid: Option<String>,
+        /// The private key (seed), 32 bytes in hex. The public one follows from it.
+        private_key: String,
+    },
 }
 
 impl std::fmt::Debug for Credentials {
@@ -23,6 +30,7 @@ impl std::fmt::Debug for Credentials {
             Credentials::Anonymous => formatter.write_str("Anonymous"),
             Credentials::Ticket { authid, .. } => write!(formatter, "Ticket({authid})"),
             Credentials::Cra { authid, .. } => write!(formatter, "Cra({authid})"),
+            Credentials::Cryptosign { authid, .. } => write!(formatter, "Cryptosign({authid:?})"),
         }
     }
 }

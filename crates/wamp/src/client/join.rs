@@ -79,7 +79,7 @@ pub(super) fn violation_abort(what: &str) -> Message {
 async fn shake_hands(config: &ClientConfig, connection: &mut Connection) -> Result<(Id, Dict), ConnectError> {
     let hello = Message::Hello {
         realm: Some(config.realm.clone()),
-        details: hello_details(&config.credentials),
+        details: hello_details(&config.credentials)?,
     };
     match exchange(connection, &hello, config.reply_timeout, "HELLO").await? {
         Message::Challenge { method, extra } => {
@@ -172,12 +172,13 @@ fn decode(connection: &Connection, frame: &Bytes) -> Result<Message, ConnectErro
         .map_err(|error| ConnectError::Protocol(error.to_string()))
 }
 
-/// Exactly authid, authmethods and roles (`session-and-api.md` 4.4).
-fn hello_details(credentials: &Credentials) -> Dict {
+/// Exactly authid, authmethods and roles (`session-and-api.md` 4.4), with a key also the public part of it.
+fn hello_details(credentials: &Credentials) -> Result<Dict, ConnectError> {
     let (authid, method) = match credentials {
         Credentials::Anonymous => (None, "anonymous"),
         Credentials::Ticket { authid, .. } => (Some(authid), "ticket"),
         Credentials::Cra { authid, .. } => (Some(authid), "wampcra"),
+        Credentials::Cryptosign { authid, .. } => (authid.as_ref(), "cryptosign"),
     };
     let mut details = Dict::from([
         ("authmethods".to_owned(), Value::List(vec![Value::from(method)])),
@@ -186,7 +187,13 @@ fn hello_details(credentials: &Credentials) -> Dict {
     if let Some(authid) = authid {
         details.insert("authid".to_owned(), Value::from(authid.as_str()));
     }
-    details
+    if let Credentials::Cryptosign { private_key, .. } = credentials {
+        let public = auth::cryptosign::public_key(private_key)
+            .map_err(|error| ConnectError::Protocol(error.to_string()))?;
+        let authextra = Dict::from([("pubkey".to_owned(), Value::from(public))]);
+        details.insert("authextra".to_owned(), authextra.into());
+    }
+    Ok(details)
 }
 
 /// The four client roles with the features that are really there. Routers disclose callers only to callees that announce
@@ -256,6 +263,10 @@ async fn signature(credentials: &Credentials, method: &str, extra: Dict) -> Resu
                     "the challenge could not be answered".to_owned(),
                 )),
             }
+        }
+        (Credentials::Cryptosign { private_key, .. }, "cryptosign") => {
+            auth::cryptosign::answer(private_key, &extra)
+                .map_err(|error| ConnectError::Protocol(error.to_string()))
         }
         _ => Ok(String::new()),
     }

@@ -12,7 +12,7 @@ use crate::Id;
 use crate::value::{Dict, Value};
 
 /// The options of one publication that choose receivers.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Audience {
     /// The publisher gets its own event.
     pub(super) include_publisher: bool,
@@ -21,7 +21,7 @@ pub(super) struct Audience {
     authroles: Lists<String>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Lists<T> {
     exclude: Option<HashSet<T>>,
     eligible: Option<HashSet<T>>,

@@ -1,7 +1,7 @@
 //! The broker: subscriptions and publications.
 //!
 //! Every matching subscription gives one EVENT with the publication's id, shared by all its receivers. Contract:
-//! `wamp-interop.md` 3.4 and the cases R-P1 to R-P9.
+//! `wamp-interop.md` 3.4 and the cases R-P1 to R-P10.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,14 +12,15 @@ use super::outbox::SharedEvent;
 use super::pattern::MatchPolicy;
 use super::permission::{Action, Rights};
 use super::realm::Realm;
-use super::refusal::{Refusal, choice};
-use super::session::{MAX_PER_SESSION, Session};
+use super::refusal::{Refusal, choice, flag};
+use super::retained::{Keeping, RetainedEvent};
+use super::session::Session;
 use super::testament::Testament;
-use crate::message::Message;
+use crate::message::{Message, code};
 use crate::payload::Payload;
 use crate::uri::error;
 use crate::value::{Dict, Value};
-use crate::{Id, MAX_ID, uri};
+use crate::{Id, MAX_ID};
 
 /// The sessions behind a subscription.
 pub(super) type Subscribers = BTreeSet<Id>;
@@ -79,7 +80,8 @@ impl Realm {
         topic: String,
     ) -> Result<(), Refusal> {
         let policy = choice(options, "match", MatchPolicy::Exact, MatchPolicy::from_name)?;
-        if !policy.accepts(&topic) {
+        let get_retained = flag(options, "get_retained")?.unwrap_or(false);
+        if !policy.accepts(&topic, self.uris) {
             return Err(Refusal::uri(&topic));
         }
         let Some(subscriber) = self.sessions.get(&session) else {
@@ -88,13 +90,15 @@ impl Realm {
         if !subscriber.rights.allows(Action::Subscribe, &topic) {
             return Err(self.not_authorized(session, Action::Subscribe, &topic));
         }
-        if subscriber.subscriptions.len() >= MAX_PER_SESSION {
-            return Err(Refusal::error(
+        let existing = self.subscriptions.find(policy, &topic);
+        let most = self.limits.max_subscriptions;
+        let owned = existing.is_some_and(|id| subscriber.subscriptions.contains(&id));
+        if subscriber.subscriptions.len() >= most && !owned {
+            return Err(Refusal::limit(
                 error::RUNTIME_ERROR,
-                "too many subscriptions in this session",
+                format!("a session has {most} subscriptions at most"),
             ));
         }
-        let existing = self.subscriptions.find(policy, &topic);
         let subscription = existing.unwrap_or_else(|| {
             self.subscriptions
                 .create(policy, topic, Subscribers::new(), &mut self.random)
@@ -113,6 +117,9 @@ impl Realm {
                 subscription,
             },
         );
+        if get_retained {
+            self.send_retained(session, subscription);
+        }
         if existing.is_none() {
             self.subscription_created(session, subscription);
         }
@@ -120,6 +127,37 @@ impl Realm {
             self.subscription_event("wamp.subscription.on_subscribe", session, subscription);
         }
         Ok(())
+    }
+
+    /// Sends a subscriber the retained events of its subscription that it would have got had it been there.
+    fn send_retained(&mut self, receiver: Id, subscription: Id) {
+        let (Some(session), Some(entry)) =
+            (self.sessions.get(&receiver), self.subscriptions.get(subscription))
+        else {
+            return;
+        };
+        let by_pattern = entry.policy != MatchPolicy::Exact;
+        let admits = |topic: &str, event: &RetainedEvent| {
+            event.skip != Some(receiver)
+                && (!by_pattern || session.rights.allows(Action::Subscribe, topic))
+                && event.audience.admits(receiver, &session.identity)
+        };
+        for (topic, event) in self.retained.matching(entry.policy, &entry.uri, admits) {
+            let mut details = event.details.clone();
+            details.insert("retained".to_owned(), true.into());
+            if by_pattern {
+                details.insert("topic".to_owned(), topic.into());
+            }
+            self.outbox.send(
+                receiver,
+                Message::Event {
+                    subscription,
+                    publication: event.publication,
+                    details,
+                    payload: event.payload.clone(),
+                },
+            );
+        }
     }
 
     /// UNSUBSCRIBE.
@@ -154,18 +192,27 @@ impl Realm {
                 revoked.push(*id);
             }
         }
-        for id in &revoked {
-            subscriber.subscriptions.remove(id);
-        }
         for subscription in revoked {
+            self.revoke_subscription(session, subscription, error::NOT_AUTHORIZED);
+        }
+    }
+
+    /// Takes a subscription from a session and tells it; `false` when it has no such subscription.
+    pub(super) fn revoke_subscription(&mut self, session: Id, subscription: Id, reason: &str) -> bool {
+        let owned = self
+            .sessions
+            .get_mut(&session)
+            .is_some_and(|session| session.subscriptions.remove(&subscription));
+        if owned {
             let details = Dict::from([
                 ("subscription".to_owned(), Value::Uint(subscription)),
-                ("reason".to_owned(), error::NOT_AUTHORIZED.into()),
+                ("reason".to_owned(), reason.into()),
             ]);
             self.outbox
                 .send(session, Message::Unsubscribed { request: 0, details });
             self.drop_subscriber(subscription, session);
         }
+        owned
     }
 
     /// Removes a subscriber from a subscription, and the subscription with its last subscriber. The session's own list
@@ -203,7 +250,11 @@ impl Realm {
                 Ok(())
             }
             Err(refusal) if acknowledge => Err(refusal),
-            Ok(_) | Err(_) => Ok(()),
+            Err(refusal) => {
+                self.note_refusal(session, code::PUBLISH, &refusal);
+                Ok(())
+            }
+            Ok(_) => Ok(()),
         }
     }
 
@@ -214,7 +265,7 @@ impl Realm {
         topic: &str,
         payload: Payload,
     ) -> Result<Id, Refusal> {
-        if !uri::is_loose(topic) || is_reserved(topic) {
+        if !self.uris.accepts(topic) || is_reserved(topic) {
             return Err(Refusal::uri(topic));
         }
         let Some(session) = self.sessions.get(&publisher) else {
@@ -224,6 +275,7 @@ impl Realm {
             return Err(self.not_authorized(publisher, Action::Publish, topic));
         }
         let audience = Audience::from_options(options)?;
+        let retain = flag(options, "retain")?.unwrap_or(false);
         let id = self.random.u64(1..=MAX_ID);
         let publication = Publication {
             id,
@@ -234,13 +286,31 @@ impl Realm {
             details: publisher_details(publisher, session, topic),
             payload,
         };
-        self.route(publication);
+        self.route(&publication);
+        if retain {
+            self.retain(&publication);
+        }
         Ok(id)
+    }
+
+    /// Keeps a publication for subscribers to come.
+    fn retain(&mut self, publication: &Publication<'_>) {
+        let event = RetainedEvent {
+            publication: publication.id,
+            skip: publication.skip,
+            audience: publication.audience.clone(),
+            details: publication.details.clone(),
+            payload: publication.payload.clone(),
+        };
+        match self.retained.keep(publication.topic, event) {
+            Keeping::Kept { gone } => self.tally.replaced_retained += gone,
+            Keeping::TooLarge => self.tally.limited_requests += 1,
+        }
     }
 
     /// Publishes the testament of a session that is no longer in the realm.
     pub(super) fn publish_testament(&mut self, publisher: Id, session: &Session, testament: Testament) {
-        self.route(Publication {
+        let publication = Publication {
             id: testament.publication,
             topic: &testament.topic,
             skip: Some(publisher),
@@ -248,7 +318,11 @@ impl Realm {
             about: None,
             details: publisher_details(publisher, session, &testament.topic),
             payload: testament.payload,
-        });
+        };
+        self.route(&publication);
+        if testament.retain {
+            self.retain(&publication);
+        }
     }
 
     /// Publishes an event of the router itself, to those whom it concerns if it is about something. The arguments are
@@ -268,7 +342,7 @@ impl Realm {
             return;
         }
         let id = self.random.u64(1..=MAX_ID);
-        self.route(Publication {
+        self.route(&Publication {
             id,
             topic,
             skip: None,
@@ -280,11 +354,11 @@ impl Realm {
     }
 
     /// Sends a publication to the subscribers of every matching subscription.
-    fn route(&mut self, publication: Publication<'_>) {
+    fn route(&mut self, publication: &Publication<'_>) {
         let mut matched = std::mem::take(&mut self.matched);
         self.subscriptions.all(publication.topic, &mut matched);
         for subscription in matched.drain(..) {
-            self.deliver(subscription, &publication);
+            self.deliver(subscription, publication);
         }
         self.matched = matched;
     }

@@ -13,12 +13,15 @@ use super::pattern::MatchPolicy;
 use super::permission::Action;
 use super::realm::Realm;
 use super::refusal::{Refusal, choice, flag, number};
-use super::session::{MAX_PER_SESSION, PendingCall, PendingInvocation, Session, deadline};
+use super::session::{PendingCall, PendingInvocation, Session, Stream, deadline};
+use crate::Id;
 use crate::message::{Message, code};
 use crate::payload::Payload;
 use crate::uri::error;
 use crate::value::{Dict, Value};
-use crate::{Id, uri};
+
+/// What the router has counted in this realm (see [`Counters`](super::Counters)).
+const COUNTERS: &str = "wamp.router.counters";
 
 /// Most bytes of arguments, encoded, that a procedure of the router itself takes.
 const MAX_META_ARGUMENTS: usize = 64 << 10;
@@ -56,14 +59,64 @@ impl Realm {
         payload: Payload,
         now: Instant,
     ) -> Result<(), Refusal> {
+        let more = flag(options, "progress");
+        let Some(session) = self.sessions.get_mut(&caller) else {
+            return Ok(());
+        };
+        if let Some(pending) = session.calls.get(&request) {
+            if pending.stream.is_none() {
+                // Two calls under one id could not be answered apart.
+                return Err(Refusal::Violation(format!("call {request} is still pending")));
+            }
+            return match more {
+                Ok(more) => {
+                    self.call_on(caller, request, more.unwrap_or(false), payload);
+                    Ok(())
+                }
+                Err(refusal) => {
+                    self.interrupt_call(caller, request, error::CANCELED);
+                    Err(refusal)
+                }
+            };
+        }
+        if session.is_cut_short(request, matches!(more, Ok(Some(true)))) {
+            return Ok(());
+        }
+        let more = more?.unwrap_or(false);
+        if more && !session.identity.features.caller_streaming {
+            return Err(Refusal::Violation(
+                "a call in parts without progressive_call_invocations being announced".to_owned(),
+            ));
+        }
+        let placed = self.place_call(caller, request, options, procedure, payload, more, now);
+        if more
+            && placed.is_err()
+            && let Some(session) = self.sessions.get_mut(&caller)
+        {
+            session.cut_short(request);
+        }
+        placed
+    }
+
+    /// The first or only part of a call.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of CALL and what was read of them"
+    )]
+    fn place_call(
+        &mut self,
+        caller: Id,
+        request: Id,
+        options: &Dict,
+        procedure: &str,
+        payload: Payload,
+        more: bool,
+        now: Instant,
+    ) -> Result<(), Refusal> {
         let Some(session) = self.sessions.get(&caller) else {
             return Ok(());
         };
-        if session.calls.contains_key(&request) {
-            // Two calls under one id could not be answered apart.
-            return Err(Refusal::Violation(format!("call {request} is still pending")));
-        }
-        if !uri::is_loose(procedure) {
+        if !self.uris.accepts(procedure) {
             return Err(Refusal::uri(procedure));
         }
         if !session.rights.allows(Action::Call, procedure) {
@@ -72,32 +125,16 @@ impl Realm {
         let progress = flag(options, "receive_progress")?.unwrap_or(false);
         let timeout = number(options, "timeout")?.filter(|timeout| *timeout > 0);
         if is_reserved(procedure) {
-            if payload.encoded_len() > MAX_META_ARGUMENTS {
-                // They are decoded while everybody else waits.
-                return Err(Refusal::error(
-                    error::PAYLOAD_SIZE_EXCEEDED,
-                    format!(
-                        "the router's own procedures take {MAX_META_ARGUMENTS} bytes of arguments at most"
-                    ),
-                ));
+            if more {
+                return Err(not_in_parts("the router's own procedures do"));
             }
-            let result = self.meta_call(caller, procedure, &payload)?;
-            let details = Dict::new();
-            let payload = Payload::from_args(vec![result]);
-            self.outbox.send(
-                caller,
-                Message::Result {
-                    request,
-                    details,
-                    payload,
-                },
-            );
-            return Ok(());
+            return self.call_router(caller, request, procedure, &payload);
         }
-        if session.calls.len() >= MAX_PER_SESSION {
-            return Err(Refusal::error(
+        let most = self.limits.max_pending_calls;
+        if session.calls.len() >= most {
+            return Err(Refusal::limit(
                 error::RUNTIME_ERROR,
-                "too many pending calls in this session",
+                format!("a session has {most} pending calls at most"),
             ));
         }
         let mut details = caller_details(caller, session, procedure);
@@ -118,13 +155,17 @@ impl Realm {
                 "the callee has just left",
             ));
         };
-        if session.invocations.len() >= MAX_PER_SESSION {
-            return Err(Refusal::error(
+        let features = session.identity.features;
+        if more && !(features.callee_streaming && features.callee_canceling) {
+            return Err(not_in_parts("the callee does"));
+        }
+        if session.invocations.len() >= most {
+            return Err(Refusal::limit(
                 error::NETWORK_FAILURE,
                 "the callee has too many calls pending",
             ));
         }
-        if !session.identity.features.callee_identification {
+        if !features.callee_identification {
             details.clear();
         }
         if by_pattern {
@@ -132,6 +173,16 @@ impl Realm {
         }
         if progress {
             details.insert("receive_progress".to_owned(), true.into());
+        }
+        let stream = more.then(|| {
+            let details = details.clone();
+            Box::new(Stream {
+                registration,
+                details,
+            })
+        });
+        if more {
+            details.insert("progress".to_owned(), true.into());
         }
         session.last_invocation += 1;
         let invocation = session.last_invocation;
@@ -141,6 +192,7 @@ impl Realm {
                 caller: Some((caller, request)),
                 progress,
                 killed: false,
+                continued: false,
             },
         );
         let deadline = timeout.and_then(|timeout| deadline(now, Duration::from_millis(timeout)));
@@ -151,6 +203,7 @@ impl Realm {
                     callee,
                     invocation,
                     deadline,
+                    stream,
                 },
             );
         }
@@ -164,6 +217,77 @@ impl Realm {
             },
         );
         Ok(())
+    }
+
+    /// A call of one of the router's own procedures.
+    fn call_router(
+        &mut self,
+        caller: Id,
+        request: Id,
+        procedure: &str,
+        payload: &Payload,
+    ) -> Result<(), Refusal> {
+        if payload.encoded_len() > MAX_META_ARGUMENTS {
+            // They are decoded while everybody else waits.
+            return Err(Refusal::limit(
+                error::PAYLOAD_SIZE_EXCEEDED,
+                format!("the router's own procedures take {MAX_META_ARGUMENTS} bytes of arguments at most"),
+            ));
+        }
+        if procedure == COUNTERS {
+            // Who delivers messages knows the queues, so the answer comes from there.
+            self.outbox.send_counters(caller, request);
+            return Ok(());
+        }
+        let result = self.meta_call(caller, procedure, payload)?;
+        self.send_result(caller, request, Dict::new(), Payload::from_args(vec![result]));
+        Ok(())
+    }
+
+    /// A further part of a call: to the same callee, under the same id, with the details of the first.
+    fn call_on(&mut self, caller: Id, request: Id, more: bool, payload: Payload) {
+        let Some(call) = self
+            .sessions
+            .get_mut(&caller)
+            .and_then(|session| session.calls.get_mut(&request))
+        else {
+            return;
+        };
+        let (callee, invocation) = (call.callee, call.invocation);
+        let stream = match more {
+            true => call
+                .stream
+                .as_ref()
+                .map(|stream| (stream.registration, stream.details.clone())),
+            false => call
+                .stream
+                .take()
+                .map(|stream| (stream.registration, stream.details)),
+        };
+        let pending = self
+            .sessions
+            .get_mut(&callee)
+            .and_then(|session| session.invocations.get_mut(&invocation));
+        let (Some((registration, mut details)), Some(pending)) = (stream, pending) else {
+            return;
+        };
+        // The callee has been told to stop.
+        if pending.killed {
+            return;
+        }
+        pending.continued = true;
+        if more {
+            details.insert("progress".to_owned(), true.into());
+        }
+        self.outbox.send(
+            callee,
+            Message::Invocation {
+                request: invocation,
+                registration,
+                details,
+                payload,
+            },
+        );
     }
 
     /// YIELD.
@@ -220,7 +344,7 @@ impl Realm {
         };
         if killed {
             self.send_error_payload(caller, code::CALL, call, error::CANCELED, payload);
-        } else if uri::is_loose(&uri) {
+        } else if self.uris.accepts(&uri) {
             self.send_error_payload(caller, code::CALL, call, &uri, payload);
         } else {
             let text = format!("the callee failed with the invalid error URI {uri:?}");
@@ -295,40 +419,55 @@ impl Realm {
 
     /// The router's own deadline for a call has passed.
     pub(super) fn time_out(&mut self, caller: Id, request: Id) {
-        let Some(call) = self
-            .sessions
-            .get(&caller)
-            .and_then(|session| session.calls.get(&request))
-        else {
-            return;
-        };
-        let (callee, invocation) = (call.callee, call.invocation);
-        self.release(caller, request);
-        self.interrupt(callee, invocation, "killnowait", error::TIMEOUT);
-        self.send_error(caller, code::CALL, request, error::TIMEOUT, "call timeout");
+        if self.interrupt_call(caller, request, error::TIMEOUT) {
+            self.send_error(caller, code::CALL, request, error::TIMEOUT, "call timeout");
+        }
     }
 
     /// The callee's send queue has no room for an INVOCATION.
     pub(super) fn refuse_invocation(&mut self, callee: Id, invocation: Id) {
-        if let Some((caller, call)) = self.finish(callee, invocation) {
-            let text = "the callee does not keep up with its calls";
-            self.send_error(caller, code::CALL, call, error::NETWORK_FAILURE, text);
+        self.tally.limited_requests += 1;
+        let text = "the callee does not keep up with its calls";
+        self.fail_invocation(callee, invocation, error::NETWORK_FAILURE, text);
+    }
+
+    /// An INVOCATION cannot be given to the callee: the caller gets an ERROR. A callee that has got earlier parts of the
+    /// call is told to forget them.
+    pub(super) fn fail_invocation(&mut self, callee: Id, invocation: Id, uri: &str, text: &str) {
+        let pending = self
+            .sessions
+            .get(&callee)
+            .and_then(|session| session.invocations.get(&invocation));
+        let Some((caller, call)) = pending.and_then(|pending| pending.caller) else {
+            return;
+        };
+        if pending.is_some_and(|pending| pending.continued) {
+            self.interrupt_call(caller, call, error::CANCELED);
+        } else {
+            self.finish(callee, invocation);
         }
+        self.send_error(caller, code::CALL, call, uri, text);
     }
 
     /// A RESULT cannot be given to the caller. Ends the call if it was a partial one and the call still goes on, so that
     /// the ERROR is its only final reply.
     pub(super) fn fail_call(&mut self, caller: Id, request: Id, cause: &str) {
+        self.interrupt_call(caller, request, error::CANCELED);
+        self.send_error(caller, code::CALL, request, error::RUNTIME_ERROR, cause);
+    }
+
+    /// Ends a call on both sides, except for the caller's reply; `false` when there is none under this id.
+    fn interrupt_call(&mut self, caller: Id, request: Id, reason: &str) -> bool {
         let pending = self
             .sessions
             .get(&caller)
             .and_then(|session| session.calls.get(&request));
-        if let Some(call) = pending {
-            let (callee, invocation) = (call.callee, call.invocation);
-            self.release(caller, request);
-            self.interrupt(callee, invocation, "killnowait", error::CANCELED);
-        }
-        self.send_error(caller, code::CALL, request, error::RUNTIME_ERROR, cause);
+        let Some((callee, invocation)) = pending.map(|call| (call.callee, call.invocation)) else {
+            return false;
+        };
+        self.release(caller, request);
+        self.interrupt(callee, invocation, "killnowait", reason);
+        true
     }
 
     /// Cuts a call from its invocation: the caller's side is forgotten, a late answer goes nowhere.
@@ -432,4 +571,12 @@ fn caller_details(id: Id, session: &Session, procedure: &str) -> Dict {
             session.identity.authrole.as_str().into(),
         ),
     ])
+}
+
+/// ERROR for a call in parts that somebody cannot take.
+fn not_in_parts(who: &str) -> Refusal {
+    Refusal::error(
+        error::FEATURE_NOT_SUPPORTED,
+        format!("{who} not take calls in parts"),
+    )
 }

@@ -13,12 +13,13 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Limits;
-use super::admission::{self, Step};
+use super::admission::{self, Admitted, Step};
+use super::counters::Cause;
 use super::hub::Hub;
 use super::outbox::{Ending, abort};
 use super::queue::{Next, Queue};
+use super::realms::Realms;
 use super::wire::Wire;
-use super::{Authenticator, session::Identity};
 use crate::codec::Codec;
 use crate::message::Message;
 use crate::transport::{self, Connection, FrameSink, FrameStream, Incoming, TransportError};
@@ -31,9 +32,7 @@ const BURST: u32 = 64;
 /// Everything a connection needs from its router.
 #[derive(Clone)]
 pub(super) struct Setting {
-    pub(super) hub: Arc<Hub>,
-    pub(super) realm: Arc<str>,
-    pub(super) authenticator: Authenticator,
+    pub(super) realms: Arc<Realms>,
     pub(super) limits: Limits,
     /// Which call of `serve` this is.
     pub(super) listener: u64,
@@ -93,61 +92,63 @@ async fn admit(
     wire: &Wire,
     peer: &str,
 ) -> Result<Session, Close> {
-    let hub = &setting.hub;
-    let id = hub.fresh_id();
-    let hello = receive(setting, connection, wire).await?;
-    let begun = admission::begin(hello, id, &setting.realm, peer.to_owned(), &setting.authenticator);
+    let id = Realms::fresh_id();
+    let hello = receive(setting, connection, wire, peer).await?;
+    let begun = admission::begin(hello, id, &setting.realms, peer.to_owned());
     // The authenticator may ask a database, so it has the same deadline as the peer.
     let step = match timeout(setting.limits.auth_timeout, begun).await {
         Ok(Ok(step)) => step,
         Ok(Err(refusal)) => return Err(refuse(setting, connection, &refusal).await),
         Err(_) => {
+            setting.realms.count_refusal(None, Cause::Authenticator, peer);
             let refusal = abort(error::RUNTIME_ERROR, "the authenticator did not answer in time");
             return Err(refuse(setting, connection, &refusal).await);
         }
     };
-    let identity = match step {
-        Step::Admitted(identity) => identity,
+    let admitted = match step {
+        Step::Admitted(admitted) => admitted,
         Step::Challenged(question, challenge) => {
             send(setting, connection, &question).await?;
-            let answer = receive(setting, connection, wire).await?;
-            match challenge.check(&answer) {
-                Ok(identity) => identity,
+            let answer = receive(setting, connection, wire, peer).await?;
+            match challenge.check(&answer, &setting.realms) {
+                Ok(admitted) => admitted,
                 Err(refusal) => return Err(refuse(setting, connection, &refusal).await),
             }
         }
     };
     wire.lift();
-    join(setting, connection, id, identity).await
+    join(setting, connection, id, admitted).await
 }
 
 async fn join(
     setting: &Setting,
     connection: &mut Connection,
     id: Id,
-    identity: Identity,
+    admitted: Admitted,
 ) -> Result<Session, Close> {
     let limits = &setting.limits;
     let queue = Arc::new(Queue::new(limits.send_queue_messages, limits.send_queue_bytes));
-    let welcome = admission::welcome(id, &setting.realm, &identity);
-    if let Err(error) = setting.hub.join(id, identity, welcome, &queue, setting.listener) {
+    let welcome = admitted.welcome(id);
+    let Admitted { hub, identity } = admitted;
+    if let Err(error) = hub.join(id, identity, welcome, &queue, setting.listener) {
         let refusal = abort(error.reason(), &error.to_string());
         return Err(refuse(setting, connection, &refusal).await);
     }
-    let session = Session {
-        id,
-        queue,
-        hub: Arc::clone(&setting.hub),
-    };
+    let session = Session { id, queue, hub };
     // A stop before this line has not found the session.
     if setting.stop.is_cancelled() {
-        setting.hub.dismiss(id, close::SYSTEM_SHUTDOWN);
+        session.hub.dismiss(id, close::SYSTEM_SHUTDOWN);
     }
     Ok(session)
 }
 
 /// The next message of the handshake.
-async fn receive(setting: &Setting, connection: &mut Connection, wire: &Wire) -> Result<Message, Close> {
+async fn receive(
+    setting: &Setting,
+    connection: &mut Connection,
+    wire: &Wire,
+    peer: &str,
+) -> Result<Message, Close> {
     let within = setting.limits.auth_timeout;
     let incoming = tokio::select! {
         () = setting.stop.cancelled() => {
@@ -160,14 +161,17 @@ async fn receive(setting: &Setting, connection: &mut Connection, wire: &Wire) ->
         Ok(Frame::Message(Message::Abort { .. })) => Err(Some(closing::NORMAL)),
         Ok(Frame::Message(message)) => Ok(message),
         Ok(Frame::Malformed(text)) => {
+            setting.realms.count_refusal(None, Cause::Violation, peer);
             Err(refuse(setting, connection, &super::outbox::violation(&text)).await)
         }
         Ok(Frame::End(_)) if wire.is_exhausted() => {
+            setting.realms.count_refusal(None, Cause::Violation, peer);
             let refusal = super::outbox::violation("too much to read before joining");
             Err(refuse(setting, connection, &refusal).await)
         }
         Ok(Frame::End(close)) => Err(close),
         Err(_) => {
+            setting.realms.count_refusal(None, Cause::Timeout, peer);
             let refusal = abort(error::TIMEOUT, "the handshake took too long");
             Err(refuse(setting, connection, &refusal).await)
         }

@@ -10,7 +10,7 @@ use super::pattern::MatchPolicy;
 use super::permission::Action;
 use super::realm::Realm;
 use super::refusal::{Refusal, choice, flag};
-use super::session::{MAX_PER_SESSION, Session};
+use super::session::Session;
 use crate::Id;
 use crate::message::Message;
 use crate::uri::error;
@@ -113,7 +113,7 @@ impl Realm {
         let policy = choice(options, "match", MatchPolicy::Exact, MatchPolicy::from_name)?;
         let invoke = choice(options, "invoke", InvokePolicy::Single, InvokePolicy::from_name)?;
         let force = flag(options, "force_reregister")?.unwrap_or(false);
-        if !policy.accepts(&uri) || is_reserved(&uri) {
+        if !policy.accepts(&uri, self.uris) || is_reserved(&uri) {
             return Err(Refusal::uri(&uri));
         }
         let Some(owner) = self.sessions.get(&session) else {
@@ -129,10 +129,11 @@ impl Realm {
                 format!("role {:?} may not take {uri:?} over", owner.rights.role()),
             ));
         }
-        if owner.registrations.len() >= MAX_PER_SESSION {
-            return Err(Refusal::error(
+        let most = self.limits.max_registrations;
+        if owner.registrations.len() >= most {
+            return Err(Refusal::limit(
                 error::RUNTIME_ERROR,
-                "too many registrations in this session",
+                format!("a session has {most} registrations at most"),
             ));
         }
         let registration = match self.registrations.find(policy, &uri) {
@@ -209,10 +210,7 @@ impl Realm {
             return;
         };
         for callee in entry.members.ids() {
-            owner_forgets(&mut self.sessions, callee, registration);
-            self.outbox
-                .send(callee, revocation(registration, error::UNREGISTERED));
-            self.drop_callee(registration, callee);
+            self.revoke_registration(callee, registration, error::UNREGISTERED);
         }
     }
 
@@ -249,11 +247,18 @@ impl Realm {
             }
         }
         for registration in revoked {
-            owner_forgets(&mut self.sessions, session, registration);
-            self.outbox
-                .send(session, revocation(registration, error::NOT_AUTHORIZED));
+            self.revoke_registration(session, registration, error::NOT_AUTHORIZED);
+        }
+    }
+
+    /// Takes a registration from a callee and tells it; `false` when it has no such registration.
+    pub(super) fn revoke_registration(&mut self, session: Id, registration: Id, reason: &str) -> bool {
+        let owned = owner_forgets(&mut self.sessions, session, registration);
+        if owned {
+            self.outbox.send(session, revocation(registration, reason));
             self.drop_callee(registration, session);
         }
+        owned
     }
 
     /// Removes a callee from a registration, and the registration with its last callee. The session's own list is the
@@ -306,10 +311,10 @@ impl Realm {
     }
 }
 
-fn owner_forgets(sessions: &mut HashMap<Id, Session>, owner: Id, registration: Id) {
-    if let Some(session) = sessions.get_mut(&owner) {
-        session.registrations.remove(&registration);
-    }
+fn owner_forgets(sessions: &mut HashMap<Id, Session>, owner: Id, registration: Id) -> bool {
+    sessions
+        .get_mut(&owner)
+        .is_some_and(|session| session.registrations.remove(&registration))
 }
 
 /// UNREGISTERED that nobody asked for.

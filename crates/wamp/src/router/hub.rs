@@ -11,18 +11,22 @@ use std::task::Waker;
 
 use tokio::time::Instant;
 
+use super::Counters;
+use super::counters::Cause;
 use super::outbox::{Delivery, Outgoing};
 use super::permission::Lines;
 use super::queue::{Pushed, Queue};
 use super::realm::{JoinError, Realm};
 use super::session::Identity;
-use super::{Counters, Dropped};
 use crate::Id;
-use crate::message::{Message, code};
+use crate::message::Message;
 use crate::uri::error;
 
 #[derive(Debug)]
 pub(super) struct Hub {
+    /// The realm's name.
+    name: String,
+    started: Instant,
     state: Mutex<State>,
 }
 
@@ -30,8 +34,6 @@ pub(super) struct Hub {
 struct State {
     realm: Realm,
     peers: HashMap<Id, Peer>,
-    dropped: Dropped,
-    overflowed: u64,
 }
 
 /// Where the messages of a session go.
@@ -45,18 +47,35 @@ struct Peer {
 impl Hub {
     pub(super) fn new(realm: Realm) -> Hub {
         Hub {
+            name: realm.name.clone(),
+            started: Instant::now(),
             state: Mutex::new(State {
                 realm,
                 peers: HashMap::new(),
-                dropped: Dropped::default(),
-                overflowed: 0,
             }),
         }
     }
 
-    /// An id for a session that is about to join.
-    pub(super) fn fresh_id(&self) -> Id {
-        self.with(|state| state.realm.fresh_id())
+    /// The realm's name.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Adds a session of the router itself, which nobody sees.
+    pub(super) fn join_service(&self, queue: &Arc<Queue>) -> Id {
+        self.with(|state| {
+            let id = state.realm.join_service();
+            let queue = Arc::clone(queue);
+            // No listener's: it outlives them all.
+            let listener = u64::MAX;
+            state.peers.insert(id, Peer { queue, listener });
+            id
+        })
+    }
+
+    /// Counts a peer that wanted to join and was refused.
+    pub(super) fn count_refusal(&self, cause: Cause) {
+        self.with(|state| state.realm.tally.refused_sessions.count(cause));
     }
 
     /// Adds a session; `welcome` is the first message in its queue.
@@ -70,6 +89,7 @@ impl Hub {
     ) -> Result<(), JoinError> {
         self.with(|state| {
             state.realm.join(id, identity)?;
+            state.realm.tally.sent.count(welcome.code());
             queue.push(Outgoing::One(welcome));
             let queue = Arc::clone(queue);
             state.peers.insert(id, Peer { queue, listener });
@@ -80,6 +100,7 @@ impl Hub {
     /// Handles one message; returns when the session's next call times out.
     pub(super) fn receive(&self, id: Id, message: Message) -> Option<Instant> {
         self.with(|state| {
+            state.realm.tally.received.count(message.code());
             state.realm.receive(id, message, Instant::now());
             state.realm.next_deadline(id)
         })
@@ -134,16 +155,10 @@ impl Hub {
     /// A message could not be put into the session's encoding: whoever waits for it gets an ERROR instead.
     pub(super) fn unencodable(&self, id: Id, message: &Message, cause: &str) {
         self.with(|state| match message {
-            Message::Event { .. } => state.dropped.unencodable += 1,
+            Message::Event { .. } => state.realm.tally.dropped_events.unencodable += 1,
             Message::Invocation { request, .. } => {
-                let failed = Message::Error {
-                    request_type: code::INVOCATION,
-                    request: *request,
-                    details: crate::Dict::new(),
-                    error: error::INVALID_ARGUMENT.to_owned(),
-                    payload: crate::Payload::from_args(vec![cause.into()]),
-                };
-                state.realm.receive(id, failed, Instant::now());
+                let uri = error::INVALID_ARGUMENT;
+                state.realm.fail_invocation(id, *request, uri, cause);
             }
             Message::Result { request, .. } => state.realm.fail_call(id, *request, cause),
             Message::Error {
@@ -158,13 +173,9 @@ impl Hub {
     }
 
     pub(super) fn counters(&self) -> Counters {
-        self.with(|state| Counters {
-            sessions: state.realm.sessions.len(),
-            registrations: state.realm.registrations.len(),
-            subscriptions: state.realm.subscriptions.len(),
-            dropped_events: state.dropped,
-            overflowed_sessions: state.overflowed,
-        })
+        let mut counters = self.with(|state| state.counters());
+        counters.uptime = self.started.elapsed();
+        counters
     }
 
     fn with<R>(&self, act: impl FnOnce(&mut State) -> R) -> R {
@@ -172,19 +183,31 @@ impl Hub {
         // A panic in here is a bug, but one request's bug: the other sessions go on with what state there is.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let result = act(&mut state);
-        state.deliver(&mut wakers);
+        state.deliver(&mut wakers, self.started);
+        let notes = std::mem::take(&mut state.realm.journal);
         drop(state);
         wakers.into_iter().for_each(Waker::wake);
+        notes.iter().for_each(|note| note.log(&self.name));
         result
     }
 }
 
 impl State {
+    fn counters(&self) -> Counters {
+        let mut counters = self.realm.counters();
+        for peer in self.peers.values() {
+            let (messages, bytes) = peer.queue.depth();
+            counters.queues.add(messages, bytes);
+        }
+        counters
+    }
+
     /// Moves the outbox into the queues. Sessions that overflow are freed and refused calls answered, which may fill the
     /// outbox again.
-    fn deliver(&mut self, wakers: &mut Vec<Waker>) {
+    fn deliver(&mut self, wakers: &mut Vec<Waker>, started: Instant) {
         let mut overflowed = Vec::new();
         let mut refused = Vec::new();
+        let mut asking = Vec::new();
         while !self.realm.outbox.is_empty() {
             for (id, delivery) in self.realm.outbox.drain() {
                 match delivery {
@@ -192,12 +215,14 @@ impl State {
                         let Some(peer) = self.peers.get(&id) else {
                             continue;
                         };
+                        let code = message.message().code();
                         let (pushed, waker) = peer.queue.push(message);
                         wakers.extend(waker);
                         match pushed {
-                            Pushed::Queued | Pushed::Skipped => {}
+                            Pushed::Queued => self.realm.tally.sent.count(code),
+                            Pushed::Skipped => {}
                             Pushed::Refused(invocation) => refused.push((id, invocation)),
-                            Pushed::Dropped => self.dropped.queue_full += 1,
+                            Pushed::Dropped => self.realm.tally.dropped_events.queue_full += 1,
                             Pushed::Overflow => {
                                 wakers.extend(peer.queue.overflow());
                                 self.peers.remove(&id);
@@ -205,7 +230,11 @@ impl State {
                             }
                         }
                     }
+                    Delivery::Counters(request) => asking.push((id, request)),
                     Delivery::End(message, ending) => {
+                        if let Some(message) = &message {
+                            self.realm.tally.sent.count(message.code());
+                        }
                         if let Some(peer) = self.peers.remove(&id) {
                             wakers.extend(peer.queue.end(message, ending));
                         }
@@ -216,9 +245,17 @@ impl State {
                 self.realm.refuse_invocation(id, invocation);
             }
             for id in overflowed.drain(..) {
-                self.overflowed += 1;
-                tracing::warn!(session = id, "session closed: it does not read what it is sent");
-                self.realm.lose(id);
+                self.realm.overflow(id);
+            }
+            for (id, request) in asking.drain(..) {
+                let mut counters = self.counters();
+                counters.uptime = started.elapsed();
+                let result = Message::Result {
+                    request,
+                    details: crate::Dict::new(),
+                    payload: crate::Payload::from_args(vec![counters.to_dict().into()]),
+                };
+                self.realm.outbox.send(id, result);
             }
         }
     }

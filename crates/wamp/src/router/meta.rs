@@ -4,12 +4,13 @@
 use super::broker::{About, Subscribers};
 use super::dealer::Callees;
 use super::directory::{Directory, Entry, Members};
+use super::journal::Note;
 use super::pattern::MatchPolicy;
 use super::permission::Rights;
 use super::realm::Realm;
 use super::refusal::{Refusal, choice};
 use crate::payload::Payload;
-use crate::uri::{self, close, error};
+use crate::uri::{close, error};
 use crate::value::{Dict, Value};
 use crate::{Id, MAX_ID};
 
@@ -81,6 +82,21 @@ impl Realm {
                 };
                 let of = |session: Id| self.sessions.get(&session).map(|session| &session.subscriptions);
                 match name {
+                    "get_events" => {
+                        view.named(&arguments)?;
+                        return Err(Refusal::error(
+                            error::HISTORY_UNAVAILABLE,
+                            "the router keeps no event history",
+                        ));
+                    }
+                    "remove_subscriber" => {
+                        let subscription = view.named(&arguments)?.id;
+                        let (session, reason) = self.removal(&arguments, error::UNSUBSCRIBED)?;
+                        if !self.revoke_subscription(session, subscription, reason) {
+                            return Err(no_such_session(session));
+                        }
+                        Some(Value::Null)
+                    }
                     "match" => Some(matching_subscriptions(&view, &arguments)?),
                     "list_subscribers" => Some(view.members(&arguments)?.into()),
                     "count_subscribers" => Some(view.count(&arguments)?),
@@ -96,6 +112,14 @@ impl Realm {
                 };
                 let of = |session: Id| self.sessions.get(&session).map(|session| &session.registrations);
                 match name {
+                    "remove_callee" => {
+                        let registration = view.named(&arguments)?.id;
+                        let (session, reason) = self.removal(&arguments, error::UNREGISTERED)?;
+                        if !self.revoke_registration(session, registration, reason) {
+                            return Err(no_such_session(session));
+                        }
+                        Some(Value::Null)
+                    }
                     "match" => Some(best_registration(&view, &arguments)?),
                     "list_callees" => Some(view.members(&arguments)?.into()),
                     "count_callees" => Some(view.count(&arguments)?),
@@ -118,25 +142,30 @@ impl Realm {
             "list" => ids(self.sessions_of_roles(arguments)?).into(),
             "get" => {
                 let id = arguments.id(0, "session")?;
-                let session = self.sessions.get(&id).ok_or_else(|| no_such_session(id))?;
+                let session = self.client(id).ok_or_else(|| no_such_session(id))?;
                 session.details(id, &self.name).into()
             }
             "kill" => {
                 let id = arguments.id(0, "session")?;
-                let (reason, message) = farewell(arguments)?;
+                let (reason, message) = self.farewell(arguments)?;
                 // Killing oneself would take away the session that waits for the answer (R-M5).
-                if id == caller || !self.dismiss(id, reason, message) {
+                if id == caller || self.client(id).is_none() {
                     return Err(no_such_session(id));
                 }
+                self.kill(id, caller, reason, message);
                 Value::Null
             }
             "kill_by_authid" => {
                 let authid = arguments.text(0, "authid")?;
-                self.kill_where(caller, arguments, |identity| identity.authid == authid)?
+                ids(self.kill_where(caller, arguments, |identity| identity.authid == authid)?).into()
             }
             "kill_by_authrole" => {
                 let authrole = arguments.text(0, "authrole")?;
-                self.kill_where(caller, arguments, |identity| identity.authrole == authrole)?
+                ids(self.kill_where(caller, arguments, |identity| identity.authrole == authrole)?).into()
+            }
+            "kill_all" => {
+                let killed = self.kill_where(caller, arguments, |_| true)?;
+                Value::Uint(killed.len() as u64)
             }
             "add_testament" => self.add_testament(caller, arguments)?,
             "flush_testaments" => self.flush_testaments(caller, arguments)?,
@@ -156,8 +185,7 @@ impl Realm {
             Some(_) => return Err(Refusal::argument("argument filter_authroles is not a list")),
         };
         Ok(self
-            .sessions
-            .iter()
+            .clients()
             .filter(|(_, session)| {
                 roles.is_none_or(|roles| {
                     roles
@@ -165,7 +193,7 @@ impl Realm {
                         .any(|role| role.as_str() == Some(&session.identity.authrole))
                 })
             })
-            .map(|(id, _)| *id)
+            .map(|(id, _)| id)
             .collect())
     }
 
@@ -174,18 +202,46 @@ impl Realm {
         caller: Id,
         arguments: &Arguments,
         matches: impl Fn(&super::session::Identity) -> bool,
-    ) -> Result<Value, Refusal> {
-        let (reason, message) = farewell(arguments)?;
+    ) -> Result<Vec<Id>, Refusal> {
+        let (reason, message) = self.farewell(arguments)?;
         let doomed: Vec<Id> = self
-            .sessions
-            .iter()
-            .filter(|(id, session)| **id != caller && matches(&session.identity))
-            .map(|(id, _)| *id)
+            .clients()
+            .filter(|(id, session)| *id != caller && matches(&session.identity))
+            .map(|(id, _)| id)
             .collect();
         for id in &doomed {
-            self.dismiss(*id, reason, message);
+            self.kill(*id, caller, reason, message);
         }
-        Ok(ids(doomed).into())
+        Ok(doomed)
+    }
+
+    fn kill(&mut self, session: Id, by: Id, reason: &str, message: Option<&str>) {
+        self.journal.push(Note::Killed {
+            session,
+            by,
+            reason: reason.to_owned(),
+        });
+        self.dismiss(session, reason, message);
+    }
+
+    /// `reason` and `message` of a kill.
+    fn farewell<'a>(&self, arguments: &'a Arguments) -> Result<(&'a str, Option<&'a str>), Refusal> {
+        let reason = optional_text(arguments.kwargs.get("reason"), "reason")?.unwrap_or(close::KILLED);
+        if !self.uris.accepts(reason) {
+            return Err(Refusal::uri(reason));
+        }
+        let message = optional_text(arguments.kwargs.get("message"), "message")?;
+        Ok((reason, message))
+    }
+
+    /// Who is removed from a subscription or registration, and why.
+    fn removal<'a>(&self, arguments: &'a Arguments, default: &'static str) -> Result<(Id, &'a str), Refusal> {
+        let session = arguments.id(1, "session")?;
+        let reason = optional_text(arguments.find(2, "reason"), "reason")?.unwrap_or(default);
+        if !self.uris.accepts(reason) {
+            return Err(Refusal::uri(reason));
+        }
+        Ok((session, reason))
     }
 }
 
@@ -307,18 +363,12 @@ fn by_policy<'d, M: Members + 'd>(entries: impl Iterator<Item = &'d Entry<M>>) -
     lists.into()
 }
 
-/// `reason` and `message` of a kill.
-fn farewell(arguments: &Arguments) -> Result<(&str, Option<&str>), Refusal> {
-    let text = |name: &str| match arguments.kwargs.get(name) {
+fn optional_text<'a>(value: Option<&'a Value>, name: &str) -> Result<Option<&'a str>, Refusal> {
+    match value {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Str(text)) => Ok(Some(text.as_str())),
         Some(_) => Err(Refusal::argument(format!("argument {name} is not text"))),
-    };
-    let reason = text("reason")?.unwrap_or(close::KILLED);
-    if !uri::is_loose(reason) {
-        return Err(Refusal::uri(reason));
     }
-    Ok((reason, text("message")?))
 }
 
 fn ids(ids: Vec<Id>) -> Vec<Value> {

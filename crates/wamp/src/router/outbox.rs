@@ -96,6 +96,8 @@ pub(super) enum Ending {
 #[derive(Debug)]
 pub(super) enum Delivery {
     Send(Outgoing),
+    /// The RESULT of `wamp.router.counters`, whose request id this is. The hub makes it, because it knows the queues.
+    Counters(Id),
     /// The last message, and what follows it. The realm has forgotten the session already.
     End(Option<Message>, Ending),
 }
@@ -115,6 +117,10 @@ impl Outbox {
     pub(super) fn send_event(&mut self, session: Id, event: &Arc<SharedEvent>) {
         self.deliveries
             .push((session, Delivery::Send(Outgoing::Event(Arc::clone(event)))));
+    }
+
+    pub(super) fn send_counters(&mut self, session: Id, request: Id) {
+        self.deliveries.push((session, Delivery::Counters(request)));
     }
 
     pub(super) fn end(&mut self, session: Id, message: Option<Message>, ending: Ending) {

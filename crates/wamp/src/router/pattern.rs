@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 
-use crate::uri;
+use crate::uri::UriRule;
 
 /// Most components of a prefix or wildcard pattern; bounds the depth of the trie and of every recursion over it.
 pub(super) const MAX_COMPONENTS: usize = 128;
@@ -45,14 +45,14 @@ impl MatchPolicy {
     }
 
     /// Whether `key` is a well-formed key of this policy.
-    pub(super) fn accepts(self, key: &str) -> bool {
+    pub(super) fn accepts(self, key: &str, rule: UriRule) -> bool {
         match self {
-            MatchPolicy::Exact => uri::is_loose(key),
+            MatchPolicy::Exact => rule.accepts(key),
             MatchPolicy::Prefix => {
                 let head = key.strip_suffix('.').unwrap_or(key);
-                (key.is_empty() || uri::is_loose(head)) && key.split('.').count() <= MAX_COMPONENTS
+                (key.is_empty() || rule.accepts(head)) && key.split('.').count() <= MAX_COMPONENTS
             }
-            MatchPolicy::Wildcard => uri::is_loose_pattern(key) && key.split('.').count() <= MAX_COMPONENTS,
+            MatchPolicy::Wildcard => rule.accepts_pattern(key) && key.split('.').count() <= MAX_COMPONENTS,
         }
     }
 }
@@ -331,7 +331,7 @@ mod tests {
     fn index(keys: &[(MatchPolicy, &str)]) -> PatternIndex<usize> {
         let mut index = PatternIndex::new();
         for (value, (policy, key)) in keys.iter().enumerate() {
-            assert!(policy.accepts(key), "{key:?}");
+            assert!(policy.accepts(key, UriRule::Loose), "{key:?}");
             index.insert(*policy, key, value);
         }
         index
@@ -391,12 +391,12 @@ mod tests {
 
     #[test]
     fn malformed_and_overlong_patterns_are_not_accepted() {
-        assert!(!MatchPolicy::Prefix.accepts("a..b"));
-        assert!(!MatchPolicy::Prefix.accepts("."));
-        assert!(!MatchPolicy::Wildcard.accepts("a. b"));
-        assert!(!MatchPolicy::Wildcard.accepts(&".".repeat(MAX_COMPONENTS)));
-        assert!(MatchPolicy::Wildcard.accepts(&".".repeat(MAX_COMPONENTS - 1)));
-        assert!(!MatchPolicy::Exact.accepts("a."));
+        assert!(!MatchPolicy::Prefix.accepts("a..b", UriRule::Loose));
+        assert!(!MatchPolicy::Prefix.accepts(".", UriRule::Loose));
+        assert!(!MatchPolicy::Wildcard.accepts("a. b", UriRule::Loose));
+        assert!(!MatchPolicy::Wildcard.accepts(&".".repeat(MAX_COMPONENTS), UriRule::Loose));
+        assert!(MatchPolicy::Wildcard.accepts(&".".repeat(MAX_COMPONENTS - 1), UriRule::Loose));
+        assert!(!MatchPolicy::Exact.accepts("a.", UriRule::Loose));
     }
 
     fn key() -> impl Strategy<Value = (MatchPolicy, String)> {
@@ -409,7 +409,7 @@ mod tests {
             ]),
             prop::collection::vec(component, 1..4).prop_map(|parts| parts.join(".")),
         )
-            .prop_filter("well-formed", |(policy, key)| policy.accepts(key))
+            .prop_filter("well-formed", |(policy, key)| policy.accepts(key, UriRule::Loose))
     }
 
     proptest! {

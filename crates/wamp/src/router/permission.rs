@@ -181,7 +181,7 @@ fn rank(entry: &Permission) -> (bool, usize) {
 }
 
 /// What every match of a pattern begins with; `None` for an exact key.
-fn fixed_part(policy: MatchPolicy, pattern: &str) -> Option<&str> {
+pub(super) fn fixed_part(policy: MatchPolicy, pattern: &str) -> Option<&str> {
     match policy {
         MatchPolicy::Exact => None,
         MatchPolicy::Prefix => Some(pattern),

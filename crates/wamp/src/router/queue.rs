@@ -123,6 +123,12 @@ impl Queue {
         self.lock().dropping_since
     }
 
+    /// Messages and bytes that wait.
+    pub(super) fn depth(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.messages.len(), state.bytes)
+    }
+
     /// Has a ping sent next.
     pub(super) fn ping(&self) {
         let waker = {

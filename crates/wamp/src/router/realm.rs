@@ -7,20 +7,24 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::time::Instant;
 
-use super::Permission;
 use super::broker::Subscribers;
+use super::counters::{Cause, Counters};
 use super::dealer::Callees;
 use super::directory::Directory;
+use super::journal::{Note, Why};
 use super::outbox::{Ending, Outbox, violation};
 use super::permission::{Lines, Rights, Role};
 use super::refusal::Refusal;
+use super::retained::Retained;
 use super::session::{Identity, Session};
-use crate::message::Message;
+use super::{Limits, Permission, RealmConfig};
+use crate::message::{Message, code};
 use crate::payload::Payload;
-use crate::uri::{close, error};
+use crate::uri::{UriRule, close, error};
 use crate::value::{Dict, Value};
 use crate::{Id, MAX_ID};
 
@@ -29,14 +33,55 @@ use crate::{Id, MAX_ID};
 pub(super) struct Realm {
     pub(super) name: String,
     roles: HashMap<String, Arc<Role>>,
-    max_sessions: usize,
+    /// Everything allowed and disclosed: the router's own sessions.
+    trusted: Arc<Role>,
+    pub(super) limits: Arc<Limits>,
+    pub(super) uris: UriRule,
+    strict_request_ids: bool,
+    seats: Arc<Seats>,
     pub(super) sessions: HashMap<Id, Session>,
+    /// How many of the sessions are the router's own.
+    services: usize,
+    /// Sessions per authid; empty while there is no bound for them.
+    crowd: HashMap<String, usize>,
     pub(super) registrations: Directory<Callees>,
     pub(super) subscriptions: Directory<Subscribers>,
+    pub(super) retained: Retained,
     pub(super) random: fastrand::Rng,
     pub(super) outbox: Outbox,
     /// Matching subscriptions of the publication in hand; kept for its capacity.
     pub(super) matched: Vec<Id>,
+    /// Totals; the gauges in it are filled in by [`Realm::counters`].
+    pub(super) tally: Counters,
+    /// For the log, once the realm is no longer locked.
+    pub(super) journal: Vec<Note>,
+}
+
+/// Room for sessions, shared by all realms of a router.
+#[derive(Debug)]
+pub(super) struct Seats {
+    most: usize,
+    taken: AtomicUsize,
+}
+
+impl Seats {
+    pub(super) fn new(most: usize) -> Seats {
+        Seats {
+            most,
+            taken: AtomicUsize::new(0),
+        }
+    }
+
+    fn take(&self) -> bool {
+        let more = |taken: usize| (taken < self.most).then_some(taken + 1);
+        self.taken
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .is_ok()
+    }
+
+    fn leave(&self) {
+        self.taken.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Why an authenticated peer does not get a session.
@@ -46,6 +91,8 @@ pub(super) enum JoinError {
     NoSuchRole { realm: String, role: String },
     #[error("the router has no room for more than {0} sessions")]
     Full(usize),
+    #[error("the realm has no room for more than {0} sessions of one authid")]
+    Crowded(usize),
     #[error("session id {0} is taken")]
     Taken(Id),
 }
@@ -55,49 +102,76 @@ impl JoinError {
     pub(super) fn reason(&self) -> &'static str {
         match self {
             JoinError::NoSuchRole { .. } => error::NO_SUCH_ROLE,
-            JoinError::Full(_) | JoinError::Taken(_) => error::RUNTIME_ERROR,
+            JoinError::Full(_) | JoinError::Crowded(_) | JoinError::Taken(_) => error::RUNTIME_ERROR,
         }
     }
 }
 
+/// Role of the router's own sessions, as at Crossbar.io. A configured role of that name is another one.
+const TRUSTED: &str = "trusted";
+
 impl Realm {
     pub(super) fn new(
         name: &str,
-        roles: &HashMap<String, Vec<Permission>>,
-        max_sessions: usize,
+        config: &RealmConfig,
+        limits: &Arc<Limits>,
+        seats: &Arc<Seats>,
         random: fastrand::Rng,
     ) -> Realm {
+        let everything = Permission {
+            uri: String::new(),
+            prefix: true,
+            call: true,
+            register: true,
+            publish: true,
+            subscribe: true,
+            force_register: true,
+            disclose: true,
+        };
+        let roles = config.roles.iter();
         Realm {
             name: name.to_owned(),
             roles: roles
-                .iter()
                 .map(|(name, permissions)| (name.clone(), Arc::new(Role::new(name, permissions))))
                 .collect(),
-            max_sessions,
+            trusted: Arc::new(Role::new(TRUSTED, &[everything])),
+            limits: Arc::clone(limits),
+            uris: config.uris,
+            strict_request_ids: config.strict_request_ids,
+            seats: Arc::clone(seats),
             sessions: HashMap::new(),
+            services: 0,
+            crowd: HashMap::new(),
             registrations: Directory::new(),
             subscriptions: Directory::new(),
+            retained: Retained::new(limits.max_retained, limits.max_retained_bytes),
             random,
             outbox: Outbox::default(),
             matched: Vec::new(),
-        }
-    }
-
-    /// A random id for a session that is about to join; it appears in the challenge and in WELCOME.
-    pub(super) fn fresh_id(&mut self) -> Id {
-        loop {
-            let id = self.random.u64(1..=MAX_ID);
-            if !self.sessions.contains_key(&id) {
-                return id;
-            }
+            tally: Counters::default(),
+            journal: Vec::new(),
         }
     }
 
     /// Adds a session. The caller queues WELCOME before anything in the outbox is delivered.
     pub(super) fn join(&mut self, id: Id, identity: Identity) -> Result<(), JoinError> {
-        if self.sessions.len() >= self.max_sessions {
-            return Err(JoinError::Full(self.max_sessions));
-        }
+        let (authid, peer) = (identity.authid.clone(), identity.peer.clone());
+        let joined = self.admit(id, identity);
+        let cause = match &joined {
+            Ok(()) | Err(JoinError::Taken(_)) => return joined,
+            Err(JoinError::NoSuchRole { .. }) => Cause::NoSuchRole,
+            Err(JoinError::Full(_) | JoinError::Crowded(_)) => Cause::Full,
+        };
+        self.tally.refused_sessions.count(cause);
+        self.journal.push(Note::Refused {
+            authid,
+            peer,
+            reason: cause.name(),
+        });
+        joined
+    }
+
+    fn admit(&mut self, id: Id, identity: Identity) -> Result<(), JoinError> {
         if self.sessions.contains_key(&id) {
             return Err(JoinError::Taken(id));
         }
@@ -109,6 +183,28 @@ impl Realm {
                 role: identity.authrole.clone(),
             })?;
         let rights = Rights::new(Arc::clone(role), identity.own_rights.clone());
+        let alike = self.limits.max_sessions_per_authid;
+        if self
+            .crowd
+            .get(&identity.authid)
+            .is_some_and(|count| *count >= alike)
+            || alike == 0
+        {
+            return Err(JoinError::Crowded(alike));
+        }
+        if !self.seats.take() {
+            return Err(JoinError::Full(self.seats.most));
+        }
+        if alike != usize::MAX {
+            *self.crowd.entry(identity.authid.clone()).or_default() += 1;
+        }
+        self.journal.push(Note::Joined {
+            session: id,
+            authid: identity.authid.clone(),
+            authrole: identity.authrole.clone(),
+            authmethod: identity.authmethod,
+            peer: identity.peer.clone(),
+        });
         let session = Session::new(identity, rights);
         let details = session.details(id, &self.name);
         self.sessions.insert(id, session);
@@ -116,24 +212,111 @@ impl Realm {
         Ok(())
     }
 
+    /// Adds a session of the router itself, which nobody sees: not counted, not listed, not announced.
+    pub(super) fn join_service(&mut self) -> Id {
+        let id = loop {
+            let id = self.random.u64(1..=MAX_ID);
+            if !self.sessions.contains_key(&id) {
+                break id;
+            }
+        };
+        let rights = Rights::new(Arc::clone(&self.trusted), None);
+        self.services += 1;
+        self.sessions
+            .insert(id, Session::new(Identity::service(TRUSTED), rights));
+        id
+    }
+
+    /// The sessions that are not the router's own.
+    pub(super) fn clients(&self) -> impl Iterator<Item = (Id, &Session)> {
+        self.sessions
+            .iter()
+            .filter(|(_, session)| !session.identity.is_service())
+            .map(|(id, session)| (*id, session))
+    }
+
+    /// A session that is not the router's own.
+    pub(super) fn client(&self, id: Id) -> Option<&Session> {
+        self.sessions
+            .get(&id)
+            .filter(|session| !session.identity.is_service())
+    }
+
+    /// Totals and gauges; queues and uptime are known outside.
+    pub(super) fn counters(&self) -> Counters {
+        Counters {
+            sessions: self.sessions.len() - self.services,
+            registrations: self.registrations.len(),
+            subscriptions: self.subscriptions.len(),
+            retained_events: self.retained.len(),
+            ..self.tally
+        }
+    }
+
     /// Handles one message of a session. Messages of a session that has ended are ignored.
     pub(super) fn receive(&mut self, session: Id, message: Message, now: Instant) {
-        if !self.sessions.contains_key(&session) {
+        let Some(sender) = self.sessions.get_mut(&session) else {
             return;
-        }
-        let code = message.code();
+        };
+        let request_type = message.code();
         let request = client_request(&message);
         if request.is_some_and(|id| id == 0 || id > MAX_ID) {
             self.violate(session, "request id out of range");
             return;
         }
+        if self.strict_request_ids
+            && let Some(request) = numbered_request(&message)
+            && !sender.count_request(request, request_type == code::CALL)
+        {
+            self.violate(session, "request ids have to count 1, 2, 3");
+            return;
+        }
         match self.dispatch(session, message, now) {
             Ok(()) => {}
             Err(Refusal::Violation(text)) => self.violate(session, &text),
-            Err(Refusal::Error { uri, text }) => {
+            Err(refusal @ (Refusal::Error { .. } | Refusal::Limit { .. })) => {
+                self.note_refusal(session, request_type, &refusal);
+                let (Refusal::Error { uri, text } | Refusal::Limit { uri, text }) = refusal else {
+                    return;
+                };
                 // Only requests are refused with an ERROR; `client_request` knows the id of each of them.
-                self.send_error(session, code, request.unwrap_or_default(), uri, &text);
+                self.send_error(session, request_type, request.unwrap_or_default(), uri, &text);
             }
+        }
+    }
+
+    /// Counts a request that was not carried out.
+    pub(super) fn note_refusal(&mut self, session: Id, request_type: u64, refusal: &Refusal) {
+        let tally = &mut self.tally;
+        match refusal {
+            Refusal::Limit { .. } => tally.limited_requests += 1,
+            Refusal::Error {
+                uri: error::NOT_AUTHORIZED,
+                text,
+            } => {
+                let (count, action) = match request_type {
+                    code::CALL => (&mut tally.denied.call, "call"),
+                    code::REGISTER => (&mut tally.denied.register, "register"),
+                    code::PUBLISH => (&mut tally.denied.publish, "publish"),
+                    _ => (&mut tally.denied.subscribe, "subscribe"),
+                };
+                *count += 1;
+                if tracing::enabled!(tracing::Level::DEBUG)
+                    && let Some(session_state) = self.sessions.get(&session)
+                {
+                    self.journal.push(Note::Denied {
+                        session,
+                        authid: session_state.identity.authid.clone(),
+                        action,
+                        text: text.clone(),
+                    });
+                }
+            }
+            Refusal::Error {
+                uri: error::INVALID_URI | error::INVALID_ARGUMENT,
+                ..
+            } => tally.invalid_requests += 1,
+            Refusal::Error { .. } | Refusal::Violation(_) => {}
         }
     }
 
@@ -184,12 +367,12 @@ impl Realm {
             } => self.unregister(session, request, registration),
             Message::Goodbye { .. } => {
                 let reply = goodbye(close::GOODBYE_AND_OUT, None);
-                self.remove(session);
+                self.remove(session, Why::Goodbye);
                 self.outbox.end(session, Some(reply), Ending::Left);
                 Ok(())
             }
             Message::Abort { .. } => {
-                self.remove(session);
+                self.remove(session, Why::Aborted);
                 self.outbox.end(session, None, Ending::Aborted);
                 Ok(())
             }
@@ -215,14 +398,21 @@ impl Realm {
     /// The peer broke the protocol: state freed, ABORT, close.
     pub(super) fn violate(&mut self, session: Id, text: &str) {
         if self.sessions.contains_key(&session) {
-            self.remove(session);
+            self.tally.violations += 1;
+            self.remove(session, Why::Violation(text.to_owned()));
             self.outbox.end(session, Some(violation(text)), Ending::Violation);
         }
     }
 
     /// The transport is gone.
     pub(super) fn lose(&mut self, session: Id) {
-        self.remove(session);
+        self.remove(session, Why::Lost);
+    }
+
+    /// The session's send queue is full of what may not be dropped; its transport is being closed.
+    pub(super) fn overflow(&mut self, session: Id) {
+        self.tally.overflowed_sessions += 1;
+        self.remove(session, Why::Overflow);
     }
 
     /// The router ends a session: state freed, GOODBYE. `false` when there is no such session.
@@ -230,7 +420,7 @@ impl Realm {
         if !self.sessions.contains_key(&session) {
             return false;
         }
-        self.remove(session);
+        self.remove(session, Why::Dismissed(reason.to_owned()));
         self.outbox
             .end(session, Some(goodbye(reason, message)), Ending::Dismissed);
         true
@@ -253,7 +443,7 @@ impl Realm {
         let concerned = self
             .sessions
             .iter_mut()
-            .filter(|(_, session)| session.identity.authid == authid);
+            .filter(|(_, session)| session.identity.authid == authid && !session.identity.is_service());
         let concerned: Vec<Id> = concerned
             .map(|(id, session)| {
                 session.rights.replace_own(Arc::clone(own));
@@ -272,7 +462,7 @@ impl Realm {
     }
 
     /// Frees everything a session had. The testaments are published first, `on_leave` comes last.
-    fn remove(&mut self, id: Id) {
+    fn remove(&mut self, id: Id, why: Why) {
         let Some(mut session) = self.sessions.remove(&id) else {
             return;
         };
@@ -293,6 +483,22 @@ impl Realm {
         for subscription in std::mem::take(&mut session.subscriptions) {
             self.drop_subscriber(subscription, id);
         }
+        if session.identity.is_service() {
+            self.services -= 1;
+            return;
+        }
+        self.seats.leave();
+        if let Some(count) = self.crowd.get_mut(&session.identity.authid) {
+            *count -= 1;
+            if *count == 0 {
+                self.crowd.remove(&session.identity.authid);
+            }
+        }
+        self.journal.push(Note::Left {
+            session: id,
+            authid: session.identity.authid.clone(),
+            why,
+        });
         self.publish_meta("wamp.session.on_leave", None, || {
             vec![
                 Value::Uint(id),
@@ -363,5 +569,13 @@ fn client_request(message: &Message) -> Option<Id> {
         | Message::Unregistered { .. }
         | Message::Invocation { .. }
         | Message::Interrupt { .. } => None,
+    }
+}
+
+/// The request id of a message that a client numbers itself.
+fn numbered_request(message: &Message) -> Option<Id> {
+    match message {
+        Message::Cancel { .. } | Message::Yield { .. } | Message::Error { .. } => None,
+        numbered => client_request(numbered),
     }
 }

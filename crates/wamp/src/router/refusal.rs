@@ -12,6 +12,9 @@ pub(super) enum Refusal {
     /// ERROR with this URI and text; the session lives.
     #[error("{uri}: {text}")]
     Error { uri: &'static str, text: String },
+    /// ERROR with this URI and text, because a bound is reached; the session lives.
+    #[error("{uri}: {text}")]
+    Limit { uri: &'static str, text: String },
     /// ABORT; the session ends.
     #[error("protocol violation: {0}")]
     Violation(String),
@@ -20,6 +23,14 @@ pub(super) enum Refusal {
 impl Refusal {
     pub(super) fn error(uri: &'static str, text: impl Into<String>) -> Refusal {
         Refusal::Error {
+            uri,
+            text: text.into(),
+        }
+    }
+
+    /// A bound of the router is reached.
+    pub(super) fn limit(uri: &'static str, text: impl Into<String>) -> Refusal {
+        Refusal::Limit {
             uri,
             text: text.into(),
         }

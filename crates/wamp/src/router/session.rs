@@ -8,12 +8,11 @@ use tokio::time::Instant;
 
 use super::permission::{Lines, Rights};
 use super::testament::Testaments;
-use crate::Id;
 use crate::value::{Dict, Value};
+use crate::{Id, MAX_ID};
 
-/// Most registrations, subscriptions, pending calls or pending invocations of one session, each. A request beyond is
-/// answered with an ERROR; no honest peer comes near.
-pub(super) const MAX_PER_SESSION: usize = 65_536;
+/// Most calls in parts that a session may leave unfinished and still be told apart from new ones.
+const MAX_CUT_SHORT: usize = 1024;
 
 /// Who joined, as the handshake established it.
 #[derive(Clone, Debug)]
@@ -29,6 +28,28 @@ pub(super) struct Identity {
     pub(super) own_rights: Option<Arc<Lines>>,
 }
 
+/// How the router's own sessions are authenticated: not at all.
+const SERVICE: &str = "service";
+
+impl Identity {
+    /// A session of the router itself.
+    pub(super) fn service(role: &str) -> Identity {
+        Identity {
+            authid: "router".to_owned(),
+            authrole: role.to_owned(),
+            authmethod: SERVICE,
+            authextra: Dict::new(),
+            peer: String::new(),
+            features: Features::default(),
+            own_rights: None,
+        }
+    }
+
+    pub(super) fn is_service(&self) -> bool {
+        self.authmethod == SERVICE
+    }
+}
+
 /// What the peer announced in HELLO, as far as the router behaves differently.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Features {
@@ -36,6 +57,10 @@ pub(super) struct Features {
     pub(super) callee_canceling: bool,
     /// Callee: `caller_identification`.
     pub(super) callee_identification: bool,
+    /// Callee: `progressive_call_invocations`.
+    pub(super) callee_streaming: bool,
+    /// Caller: `progressive_call_invocations`.
+    pub(super) caller_streaming: bool,
 }
 
 impl Features {
@@ -48,17 +73,19 @@ impl Features {
         {
             return None;
         }
-        let callee = |feature: &str| {
+        let announced = |role: &str, feature: &str| {
             roles
-                .get("callee")
-                .and_then(|callee| callee.get("features"))
+                .get(role)
+                .and_then(|role| role.get("features"))
                 .and_then(|features| features.get(feature))
                 .and_then(Value::as_bool)
                 .unwrap_or(false)
         };
         Some(Features {
-            callee_canceling: callee("call_canceling"),
-            callee_identification: callee("caller_identification"),
+            callee_canceling: announced("callee", "call_canceling"),
+            callee_identification: announced("callee", "caller_identification"),
+            callee_streaming: announced("callee", "progressive_call_invocations"),
+            caller_streaming: announced("caller", "progressive_call_invocations"),
         })
     }
 }
@@ -70,6 +97,16 @@ pub(super) struct PendingCall {
     /// Request id of the INVOCATION in the callee's session.
     pub(super) invocation: Id,
     pub(super) deadline: Option<Instant>,
+    /// The caller sends it in parts, and the last one has not come yet.
+    pub(super) stream: Option<Box<Stream>>,
+}
+
+/// What the first part of a call decides for all that follow.
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) registration: Id,
+    /// Details of each INVOCATION but `progress`.
+    pub(super) details: Dict,
 }
 
 /// An invocation as its callee's session knows it. It stays until the callee answers, even when nobody waits any more:
@@ -82,6 +119,8 @@ pub(super) struct PendingInvocation {
     pub(super) progress: bool,
     /// CANCEL `kill` is under way: whatever the callee answers, the call ends as cancelled.
     pub(super) killed: bool,
+    /// More than the first part of the call has been sent to the callee.
+    pub(super) continued: bool,
 }
 
 /// One joined session.
@@ -97,6 +136,10 @@ pub(super) struct Session {
     pub(super) invocations: HashMap<Id, PendingInvocation>,
     /// Request id of the last INVOCATION sent; ids count from 1 (R-R23).
     pub(super) last_invocation: Id,
+    /// Request id of the last request, while the realm checks them.
+    last_request: Id,
+    /// Calls in parts that have ended before their last part came: what still comes goes nowhere.
+    cut_short: BTreeSet<Id>,
     /// Deadlines of this session's calls with their request ids.
     pub(super) deadlines: BTreeSet<(Instant, Id)>,
     pub(super) testaments: Testaments,
@@ -112,8 +155,42 @@ impl Session {
             calls: HashMap::new(),
             invocations: HashMap::new(),
             last_invocation: 0,
+            last_request: 0,
+            cut_short: BTreeSet::new(),
             deadlines: BTreeSet::new(),
             testaments: Testaments::default(),
+        }
+    }
+
+    /// Whether `request` is the one that comes next; the further parts of a call come under its id (R-V5).
+    pub(super) fn count_request(&mut self, request: Id, is_call: bool) -> bool {
+        let next = if self.last_request == MAX_ID {
+            1
+        } else {
+            self.last_request + 1
+        };
+        if request == next {
+            self.last_request = request;
+            return true;
+        }
+        let continues = || self.calls.get(&request).is_some_and(|call| call.stream.is_some());
+        is_call && (continues() || self.cut_short.contains(&request))
+    }
+
+    /// Whether a part of a call belongs to one that has ended before; `more`: further parts follow.
+    pub(super) fn is_cut_short(&mut self, request: Id, more: bool) -> bool {
+        match more {
+            true => self.cut_short.contains(&request),
+            false => self.cut_short.remove(&request),
+        }
+    }
+
+    /// Has further parts of a call ignored. Of too many such calls the one with the lowest id is forgotten; a peer that
+    /// leaves so many unfinished can expect no better than a second answer.
+    pub(super) fn cut_short(&mut self, request: Id) {
+        self.cut_short.insert(request);
+        if self.cut_short.len() > MAX_CUT_SHORT {
+            self.cut_short.pop_first();
         }
     }
 
@@ -130,6 +207,9 @@ impl Session {
         let call = self.calls.remove(&request)?;
         if let Some(deadline) = call.deadline {
             self.deadlines.remove(&(deadline, request));
+        }
+        if call.stream.is_some() {
+            self.cut_short(request);
         }
         Some(call)
     }

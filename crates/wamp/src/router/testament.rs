@@ -9,18 +9,12 @@ use super::directory::is_reserved;
 use super::meta::Arguments;
 use super::permission::Action;
 use super::realm::Realm;
-use super::refusal::Refusal;
+use super::refusal::{Refusal, flag};
 use crate::codec::Codec;
 use crate::payload::Payload;
-use crate::uri::{self, error};
+use crate::uri::error;
 use crate::value::{Dict, Value};
 use crate::{Id, MAX_ID};
-
-/// Most testaments of one session and scope; a further one is refused with an ERROR.
-const MAX_TESTAMENTS: usize = 64;
-
-/// Most bytes of arguments in all testaments of one session; a further one is refused with an ERROR.
-const MAX_BYTES: usize = 256 << 10;
 
 /// Publish options a testament may carry; another one is an error of the caller.
 const OPTIONS: [&str; 12] = [
@@ -44,6 +38,7 @@ pub(super) struct Testament {
     pub(super) publication: Id,
     pub(super) topic: String,
     pub(super) audience: Audience,
+    pub(super) retain: bool,
     pub(super) payload: Payload,
 }
 
@@ -105,7 +100,7 @@ impl Realm {
                 format!("unknown publish option {unknown:?}"),
             ));
         }
-        if !uri::is_loose(topic) || is_reserved(topic) {
+        if !self.uris.accepts(topic) || is_reserved(topic) {
             return Err(Refusal::uri(topic));
         }
         let allowed = self
@@ -119,6 +114,7 @@ impl Realm {
             publication: self.random.u64(1..=MAX_ID),
             topic: topic.to_owned(),
             audience: Audience::from_options(&options)?,
+            retain: flag(&options, "retain")?.unwrap_or(false),
             // Encoded, it takes no more memory than its sender paid for on the wire.
             payload: Codec::MessagePack
                 .encode_payload(&Payload::from_parts(args.to_vec(), kwargs.clone()))
@@ -126,17 +122,19 @@ impl Realm {
         };
         let publication = testament.publication;
         if let Some(session) = self.sessions.get_mut(&session) {
-            if session.testaments.bytes() + testament.payload.encoded_len() > MAX_BYTES {
-                return Err(Refusal::error(
+            let most = self.limits.max_testament_bytes;
+            if session.testaments.bytes() + testament.payload.encoded_len() > most {
+                return Err(Refusal::limit(
                     error::PAYLOAD_SIZE_EXCEEDED,
-                    format!("the testaments of a session have {MAX_BYTES} bytes of arguments at most"),
+                    format!("the testaments of a session have {most} bytes of arguments at most"),
                 ));
             }
             let testaments = session.testaments.scope(scope)?;
-            if testaments.len() >= MAX_TESTAMENTS {
-                return Err(Refusal::error(
+            let most = self.limits.max_testaments;
+            if testaments.len() >= most {
+                return Err(Refusal::limit(
                     error::TESTAMENT_ERROR,
-                    format!("a session has at most {MAX_TESTAMENTS} testaments per scope"),
+                    format!("a session has {most} testaments per scope at most"),
                 ));
             }
             testaments.push(testament);

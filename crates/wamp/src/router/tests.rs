@@ -11,15 +11,16 @@ mod testaments;
 mod views;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::Permission;
 use super::outbox::{Delivery, Ending};
-use super::realm::Realm;
+use super::realm::{Realm, Seats};
 use super::session::{Features, Identity};
+use super::{Limits, Permission, RealmConfig};
 use crate::message::Message;
 use crate::payload::Payload;
 use crate::value::{Dict, Value};
@@ -48,8 +49,21 @@ impl World {
         let mut open = entry("", true);
         open.disclose = false;
         let roles = HashMap::from([("device".to_owned(), device), ("backend".to_owned(), vec![open])]);
+        let limits = Limits {
+            max_sessions: 100,
+            ..Limits::default()
+        };
+        World::of(
+            RealmConfig::new(roles, Arc::new(|_| unreachable!("no handshake here"))),
+            limits,
+        )
+    }
+
+    fn of(config: RealmConfig, limits: Limits) -> World {
+        let seats = Arc::new(Seats::new(limits.max_sessions));
+        let random = fastrand::Rng::with_seed(7);
         World {
-            realm: Realm::new("realm1", &roles, 100, fastrand::Rng::with_seed(7)),
+            realm: Realm::new("realm1", &config, &Arc::new(limits), &seats, random),
             now: Instant::now(),
             next_id: 1000,
             ended: Vec::new(),
@@ -89,9 +103,18 @@ impl World {
 
     fn drain(&mut self) -> Sent {
         let mut sent = Vec::new();
+        let counters = self.realm.counters().to_dict();
         for (id, delivery) in self.realm.outbox.drain() {
             match delivery {
                 Delivery::Send(outgoing) => sent.push((id, outgoing.message().clone())),
+                Delivery::Counters(request) => {
+                    let result = Message::Result {
+                        request,
+                        details: Dict::new(),
+                        payload: Payload::from_args(vec![counters.clone().into()]),
+                    };
+                    sent.push((id, result));
+                }
                 Delivery::End(message, ending) => {
                     self.ended.push((id, ending));
                     sent.extend(message.map(|message| (id, message)));
@@ -188,6 +211,8 @@ fn identity(authid: &str, role: &str, able: bool) -> Identity {
         features: Features {
             callee_canceling: able,
             callee_identification: able,
+            callee_streaming: able,
+            caller_streaming: able,
         },
         own_rights: None,
     }

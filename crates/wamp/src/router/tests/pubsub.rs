@@ -185,7 +185,7 @@ fn one_event_is_shared_by_all_receivers_of_a_subscription() {
         .drain()
         .map(|(_, delivery)| match delivery {
             Delivery::Send(outgoing) => outgoing.encode(crate::Codec::Json).unwrap(),
-            Delivery::End(..) => panic!("nobody leaves"),
+            Delivery::Counters(_) | Delivery::End(..) => panic!("nobody asks or leaves"),
         })
         .collect();
     assert_eq!(frames.len(), 3);
