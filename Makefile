@@ -1,6 +1,6 @@
 # A thin face over cargo and scripts/. `make run` and `make test` do all the set-up a fresh machine needs.
 
-.PHONY: help setup run test lint build bench clean
+.PHONY: help setup run test lint build bench bench-wamp clean
 
 help:
 	@echo "make run    start a studio and a device here, install a demo app, follow its log (Ctrl-C ends it)"
@@ -8,6 +8,7 @@ help:
 	@echo "make lint   formatting, clippy, docs, dependency bans"
 	@echo "make build  static release binaries in build/"
 	@echo "make bench  the figures of docs/SPECIFICATION.md"
+	@echo "make bench-wamp  those of the WAMP router, beside Crossbar.io's"
 
 run:
 	@scripts/setup run
@@ -26,6 +27,10 @@ build:
 bench:
 	@scripts/setup bench
 	@scripts/bench
+
+bench-wamp:
+	@scripts/setup test
+	@scripts/bench-wamp
 
 clean:
 	cargo clean
