@@ -29,6 +29,7 @@ pub mod dial;
 pub mod keepalive;
 #[cfg(feature = "client")]
 pub mod proxy;
+#[cfg(feature = "client")]
 pub mod tls;
 
 pub use accept::{AcceptError, accept};
@@ -37,6 +38,7 @@ pub use dial::{DialError, dial};
 pub use keepalive::Keepalive;
 #[cfg(feature = "client")]
 pub use proxy::{Proxies, ProxyError};
+#[cfg(feature = "client")]
 pub use tls::TlsOptions;
 
 /// Longest fragment of a message that is sent. Small enough for a PONG to slip in on a slow line, large enough for the

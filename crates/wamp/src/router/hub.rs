@@ -45,6 +45,9 @@ struct Peer {
 }
 
 impl Hub {
+    /// The listener of sessions that outlive all of them.
+    pub(super) const NO_LISTENER: u64 = u64::MAX;
+
     pub(super) fn new(realm: Realm) -> Hub {
         Hub {
             name: realm.name.clone(),
@@ -66,8 +69,7 @@ impl Hub {
         self.with(|state| {
             let id = state.realm.join_service();
             let queue = Arc::clone(queue);
-            // No listener's: it outlives them all.
-            let listener = u64::MAX;
+            let listener = Hub::NO_LISTENER;
             state.peers.insert(id, Peer { queue, listener });
             id
         })

@@ -64,6 +64,17 @@ pub(super) struct Features {
 }
 
 impl Features {
+    /// Those of our own client.
+    #[cfg(feature = "client")]
+    pub(super) fn ours() -> Features {
+        Features {
+            callee_canceling: true,
+            callee_identification: true,
+            callee_streaming: false,
+            caller_streaming: false,
+        }
+    }
+
     /// Reads the `roles` of HELLO; `None` when none of the four client roles is announced (R-S5).
     pub(super) fn from_hello(details: &Dict) -> Option<Features> {
         let roles = details.get("roles").and_then(Value::as_dict)?;
