@@ -13,10 +13,11 @@ use tokio::time::Instant;
 
 use super::Counters;
 use super::counters::Cause;
+use super::joining::JoinError;
 use super::outbox::{Delivery, Outgoing};
 use super::permission::Lines;
 use super::queue::{Pushed, Queue};
-use super::realm::{JoinError, Realm};
+use super::realm::Realm;
 use super::session::Identity;
 use crate::Id;
 use crate::message::Message;

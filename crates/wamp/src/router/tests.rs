@@ -21,8 +21,9 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::joining::Seats;
 use super::outbox::{Delivery, Ending};
-use super::realm::{Realm, Seats};
+use super::realm::Realm;
 use super::session::{Features, Identity};
 use super::{Limits, Permission, RealmConfig};
 use crate::message::Message;

@@ -4,7 +4,7 @@ use super::*;
 use crate::MAX_ID;
 use crate::message::code;
 use crate::router::counters::{Denied, Refused};
-use crate::router::realm::JoinError;
+use crate::router::joining::JoinError;
 use crate::uri::error;
 
 fn tight() -> World {

@@ -132,3 +132,33 @@ fn r_m8_removing_needs_permission_like_every_meta_call() {
         );
     }
 }
+
+#[test]
+fn a_prefix_for_all_subscription_procedures_is_no_right_to_remove_anybody() {
+    let mut watching = entry("wamp.", true);
+    watching.force_register = false;
+    let mut shared = entry("re.", true);
+    shared.force_register = false;
+    let mut world = World::with(vec![watching, shared, entry("re.mine.", true)]);
+    let (device, other) = (world.join("d"), world.join("o"));
+    let subscription = world.subscribe(other, "re.all", json!({}));
+    let registration = world.register(other, "re.proc");
+    for (procedure, id) in [
+        ("wamp.subscription.remove_subscriber", subscription),
+        ("wamp.registration.remove_callee", registration),
+    ] {
+        assert_eq!(
+            world.meta(device, procedure, json!([id, other])),
+            Err(error::NOT_AUTHORIZED.to_owned())
+        );
+    }
+    let registration = world.register(other, "re.mine.proc");
+    assert_eq!(
+        world.meta(
+            device,
+            "wamp.registration.remove_callee",
+            json!([registration, other])
+        ),
+        Ok(Value::Null)
+    );
+}
