@@ -18,6 +18,7 @@ mod counters;
 mod dealer;
 mod directory;
 mod hub;
+mod id_map;
 mod journal;
 mod meta;
 mod outbox;

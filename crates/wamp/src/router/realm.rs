@@ -15,6 +15,7 @@ use super::broker::Subscribers;
 use super::counters::{Cause, Counters};
 use super::dealer::Callees;
 use super::directory::Directory;
+use super::id_map::IdMap;
 use super::journal::{Note, Why};
 use super::outbox::{Ending, Outbox, violation};
 use super::permission::{Lines, Rights, Role};
@@ -39,7 +40,7 @@ pub(super) struct Realm {
     pub(super) uris: UriRule,
     strict_request_ids: bool,
     seats: Arc<Seats>,
-    pub(super) sessions: HashMap<Id, Session>,
+    pub(super) sessions: IdMap<Session>,
     /// How many of the sessions are the router's own.
     services: usize,
     /// Sessions per authid; empty while there is no bound for them.
@@ -139,7 +140,7 @@ impl Realm {
             uris: config.uris,
             strict_request_ids: config.strict_request_ids,
             seats: Arc::clone(seats),
-            sessions: HashMap::new(),
+            sessions: IdMap::default(),
             services: 0,
             crowd: HashMap::new(),
             registrations: Directory::new(),
