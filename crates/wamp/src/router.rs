@@ -21,6 +21,7 @@ mod dealer;
 mod directory;
 mod endings;
 mod hub;
+mod id_map;
 mod joining;
 mod journal;
 mod meta;

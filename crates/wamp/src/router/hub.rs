@@ -5,7 +5,6 @@
 //! of the sessions, which run in parallel; nothing is awaited and nobody is woken while the lock is held. That keeps
 //! the section well below a microsecond per receiver, and a single thread loses nothing to coordination.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 
@@ -13,6 +12,7 @@ use tokio::time::Instant;
 
 use super::Counters;
 use super::counters::Cause;
+use super::id_map::IdMap;
 use super::joining::JoinError;
 use super::outbox::{Delivery, Outgoing};
 use super::permission::Lines;
@@ -34,7 +34,7 @@ pub(super) struct Hub {
 #[derive(Debug)]
 struct State {
     realm: Realm,
-    peers: HashMap<Id, Peer>,
+    peers: IdMap<Peer>,
 }
 
 /// Where the messages of a session go.
@@ -55,7 +55,7 @@ impl Hub {
             started: Instant::now(),
             state: Mutex::new(State {
                 realm,
-                peers: HashMap::new(),
+                peers: IdMap::default(),
             }),
         }
     }

@@ -1,11 +1,12 @@
 //! What the realm keeps for one joined session. Plain data; the rules are in `dealer`, `broker` and `realm`.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::id_map::IdMap;
 use super::permission::{Lines, Rights};
 use super::testament::Testaments;
 use crate::value::{Dict, Value};
@@ -142,9 +143,9 @@ pub(super) struct Session {
     pub(super) registrations: BTreeSet<Id>,
     pub(super) subscriptions: BTreeSet<Id>,
     /// Calls of this session without a final reply, by CALL request id.
-    pub(super) calls: HashMap<Id, PendingCall>,
+    pub(super) calls: IdMap<PendingCall>,
     /// Invocations of this session without a final answer, by INVOCATION request id.
-    pub(super) invocations: HashMap<Id, PendingInvocation>,
+    pub(super) invocations: IdMap<PendingInvocation>,
     /// Request id of the last INVOCATION sent; ids count from 1 (R-R23).
     pub(super) last_invocation: Id,
     /// Request id of the last request, while the realm checks them.
@@ -163,8 +164,8 @@ impl Session {
             rights,
             registrations: BTreeSet::new(),
             subscriptions: BTreeSet::new(),
-            calls: HashMap::new(),
-            invocations: HashMap::new(),
+            calls: IdMap::default(),
+            invocations: IdMap::default(),
             last_invocation: 0,
             last_request: 0,
             cut_short: BTreeSet::new(),
