@@ -1,13 +1,14 @@
 # A thin face over cargo and scripts/. `make run` and `make test` do all the set-up a fresh machine needs.
 
-.PHONY: help setup run test lint build bench clean
+.PHONY: help setup run test lint build bench bench-wamp clean
 
 help:
 	@echo "make run    start a studio and a device here, install a demo app, follow its log (Ctrl-C ends it)"
 	@echo "make test   set-up, then all tests against real Docker, a real registry and a real Crossbar.io"
 	@echo "make lint   formatting, clippy, docs, dependency bans"
-	@echo "make build  release binaries in target/release"
+	@echo "make build  static release binaries in build/"
 	@echo "make bench  the figures of docs/SPECIFICATION.md"
+	@echo "make bench-wamp  those of the WAMP router, beside Crossbar.io's"
 
 run:
 	@scripts/setup run
@@ -21,11 +22,15 @@ lint:
 	@scripts/lint
 
 build:
-	cargo build --release --bin reagent --bin studio
+	@scripts/build
 
 bench:
-	@scripts/setup test
+	@scripts/setup bench
 	@scripts/bench
+
+bench-wamp:
+	@scripts/setup test
+	@scripts/bench-wamp
 
 clean:
 	cargo clean

@@ -87,7 +87,7 @@ impl std::error::Error for CrossbarError {}
 #[derive(Debug)]
 pub struct Crossbar {
     // Before the directory: the node ends before its files go.
-    _process: Process,
+    process: Process,
     _directory: TempDir,
     port: u16,
     dynamic_port: u16,
@@ -140,11 +140,21 @@ impl Crossbar {
             return Err(CrossbarError::Ended(process.output()));
         }
         Ok(Crossbar {
-            _process: process,
+            process,
             _directory: directory,
             port,
             dynamic_port,
         })
+    }
+
+    /// The process id of the node's controller; its workers are its children.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// The port of [`Crossbar::url`].
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Where the users of the configuration connect.

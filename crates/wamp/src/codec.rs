@@ -1,9 +1,10 @@
-//! The wire encodings. Each decodes a frame into a [`Message`] whose payload stays a slice of the frame.
+//! The wire encodings. Each decodes a frame into a [`Message`] whose payload stays encoded.
 //!
 //! A frame is walked once: that finds the boundaries of the message's elements and checks every byte, nesting and
 //! claimed length included, so that a payload which is only forwarded is known to be well-formed. `shape` knows which
 //! elements each message has; `json`, `msgpack` and `cbor` know nothing of messages.
 
+use std::cell::RefCell;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -84,15 +85,45 @@ enum Container {
 }
 
 /// One element of an outgoing message.
+#[derive(Clone, Copy, Default)]
 enum Field<'a> {
     Uint(u64),
     Text(&'a str),
+    #[default]
     Null,
     Dict(&'a Dict),
     List(&'a [Value]),
     /// Bytes of the target encoding, copied as they are.
     Raw(&'a [u8]),
 }
+
+/// The elements of one outgoing message.
+#[derive(Default)]
+struct Fields<'a> {
+    fields: [Field<'a>; MAX_ELEMENTS],
+    len: usize,
+}
+
+impl<'a> Fields<'a> {
+    fn push(&mut self, field: Field<'a>) {
+        self.fields[self.len] = field;
+        self.len += 1;
+    }
+
+    fn extend<const N: usize>(&mut self, fields: [Field<'a>; N]) {
+        self.fields[self.len..self.len + N].copy_from_slice(&fields);
+        self.len += N;
+    }
+}
+
+thread_local! {
+    /// Where messages are put together whose length is not known before: the frame itself is then allocated in one
+    /// piece that fits.
+    static DRAFT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Longest payload of a message that is put together in the thread's own buffer, which is never given back.
+const LONGEST_DRAFT: usize = 4096;
 
 impl Codec {
     /// The WebSocket subprotocol name.
@@ -116,7 +147,7 @@ impl Codec {
         self != Codec::Json
     }
 
-    /// Decodes one frame. The payload of the result borrows (shares) `frame`.
+    /// Decodes one frame. The payload of the result is a copy of its part of `frame`, still encoded.
     pub fn decode(self, frame: &Bytes) -> Result<Message, CodecError> {
         let elements = match self {
             Codec::Json => json::split(frame),
@@ -141,10 +172,27 @@ impl Codec {
         if let Some(payload) = payload {
             self.push_payload(&mut fields, payload);
         }
-        let hint: usize = payload.map_or(0, Payload::encoded_len);
-        let mut out = Vec::with_capacity(hint + 128);
-        self.write_fields(&mut out, &fields)?;
-        Ok(Bytes::from(out))
+        let fields = &fields.fields[..fields.len];
+        match payload {
+            None | Some(Payload::Empty) => self.draft(fields),
+            Some(payload @ Payload::Raw { .. }) if payload.encoded_len() <= LONGEST_DRAFT => {
+                self.draft(fields)
+            }
+            // Values are of unknown length, possibly large.
+            Some(payload @ (Payload::Raw { .. } | Payload::Values { .. })) => {
+                let mut out = Vec::with_capacity(payload.encoded_len() + 128);
+                self.write_fields(&mut out, fields)?;
+                Ok(Bytes::from(out))
+            }
+        }
+    }
+
+    fn draft(self, fields: &[Field<'_>]) -> Result<Bytes, CodecError> {
+        DRAFT.with_borrow_mut(|out| {
+            out.clear();
+            self.write_fields(out, fields)?;
+            Ok(Bytes::copy_from_slice(out))
+        })
     }
 
     /// Decodes one value that spans all of `bytes`.
@@ -196,7 +244,7 @@ impl Codec {
         })
     }
 
-    fn push_payload<'a>(self, fields: &mut Vec<Field<'a>>, payload: &'a Payload) {
+    fn push_payload<'a>(self, fields: &mut Fields<'a>, payload: &'a Payload) {
         match payload {
             Payload::Empty => {}
             Payload::Raw { args, kwargs, .. } => {
@@ -235,7 +283,7 @@ impl Codec {
 
     fn write_field(self, out: &mut Vec<u8>, field: &Field<'_>) -> Result<(), CodecError> {
         match (field, self) {
-            (Field::Uint(number), Codec::Json) => out.extend_from_slice(number.to_string().as_bytes()),
+            (Field::Uint(number), Codec::Json) => json::write_uint(out, *number),
             (Field::Uint(number), Codec::MessagePack) => msgpack::write_uint(out, *number),
             (Field::Uint(number), Codec::Cbor) => cbor::write_uint(out, *number),
             (Field::Text(text), Codec::Json) => json::write_text(out, text),
@@ -261,6 +309,38 @@ impl Codec {
             Codec::Json => json::checked_value(element),
             Codec::MessagePack => msgpack::value(element),
             Codec::Cbor => cbor::value(element),
+        }
+    }
+
+    /// The non-negative integer that a checked element is.
+    fn checked_uint(self, element: &[u8]) -> Result<Option<u64>, CodecError> {
+        let plain = match self {
+            Codec::Json => json::plain_uint(element),
+            Codec::MessagePack => msgpack::plain_uint(element),
+            Codec::Cbor => cbor::plain_uint(element),
+        };
+        if plain.is_some() {
+            return Ok(plain);
+        }
+        match self.checked_value(element)? {
+            Value::Uint(number) => Ok(Some(number)),
+            _ => Ok(None),
+        }
+    }
+
+    /// The text that a checked element is.
+    fn checked_text(self, element: &[u8]) -> Result<Option<String>, CodecError> {
+        let plain = match self {
+            Codec::Json => json::plain_text(element),
+            Codec::MessagePack => msgpack::plain_text(element),
+            Codec::Cbor => cbor::plain_text(element),
+        };
+        if let Some(text) = plain {
+            return Ok(Some(text.to_owned()));
+        }
+        match self.checked_value(element)? {
+            Value::Str(text) => Ok(Some(text)),
+            _ => Ok(None),
         }
     }
 

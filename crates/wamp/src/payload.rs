@@ -16,9 +16,9 @@ pub enum Payload {
     /// Neither positional nor keyword arguments.
     #[default]
     Empty,
-    /// Slices of an incoming frame.
+    /// Parts of an incoming frame.
     Raw {
-        /// How the slices are encoded.
+        /// How they are encoded.
         codec: Codec,
         /// One encoded list. Never empty bytes: an absent list is encoded as an empty list.
         args: Bytes,

@@ -1,7 +1,7 @@
 //! CBOR (RFC 8949), definite and indefinite lengths. Tags are looked through; big numbers (tags 2 and 3) and negative
 //! integers below 64 bits become floats, as the same numbers do in JSON.
 
-use super::node::{Cursor, Node};
+use super::node::{Cursor, Node, big_endian};
 use super::{CodecError, Container, Elements, MAX_DEPTH};
 use crate::value::{Dict, Value};
 
@@ -34,6 +34,24 @@ pub(super) fn value(bytes: &[u8]) -> Result<Value, CodecError> {
     let value = item(&mut cursor, 0)?;
     finished(&cursor)?;
     Ok(value)
+}
+
+/// The number, if a checked element is one without a tag.
+pub(super) fn plain_uint(element: &[u8]) -> Option<u64> {
+    match element {
+        [number @ 0x00..=0x17] => Some(u64::from(*number)),
+        [0x18..=0x1b, digits @ ..] => Some(big_endian(digits)),
+        _ => None,
+    }
+}
+
+/// The text, if a checked element is one in one piece and without a tag.
+pub(super) fn plain_text(element: &[u8]) -> Option<&str> {
+    let text = match element {
+        [0x60..=0x77, text @ ..] | [0x78, _, text @ ..] | [0x79, _, _, text @ ..] => text,
+        _ => return None,
+    };
+    std::str::from_utf8(text).ok()
 }
 
 /// What kind of container a checked element is.

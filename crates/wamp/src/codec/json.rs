@@ -1,6 +1,8 @@
 //! JSON. A scanner of our own finds element boundaries and refuses everything that `serde_json` would refuse later,
 //! so that a forwarded payload is known to be readable; values themselves are read and written by `serde_json`.
 
+use std::io::Write as _;
+
 use super::{CodecError, Container, Elements, MAX_DEPTH};
 use crate::value::{Dict, Value};
 
@@ -46,6 +48,22 @@ pub(super) fn value(bytes: &[u8]) -> Result<Value, CodecError> {
 /// Decodes an element that [`split`] has already been through.
 pub(super) fn checked_value(element: &[u8]) -> Result<Value, CodecError> {
     serde_json::from_slice(element).map_err(|error| CodecError::Syntax(error.to_string()))
+}
+
+/// The number, if a checked element is one without sign, fraction and exponent that fits.
+pub(super) fn plain_uint(element: &[u8]) -> Option<u64> {
+    element.iter().try_fold(0u64, |number, byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    })
+}
+
+/// The text, if a checked element is one without escapes.
+pub(super) fn plain_text(element: &[u8]) -> Option<&str> {
+    match element {
+        [b'"', text @ .., b'"'] if !text.contains(&b'\\') => std::str::from_utf8(text).ok(),
+        _ => None,
+    }
 }
 
 /// What kind of container a checked element is.
@@ -266,6 +284,10 @@ impl Scanner<'_> {
         }
         Ok(())
     }
+}
+
+pub(super) fn write_uint(out: &mut Vec<u8>, number: u64) {
+    write!(out, "{number}").expect("a number can be written to memory");
 }
 
 pub(super) fn write_text(out: &mut Vec<u8>, text: &str) {

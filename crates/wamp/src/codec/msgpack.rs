@@ -1,6 +1,6 @@
 //! MessagePack. An extension value is read as its binary data: WAMP has no such type.
 
-use super::node::{Cursor, Node};
+use super::node::{Cursor, Node, big_endian};
 use super::{CodecError, Container, Elements, MAX_DEPTH};
 use crate::value::{Dict, Value};
 
@@ -31,6 +31,24 @@ pub(super) fn value(bytes: &[u8]) -> Result<Value, CodecError> {
     let value = item(&mut cursor, 0)?;
     finished(&cursor)?;
     Ok(value)
+}
+
+/// The number, if a checked element is one in its usual form.
+pub(super) fn plain_uint(element: &[u8]) -> Option<u64> {
+    match element {
+        [number @ 0x00..=0x7f] => Some(u64::from(*number)),
+        [0xcc..=0xcf, digits @ ..] => Some(big_endian(digits)),
+        _ => None,
+    }
+}
+
+/// The text, if a checked element is one.
+pub(super) fn plain_text(element: &[u8]) -> Option<&str> {
+    let text = match element {
+        [0xa0..=0xbf, text @ ..] | [0xd9, _, text @ ..] | [0xda, _, _, text @ ..] => text,
+        _ => return None,
+    };
+    std::str::from_utf8(text).ok()
 }
 
 /// What kind of container a checked element is.

@@ -90,24 +90,29 @@ impl<'a> Cursor<'a> {
         Cursor { bytes, at: 0 }
     }
 
+    #[inline]
     pub(super) fn at(&self) -> usize {
         self.at
     }
 
+    #[inline]
     pub(super) fn remaining(&self) -> usize {
         self.bytes.len() - self.at
     }
 
+    #[inline]
     pub(super) fn peek(&self) -> Result<u8, CodecError> {
         self.bytes.get(self.at).copied().ok_or_else(truncated)
     }
 
+    #[inline]
     pub(super) fn byte(&mut self) -> Result<u8, CodecError> {
         let byte = self.peek()?;
         self.at += 1;
         Ok(byte)
     }
 
+    #[inline]
     pub(super) fn take(&mut self, len: u64) -> Result<&'a [u8], CodecError> {
         let len = usize::try_from(len).map_err(|_| truncated())?;
         let end = self.at.checked_add(len).ok_or_else(truncated)?;
@@ -116,16 +121,14 @@ impl<'a> Cursor<'a> {
         Ok(slice)
     }
 
+    #[inline]
     pub(super) fn text(&mut self, len: u64) -> Result<&'a str, CodecError> {
         std::str::from_utf8(self.take(len)?).map_err(|_| CodecError::Syntax("text is not UTF-8".to_owned()))
     }
 
     /// A big-endian unsigned integer of `width` bytes (1, 2, 4 or 8).
     pub(super) fn unsigned(&mut self, width: u64) -> Result<u64, CodecError> {
-        let bytes = self.take(width)?;
-        Ok(bytes
-            .iter()
-            .fold(0, |number, byte| (number << 8) | u64::from(*byte)))
+        Ok(big_endian(self.take(width)?))
     }
 
     /// Refuses a count of items that the remaining bytes cannot hold, at one byte for each at least.
@@ -135,6 +138,14 @@ impl<'a> Cursor<'a> {
         }
         Ok(count)
     }
+}
+
+/// The number that up to eight bytes are.
+#[inline]
+pub(super) fn big_endian(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(0, |number, byte| (number << 8) | u64::from(*byte))
 }
 
 pub(super) fn truncated() -> CodecError {

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 
-use super::{Codec, CodecError, Container, Elements, Field};
+use super::{Codec, CodecError, Container, Elements, Field, Fields};
 use crate::message::{Message, code};
 use crate::payload::Payload;
 use crate::value::{Dict, Value};
@@ -197,10 +197,9 @@ impl Reader<'_> {
     }
 
     fn uint(&self, index: usize, name: &str) -> Result<u64, CodecError> {
-        match self.codec.checked_value(self.element(index))? {
-            Value::Uint(number) => Ok(number),
-            _ => Err(CodecError::Shape(format!("{name} is not a non-negative integer"))),
-        }
+        self.codec
+            .checked_uint(self.element(index))?
+            .ok_or_else(|| CodecError::Shape(format!("{name} is not a non-negative integer")))
     }
 
     fn id(&self, index: usize) -> Result<Id, CodecError> {
@@ -219,10 +218,9 @@ impl Reader<'_> {
     }
 
     fn text(&self, index: usize, name: &str) -> Result<String, CodecError> {
-        match self.codec.checked_value(self.element(index))? {
-            Value::Str(text) => Ok(text),
-            _ => Err(CodecError::Shape(format!("{name} is not text"))),
-        }
+        self.codec
+            .checked_text(self.element(index))?
+            .ok_or_else(|| CodecError::Shape(format!("{name} is not text")))
     }
 
     fn dict(&self, index: usize) -> Result<Dict, CodecError> {
@@ -278,21 +276,12 @@ impl Reader<'_> {
         }
     }
 
-    /// Shares the frame, unless that would keep much more memory than the element is worth for as long as somebody holds
-    /// the element: a queue that counts its bytes would count the wrong ones.
+    /// A copy: a frame is itself part of a read buffer that may be as long as the longest message so far, and whoever
+    /// kept the element would keep all of that. A queue that counts its bytes would count the wrong ones.
     fn slice(&self, index: usize) -> Bytes {
-        let range = self.elements.ranges[index].clone();
-        let shared = range.len() >= self.frame.len() / 4 || self.frame.len() <= LITTLE;
-        if shared {
-            self.frame.slice(range)
-        } else {
-            Bytes::copy_from_slice(&self.frame[range])
-        }
+        Bytes::copy_from_slice(self.element(index))
     }
 }
-
-/// Frames up to this many bytes are always shared.
-const LITTLE: usize = 4096;
 
 fn not_a_dict() -> CodecError {
     CodecError::Shape("details are not a dictionary".to_owned())
@@ -329,9 +318,9 @@ pub(super) fn payload(message: &Message) -> Option<&Payload> {
 }
 
 /// The elements before the payload.
-pub(super) fn fields(message: &Message) -> Vec<Field<'_>> {
+pub(super) fn fields(message: &Message) -> Fields<'_> {
     use Field::{Dict as Details, Null, Text, Uint};
-    let mut fields = Vec::with_capacity(super::MAX_ELEMENTS);
+    let mut fields = Fields::default();
     fields.push(Uint(message.code()));
     match message {
         Message::Hello { realm, details } => {

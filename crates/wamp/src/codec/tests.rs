@@ -231,7 +231,7 @@ proptest! {
 }
 
 #[test]
-fn the_payload_is_a_slice_of_the_frame_and_is_copied_verbatim() {
+fn the_payload_is_copied_verbatim_and_does_not_keep_its_frame() {
     let frame = Bytes::from_static(br#"[36,1,2,{}, [1.50, "x"] ,{ "a":1e2 }]"#);
     let message = Codec::Json.decode(&frame).unwrap();
     let Message::Event {
@@ -242,7 +242,7 @@ fn the_payload_is_a_slice_of_the_frame_and_is_copied_verbatim() {
         panic!("{message:?}");
     };
     assert_eq!(&args[..], br#"[1.50, "x"]"#);
-    assert!(frame.as_ptr_range().contains(&args.as_ptr()));
+    assert!(!frame.as_ptr_range().contains(&args.as_ptr()));
     assert_eq!(&kwargs[..], br#"{ "a":1e2 }"#);
     let again = Codec::Json.encode(&message).unwrap();
     assert_eq!(&again[..], br#"[36,1,2,{},[1.50, "x"],{ "a":1e2 }]"#);
@@ -567,22 +567,5 @@ fn an_encoded_payload_serves_many_messages() {
             codec.encode(&event(encoded)).unwrap(),
             codec.encode(&event(values.clone())).unwrap()
         );
-    }
-}
-
-#[test]
-fn a_small_payload_does_not_keep_a_large_frame() {
-    for (padding, shared) in [(100, true), (100_000, false)] {
-        let text = format!(r#"[48,1,{{"x":"{}"}},"a.b",["y"]]"#, "z".repeat(padding));
-        let frame = Bytes::from(text);
-        let Message::Call {
-            payload: Payload::Raw { args, .. },
-            ..
-        } = Codec::Json.decode(&frame).unwrap()
-        else {
-            panic!("no raw payload");
-        };
-        assert_eq!(&args[..], br#"["y"]"#);
-        assert_eq!(frame.as_ptr_range().contains(&args.as_ptr()), shared, "{padding}");
     }
 }

@@ -227,7 +227,7 @@ impl Default for Limits {
             max_testament_bytes: 256 << 10,
             max_retained: 10_000,
             max_retained_bytes: 16 << 20,
-            send_queue_messages: 4096,
+            send_queue_messages: 16_384,
             send_queue_bytes: 32 << 20,
             overflow_patience: Duration::from_secs(30),
             goodbye_timeout: Duration::from_secs(2),

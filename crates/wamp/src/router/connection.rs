@@ -72,7 +72,8 @@ pub(super) async fn run(setting: Setting, stream: TcpStream) {
             Err(_) => return tracing::debug!(peer, "no upgrade in time"),
         },
     };
-    let close = match admit(&setting, &mut connection, &wire, &peer).await {
+    // Boxed: it needs more room than a session does, and a session would keep that for as long as it lives.
+    let close = match Box::pin(admit(&setting, &mut connection, &wire, &peer)).await {
         Ok(session) => session.serve(&setting, &mut connection, &wire).await,
         Err(close) => close,
     };

@@ -2,10 +2,9 @@
 //!
 //! Calls under way are in `calls`. Contract: `wamp-interop.md` 3.3, cases R-R3 to R-R8 and R-R22.
 
-use std::collections::HashMap;
-
 use super::broker::About;
 use super::directory::{Members, is_reserved};
+use super::id_map::IdMap;
 use super::pattern::MatchPolicy;
 use super::permission::Action;
 use super::realm::Realm;
@@ -311,7 +310,7 @@ impl Realm {
     }
 }
 
-fn owner_forgets(sessions: &mut HashMap<Id, Session>, owner: Id, registration: Id) -> bool {
+fn owner_forgets(sessions: &mut IdMap<Session>, owner: Id, registration: Id) -> bool {
     sessions
         .get_mut(&owner)
         .is_some_and(|session| session.registrations.remove(&registration))

@@ -2,10 +2,11 @@
 //!
 //! An entry exists as long as it has members. Knows nothing of messages.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
+use super::id_map::IdMap;
 use super::pattern::{MatchPolicy, PatternIndex};
 use crate::value::{Dict, Value};
 use crate::{Id, MAX_ID};
@@ -63,14 +64,14 @@ pub(super) fn is_reserved(uri: &str) -> bool {
 /// All entries of one kind.
 #[derive(Debug)]
 pub(super) struct Directory<M> {
-    entries: HashMap<Id, Entry<M>>,
+    entries: IdMap<Entry<M>>,
     index: PatternIndex<Id>,
 }
 
 impl<M: Members> Directory<M> {
     pub(super) fn new() -> Directory<M> {
         Directory {
-            entries: HashMap::new(),
+            entries: IdMap::default(),
             index: PatternIndex::new(),
         }
     }

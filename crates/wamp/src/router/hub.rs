@@ -5,7 +5,6 @@
 //! of the sessions, which run in parallel; nothing is awaited and nobody is woken while the lock is held. That keeps
 //! the section well below a microsecond per receiver, and a single thread loses nothing to coordination.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 
@@ -13,6 +12,7 @@ use tokio::time::Instant;
 
 use super::Counters;
 use super::counters::Cause;
+use super::id_map::IdMap;
 use super::joining::JoinError;
 use super::outbox::{Delivery, Outgoing};
 use super::permission::Lines;
@@ -34,7 +34,7 @@ pub(super) struct Hub {
 #[derive(Debug)]
 struct State {
     realm: Realm,
-    peers: HashMap<Id, Peer>,
+    peers: IdMap<Peer>,
 }
 
 /// Where the messages of a session go.
@@ -46,13 +46,16 @@ struct Peer {
 }
 
 impl Hub {
+    /// The listener of sessions that outlive all of them.
+    pub(super) const NO_LISTENER: u64 = u64::MAX;
+
     pub(super) fn new(realm: Realm) -> Hub {
         Hub {
             name: realm.name.clone(),
             started: Instant::now(),
             state: Mutex::new(State {
                 realm,
-                peers: HashMap::new(),
+                peers: IdMap::default(),
             }),
         }
     }
@@ -67,8 +70,7 @@ impl Hub {
         self.with(|state| {
             let id = state.realm.join_service();
             let queue = Arc::clone(queue);
-            // No listener's: it outlives them all.
-            let listener = u64::MAX;
+            let listener = Hub::NO_LISTENER;
             state.peers.insert(id, Peer { queue, listener });
             id
         })

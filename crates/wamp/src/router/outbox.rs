@@ -38,12 +38,13 @@ impl Outgoing {
     }
 
     /// What the message weighs in a send queue, bytes: its payload, an estimate for values not encoded yet, and a
-    /// flat price for everything else.
+    /// flat price for everything else. An event's payload counts twice: another receiver may have had it encoded, and
+    /// the frame stays with the event.
     pub(super) fn weight(&self) -> usize {
         const FLAT: usize = 128;
         match self.message() {
-            Message::Event { payload, .. }
-            | Message::Invocation { payload, .. }
+            Message::Event { payload, .. } => FLAT + 2 * payload.encoded_len(),
+            Message::Invocation { payload, .. }
             | Message::Result { payload, .. }
             | Message::Error { payload, .. } => FLAT + payload.encoded_len(),
             _ => FLAT,
@@ -54,7 +55,7 @@ impl Outgoing {
 /// An EVENT and its encodings so far.
 #[derive(Debug)]
 pub(super) struct SharedEvent {
-    message: Message,
+    pub(super) message: Message,
     frames: [OnceLock<Result<Bytes, CodecError>>; 3],
 }
 

@@ -14,6 +14,7 @@ use super::broker::Subscribers;
 use super::counters::Counters;
 use super::dealer::Callees;
 use super::directory::Directory;
+use super::id_map::IdMap;
 use super::joining::Seats;
 use super::journal::{Note, Why};
 use super::outbox::{Ending, Outbox, violation};
@@ -39,7 +40,7 @@ pub(super) struct Realm {
     pub(super) uris: UriRule,
     strict_request_ids: bool,
     pub(super) seats: Arc<Seats>,
-    pub(super) sessions: HashMap<Id, Session>,
+    pub(super) sessions: IdMap<Session>,
     /// How many of the sessions are the router's own.
     pub(super) services: usize,
     /// Sessions per authid; empty while there is no bound for them.
@@ -89,7 +90,7 @@ impl Realm {
             uris: config.uris,
             strict_request_ids: config.strict_request_ids,
             seats: Arc::clone(seats),
-            sessions: HashMap::new(),
+            sessions: IdMap::default(),
             services: 0,
             crowd: HashMap::new(),
             registrations: Directory::new(),

@@ -1,11 +1,12 @@
 //! What the realm keeps for one joined session. Plain data; the rules are in `dealer`, `broker` and `realm`.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::id_map::IdMap;
 use super::permission::{Lines, Rights};
 use super::testament::Testaments;
 use crate::value::{Dict, Value};
@@ -64,6 +65,17 @@ pub(super) struct Features {
 }
 
 impl Features {
+    /// Those of our own client.
+    #[cfg(feature = "client")]
+    pub(super) fn ours() -> Features {
+        Features {
+            callee_canceling: true,
+            callee_identification: true,
+            callee_streaming: false,
+            caller_streaming: false,
+        }
+    }
+
     /// Reads the `roles` of HELLO; `None` when none of the four client roles is announced (R-S5).
     pub(super) fn from_hello(details: &Dict) -> Option<Features> {
         let roles = details.get("roles").and_then(Value::as_dict)?;
@@ -131,9 +143,9 @@ pub(super) struct Session {
     pub(super) registrations: BTreeSet<Id>,
     pub(super) subscriptions: BTreeSet<Id>,
     /// Calls of this session without a final reply, by CALL request id.
-    pub(super) calls: HashMap<Id, PendingCall>,
+    pub(super) calls: IdMap<PendingCall>,
     /// Invocations of this session without a final answer, by INVOCATION request id.
-    pub(super) invocations: HashMap<Id, PendingInvocation>,
+    pub(super) invocations: IdMap<PendingInvocation>,
     /// Request id of the last INVOCATION sent; ids count from 1 (R-R23).
     pub(super) last_invocation: Id,
     /// Request id of the last request, while the realm checks them.
@@ -152,8 +164,8 @@ impl Session {
             rights,
             registrations: BTreeSet::new(),
             subscriptions: BTreeSet::new(),
-            calls: HashMap::new(),
-            invocations: HashMap::new(),
+            calls: IdMap::default(),
+            invocations: IdMap::default(),
             last_invocation: 0,
             last_request: 0,
             cut_short: BTreeSet::new(),
