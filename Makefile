@@ -6,7 +6,7 @@ help:
 	@echo "make run    start a studio and a device here, install a demo app, follow its log (Ctrl-C ends it)"
 	@echo "make test   set-up, then all tests against real Docker, a real registry and a real Crossbar.io"
 	@echo "make lint   formatting, clippy, docs, dependency bans"
-	@echo "make build  release binaries in target/release"
+	@echo "make build  static release binaries in build/"
 	@echo "make bench  the figures of docs/SPECIFICATION.md"
 	@echo "make bench-wamp  those of the WAMP router, beside Crossbar.io's"
 
@@ -22,10 +22,10 @@ lint:
 	@scripts/lint
 
 build:
-	cargo build --release --bin reagent --bin studio
+	@scripts/build
 
 bench:
-	@scripts/setup test
+	@scripts/setup bench
 	@scripts/bench
 
 bench-wamp:

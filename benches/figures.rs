@@ -1,8 +1,10 @@
 //! The figures of docs/SPECIFICATION.md: one line each, `<name> <value> <unit> promise <op> <value> ok|short`, and the
 //! peer's value of the same run as a line without a promise. Run with `make bench`.
 
+#[path = "figures/usage.rs"]
+mod usage;
+
 use std::collections::HashMap;
-use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,16 +16,24 @@ use testkit::process::Process;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use usage::{Trace, Usage};
 use wamp::client::{CallOptions, ClientConfig, Credentials, RegisterOptions, Session, handler};
 use wamp::router::{JoinRequest, Limits, Permission, Principal, Router, RouterConfig};
 use wamp::{Dict, Payload};
 
-const AGENT: &str = env!("CARGO_BIN_EXE_reagent");
 const SECRET: &str = "bench secret";
 const APPS: u64 = 5;
 const STARTS: usize = 15;
 const CALLS: usize = 5_000;
+/// How long the agent is watched doing nothing.
+const IDLE: Duration = Duration::from_secs(30);
+const TRANSITIONS: usize = 5;
 const MINUTE: Duration = Duration::from_secs(60);
+
+/// The agent that is measured: `AGENT` in the environment (`make bench` names the static build), or cargo's own.
+fn agent() -> String {
+    std::env::var("AGENT").unwrap_or_else(|_| env!("CARGO_BIN_EXE_reagent").to_owned())
+}
 
 fn main() {
     // `cargo test --benches` runs this with a filter; figures are only for `cargo bench`.
@@ -45,7 +55,8 @@ async fn figures() {
 
 fn promise(name: &str, value: f64, unit: &str, most: f64) {
     let verdict = if value <= most { "ok" } else { "short" };
-    println!("{name} {value:.1} {unit} promise <= {most} {verdict}");
+    let digits = if most < 10.0 { 2 } else { 1 };
+    println!("{name} {value:.digits$} {unit} promise <= {most} {verdict}");
 }
 
 fn peer(name: &str, value: f64, unit: &str) {
@@ -53,7 +64,7 @@ fn peer(name: &str, value: f64, unit: &str) {
 }
 
 fn binary_size() {
-    let bytes = std::fs::metadata(AGENT).expect("the agent was built").len();
+    let bytes = std::fs::metadata(agent()).expect("the agent was built").len();
     promise("agent_binary", bytes as f64 / 1e6, "MB", 7.0);
 }
 
@@ -154,7 +165,9 @@ struct Device {
     image: String,
     connected: mpsc::Receiver<Instant>,
     running: mpsc::Receiver<u64>,
-    _backend: Session,
+    /// States of the first app.
+    reported: mpsc::Receiver<String>,
+    backend: Session,
     stop: CancellationToken,
 }
 
@@ -181,6 +194,7 @@ impl Device {
             .expect("the backend joins");
         let (connected_sender, connected) = mpsc::channel(64);
         let (running_sender, running) = mpsc::channel(64);
+        let (reported_sender, reported) = mpsc::channel(64);
         serve(&backend, "reswarm.devices.update_device_status", move |args| {
             if args["status"] == "CONNECTED" {
                 let _ = connected_sender.try_send(Instant::now());
@@ -191,6 +205,9 @@ impl Device {
         serve(&backend, "reswarm.containers.update_app_on_device", move |args| {
             if args["state"] == "RUNNING" {
                 let _ = running_sender.try_send(args["app_key"].as_u64().unwrap_or_default());
+            }
+            if args["app_key"] == 1 {
+                let _ = reported_sender.try_send(args["state"].as_str().unwrap_or_default().to_owned());
             }
             json!(null)
         })
@@ -221,14 +238,15 @@ impl Device {
             image,
             connected,
             running,
-            _backend: backend,
+            reported,
+            backend,
             stop,
         }
     }
 
     fn start(&self) -> (Process, Instant) {
         let path = |name: &str| self.home.path().join(name);
-        let mut command = Command::new(AGENT);
+        let mut command = Command::new(agent());
         command
             .arg("-config")
             .arg(path("device.flock"))
@@ -282,11 +300,70 @@ impl Device {
         let _ = tokio::time::timeout(MINUTE, self.connected.recv()).await;
         // Idle means: a heartbeat later, when everything of the start is done and freed.
         let _ = tokio::time::timeout(MINUTE, self.connected.recv()).await;
-        let (resident, dirty) = memory(agent.pid());
+        let (resident, dirty) = usage::memory(agent.pid());
         promise("agent_resident_idle", resident, "MB", 8.0);
         promise("agent_private_dirty_idle", dirty, "MB", 3.0);
+
+        let before = Usage::of(agent.pid());
+        tokio::time::sleep(IDLE).await;
+        let after = Usage::of(agent.pid());
+        let cpu = (after.cpu - before.cpu).as_secs_f64() / IDLE.as_secs_f64() * 100.0;
+        promise("agent_idle_cpu", cpu, "%", 0.1);
+        promise(
+            "agent_idle_written",
+            (after.written - before.written) as f64,
+            "B",
+            0.0,
+        );
+
+        let trace = Trace::start(agent.pid(), "all", self.home.path());
+        tokio::time::sleep(IDLE).await;
+        let wakeups = trace.stop().bursts();
+        promise(
+            "agent_idle_wakeups",
+            wakeups as f64 / IDLE.as_secs_f64(),
+            "1/s",
+            1.0,
+        );
+
+        // The first write since the start begins the log file, which costs a sync of its own.
+        self.request("PRESENT").await;
+        self.request("RUNNING").await;
+        let trace = Trace::start(agent.pid(), "fsync,fdatasync", self.home.path());
+        for _ in 0..TRANSITIONS {
+            for target in ["PRESENT", "RUNNING"] {
+                self.request(target).await;
+            }
+        }
+        let fsyncs = trace.stop().count("reagent.db") as f64 / (2.0 * TRANSITIONS as f64);
+        promise("database_fsyncs_per_transition", fsyncs, "1", 3.0);
         agent.terminate(MINUTE);
         self.stop.cancel();
+    }
+
+    /// Wants the first app in a state and waits until it is reported.
+    async fn request(&mut self, target: &str) {
+        let kwargs = json!({
+            "app_key": 1, "app_name": "bench", "stage": "PROD", "current_state": "PRESENT", "target_state": target,
+            "present_version": "1.0.0", "newest_version": "1.0.0", "release_key": 1, "requestor_account_key": 1
+        });
+        let Value::Object(kwargs) = kwargs else {
+            unreachable!("an object was written above")
+        };
+        let kwargs = kwargs
+            .into_iter()
+            .map(|(name, value)| (name, value.into()))
+            .collect();
+        let procedure = "re.mgmt.00000000-0000-4000-8000-000000000001.request_app_state";
+        let payload = Payload::from_parts(Vec::new(), kwargs);
+        self.backend
+            .call(procedure, payload, CallOptions::default())
+            .await
+            .expect("the request is accepted");
+        let reported = async { while self.reported.recv().await.expect("open") != target {} };
+        tokio::time::timeout(MINUTE, reported)
+            .await
+            .expect("the state is reported");
     }
 }
 
@@ -314,24 +391,4 @@ async fn serve(session: &Session, uri: &str, answer: impl Fn(Value) -> Value + S
         .register(uri, RegisterOptions::default(), function)
         .await
         .expect("registered");
-}
-
-/// Resident set and private dirty pages of a process, MB.
-fn memory(pid: u32) -> (f64, f64) {
-    let rollup = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("smaps_rollup"))
-        .expect("the agent runs");
-    let kilobytes = |key: &str| -> f64 {
-        let line = rollup
-            .lines()
-            .find(|line| line.starts_with(key))
-            .unwrap_or_default();
-        line.split_whitespace()
-            .nth(1)
-            .and_then(|number| number.parse().ok())
-            .unwrap_or_default()
-    };
-    (
-        kilobytes("Rss:") * 1.024e-3,
-        kilobytes("Private_Dirty:") * 1.024e-3,
-    )
 }

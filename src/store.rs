@@ -33,6 +33,8 @@ type Job = Box<dyn FnOnce(&mut Database) + Send>;
 /// What the thread owns: the connection, and what need not be written at once.
 struct Database {
     connection: Connection,
+    /// Whether the file has a write-ahead log.
+    write_ahead: bool,
     /// Reports that the backend confirmed. Their rows go with the next transaction, whatever it is for: a power cut
     /// before it repeats reports of states that are still the recorded ones.
     confirmed: BTreeSet<i64>,
@@ -41,17 +43,46 @@ struct Database {
 }
 
 impl Database {
-    /// The one way to write: one transaction, one sync of the disk.
+    /// Like [`Database::write`], for what a power cut may undo: without a sync of the disk where the log allows it. The
+    /// next `write` makes it durable, and neither a crash of the agent nor a power cut damages the file.
+    fn write_unsynced<T>(
+        &mut self,
+        work: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
+        // A rollback journal needs its syncs to stay whole.
+        if !self.write_ahead {
+            return self.write(work);
+        }
+        self.connection.pragma_update(None, "synchronous", "NORMAL")?;
+        let result = self.write(work);
+        self.connection.pragma_update(None, "synchronous", "FULL")?;
+        result
+    }
+
+    /// The one way to write: one transaction, one sync of the disk; none when `work` changes nothing.
     fn write<T>(
         &mut self,
         work: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<T> {
         let transaction = self.connection.transaction()?;
-        outbox::forget(&transaction, &self.confirmed)?;
+        let before = transaction.total_changes();
         let result = work(&transaction)?;
-        transaction.commit()?;
-        self.confirmed.clear();
+        if transaction.total_changes() != before {
+            outbox::forget(&transaction, &self.confirmed)?;
+            transaction.commit()?;
+            self.confirmed.clear();
+        }
         Ok(result)
+    }
+
+    /// Deletes what the backend confirmed, if nothing else is going to be written any more.
+    fn forget_confirmed(&mut self) -> rusqlite::Result<()> {
+        if self.confirmed.is_empty() {
+            return Ok(());
+        }
+        let transaction = self.connection.transaction()?;
+        outbox::forget(&transaction, &self.confirmed)?;
+        transaction.commit()
     }
 }
 
@@ -191,17 +222,17 @@ impl Store {
 }
 
 fn work(connection: Connection, mut inbox: mpsc::Receiver<Message>) {
+    let journal: Result<String, _> = connection.pragma_query_value(None, "journal_mode", |row| row.get(0));
     let mut database = Database {
         connection,
+        write_ahead: journal.is_ok_and(|mode| mode == "wal"),
         confirmed: BTreeSet::new(),
         repeats: outbox::Repeats::default(),
     };
     while let Some(Message::Run(job)) = inbox.blocking_recv() {
         job(&mut database);
     }
-    if !database.confirmed.is_empty()
-        && let Err(error) = database.write(|_| Ok(()))
-    {
+    if let Err(error) = database.forget_confirmed() {
         tracing::warn!(%error, "some reports will be sent twice");
     }
     if let Err((_, error)) = database.connection.close() {

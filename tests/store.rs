@@ -428,6 +428,12 @@ async fn confirmations_and_repeated_reports_write_nothing_by_themselves() {
     assert_eq!(repeated.len(), 1, "one repeat per app: {repeated:?}");
     store.confirm_report(repeated[0].number).await.unwrap();
     assert!(store.pending_reports().await.unwrap().is_empty());
+    // Nor does looking again, when nothing has changed.
+    let again = reagent::store::StateChange {
+        report: None,
+        ..change(AppState::Running)
+    };
+    store.set_state(again).await.unwrap();
     assert_eq!(written(), before);
 
     // A repeat that a change overtakes is not sent any more; the confirmed rows go with that change.

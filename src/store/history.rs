@@ -33,14 +33,15 @@ impl Store {
     }
 
     /// Replaces stored log histories, and a fact that belongs to them, in one transaction. Writes only what changes; an
-    /// empty history never makes a row.
+    /// empty history never makes a row. A power cut may take the last of these writes back, all of it: the fact then tells
+    /// from where to read the lines again.
     pub async fn save_log_histories(
         &self,
         histories: Vec<LogHistory>,
         fact: Option<(&'static str, String)>,
     ) -> Result<(), StoreError> {
         self.call("saving log histories", move |database| {
-            database.write(|transaction| {
+            database.write_unsynced(|transaction| {
                 for history in &histories {
                     save(transaction, history)?;
                 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use protocol::uri;
 use protocol::uri::backend::GET_REQUESTED_APP_STATES;
 use serde_json::{Value, json};
+use testkit::forward_proxy::ForwardProxy;
 use testkit::process::Process;
 use testkit::wait;
 use tokio::net::TcpListener;
@@ -245,6 +246,24 @@ async fn sigterm_while_configuring_and_when_connected_ends_the_session_at_the_ro
         .await
         .unwrap()
         .unwrap();
+}
+
+/// The host of the `.flock` is one that only the proxy knows.
+#[tokio::test]
+async fn the_proxy_of_the_environment_leads_to_the_router() {
+    let plane = Plane::own().await;
+    let backend = Backend::join(&plane).await;
+    let proxy = ForwardProxy::start(plane.address().parse().unwrap(), Some("user:pass"))
+        .await
+        .unwrap();
+    let device = Device::new("ws://router.invalid:8080/ws");
+    let mut command = device.command(&[]);
+    command.env("HTTP_PROXY", format!("http://user:pass@{}", proxy.address));
+    command.env("NO_PROXY", "other.invalid");
+    let process = Process::start("reagent", &mut command);
+    backend.status("CONNECTED").await;
+    assert_eq!(proxy.asked(), ["router.invalid:8080"]);
+    terminate(process).await;
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use wamp::Codec;
 use wamp::client::TlsOptions;
 use wamp::message::Message;
-use wamp::transport::{Connection, Incoming, accept, dial};
+use wamp::transport::{Connection, Incoming, Proxies, accept, dial};
 
 use super::SOON;
 
@@ -45,7 +45,14 @@ impl Tap {
                 let Ok(agent) = accept(tcp, &[Codec::Json], 16 << 20).await else {
                     continue;
                 };
-                let router = dial(&router, &[Codec::Json], &TlsOptions::default(), 16 << 20).await;
+                let router = dial(
+                    &router,
+                    &[Codec::Json],
+                    &TlsOptions::default(),
+                    &Proxies::none(),
+                    16 << 20,
+                )
+                .await;
                 let Ok(router) = router else { continue };
                 let number = {
                     let mut wires: std::sync::MutexGuard<'_, Vec<Wire>> = kept.lock().unwrap();

@@ -5,6 +5,7 @@
 pub mod crossbar;
 pub mod docker;
 pub mod fleet;
+pub mod forward_proxy;
 pub mod process;
 pub mod registry;
 pub mod wait;

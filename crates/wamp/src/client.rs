@@ -14,6 +14,8 @@ use tokio_util::sync::CancellationToken;
 use crate::codec::Codec;
 use crate::message::Message;
 use crate::payload::Payload;
+#[cfg(feature = "router")]
+use crate::transport::Activity;
 use crate::transport::{Connection, Keepalive};
 use crate::value::{Dict, Value};
 use crate::{Id, uri};
@@ -22,15 +24,22 @@ mod config;
 mod error;
 mod invocation;
 mod join;
+// Without a router in this process there is nobody to hand messages to as they are.
+#[cfg_attr(not(feature = "router"), allow(dead_code))]
+mod link;
+#[cfg_attr(not(feature = "router"), allow(dead_code))]
 mod outbox;
 mod state;
 mod task;
 
-pub use crate::transport::TlsOptions;
+pub use crate::transport::{Proxies, TlsOptions};
 pub use config::{ClientConfig, Credentials};
 pub use error::{CloseReason, ConnectError, RequestError, WampError};
 pub use invocation::{Handler, HandlerFuture, HandlerResult, Invocation, handler};
 
+#[cfg(feature = "router")]
+pub(crate) use link::Host;
+use link::{Form, Source};
 use outbox::{CLOSE_TIMEOUT, Place};
 use state::{Answer, HandlerSlot, PARTIAL_QUEUE, Pending, Shared};
 use task::SessionTask;
@@ -158,24 +167,41 @@ impl Session {
             activity,
         } = joined.connection;
         let (outbox, queue) = outbox::outbox();
-        let shared = Arc::new(Shared::new(codec, config.reply_timeout, outbox));
+        let shared = Arc::new(Shared::new(Form::Encoded(codec), config.reply_timeout, outbox));
         let (farewell, said) = oneshot::channel();
         let task = SessionTask {
             shared: shared.clone(),
-            stream,
+            source: Source::Frames(stream),
             keepalive: Keepalive::new(config.ping_interval, activity),
             writer: tokio::spawn(queue.drain(sink, said)),
             farewell,
         };
         // Ends by itself when the transport does, and when `Handle` is dropped.
         tokio::spawn(task.run());
-        Ok(Session {
-            handle: Arc::new(Handle {
-                id: joined.session,
-                welcome: joined.welcome,
-                shared,
-            }),
-        })
+        Ok(Session::of(joined.session, joined.welcome, shared))
+    }
+
+    /// A session of a router in this process, which has let it in already.
+    #[cfg(feature = "router")]
+    pub(crate) fn hosted(id: Id, welcome: Dict, reply_timeout: Duration, host: Arc<dyn Host>) -> Session {
+        let (outbox, queue) = outbox::outbox();
+        let shared = Arc::new(Shared::new(Form::Plain, reply_timeout, outbox));
+        let (farewell, said) = oneshot::channel();
+        let task = SessionTask {
+            shared: shared.clone(),
+            source: Source::Host(Arc::clone(&host)),
+            keepalive: Keepalive::new(Duration::ZERO, Activity::default()),
+            writer: tokio::spawn(queue.hand_over(host, said)),
+            farewell,
+        };
+        tokio::spawn(task.run());
+        Session::of(id, welcome, shared)
+    }
+
+    fn of(id: Id, welcome: Dict, shared: Arc<Shared>) -> Session {
+        Session {
+            handle: Arc::new(Handle { id, welcome, shared }),
+        }
     }
 
     /// The session id of WELCOME.
@@ -188,9 +214,9 @@ impl Session {
         &self.handle.welcome
     }
 
-    /// The codec that was agreed on.
-    pub fn codec(&self) -> Codec {
-        self.shared().codec
+    /// The codec that was agreed on; `None` when the router is in this process.
+    pub fn codec(&self) -> Option<Codec> {
+        self.shared().form.codec()
     }
 
     /// Calls a procedure and waits for the final result. Dropping the future cancels the call.

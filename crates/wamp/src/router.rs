@@ -9,6 +9,8 @@
 //! realm: no message crosses threads twice, and decoding and encoding, which is nine tenths of the work, stays outside.
 
 mod admission;
+#[cfg(feature = "client")]
+mod attach;
 mod audience;
 mod broker;
 mod calls;
@@ -17,8 +19,10 @@ mod connection;
 mod counters;
 mod dealer;
 mod directory;
+mod endings;
 mod hub;
 mod id_map;
+mod joining;
 mod journal;
 mod meta;
 mod outbox;
@@ -44,6 +48,8 @@ use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "client")]
+pub use self::attach::{AttachError, Attachment};
 pub use self::config::{
     AskedProcedure, Authenticator, JoinRequest, Limits, Lookup, Permission, Principal, RealmConfig,
     RealmsConfig, RouterConfig,

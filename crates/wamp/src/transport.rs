@@ -24,13 +24,21 @@ use tokio_tungstenite::tungstenite::{Error as WsError, Message as WsMessage, err
 use crate::codec::Codec;
 
 pub mod accept;
+#[cfg(feature = "client")]
 pub mod dial;
 pub mod keepalive;
+#[cfg(feature = "client")]
+pub mod proxy;
+#[cfg(feature = "client")]
 pub mod tls;
 
 pub use accept::{AcceptError, accept};
+#[cfg(feature = "client")]
 pub use dial::{DialError, dial};
 pub use keepalive::Keepalive;
+#[cfg(feature = "client")]
+pub use proxy::{Proxies, ProxyError};
+#[cfg(feature = "client")]
 pub use tls::TlsOptions;
 
 /// Longest fragment of a message that is sent. Small enough for a PONG to slip in on a slow line, large enough for the

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use wamp::Codec;
 use wamp::transport::tls::TlsError;
-use wamp::transport::{Connection, DialError, TlsOptions, accept, dial};
+use wamp::transport::{Connection, DialError, Proxies, TlsOptions, accept, dial};
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
@@ -61,7 +61,7 @@ async fn server(authority: &Authority, name: &str, expired: bool, ask_client: bo
 }
 
 async fn connect(url: &str, options: &TlsOptions) -> Result<Connection, DialError> {
-    dial(url, &[Codec::Json], options, 1 << 20).await
+    dial(url, &[Codec::Json], options, &Proxies::none(), 1 << 20).await
 }
 
 fn trusting(authority: &Authority) -> TlsOptions {

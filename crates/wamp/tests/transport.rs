@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use wamp::Codec;
 use wamp::transport::{
-    AcceptError, Connection, DialError, Incoming, TlsOptions, TransportError, accept, dial,
+    AcceptError, Connection, DialError, Incoming, Proxies, TlsOptions, TransportError, accept, dial,
 };
 
 const ALL: [Codec; 3] = [Codec::Json, Codec::MessagePack, Codec::Cbor];
@@ -32,7 +32,11 @@ async fn pair_with_limit(offered: &[Codec], known: &[Codec], limit: usize) -> (C
         accept(tcp, known, limit).await.unwrap()
     };
     let options = TlsOptions::default();
-    let client = async { dial(&url, offered, &options, limit).await.unwrap() };
+    let client = async {
+        dial(&url, offered, &options, &Proxies::none(), limit)
+            .await
+            .unwrap()
+    };
     tokio::join!(client, server)
 }
 
@@ -89,7 +93,9 @@ async fn a_server_without_our_subprotocols_is_named_as_such() {
         let (tcp, _) = listener.accept().await.unwrap();
         tokio_tungstenite::accept_async(tcp).await
     });
-    let refused = dial(&url, &ALL, &TlsOptions::default(), LIMIT).await.unwrap_err();
+    let refused = dial(&url, &ALL, &TlsOptions::default(), &Proxies::none(), LIMIT)
+        .await
+        .unwrap_err();
     assert!(matches!(refused, DialError::NoSubprotocol), "{refused:?}");
     drop(server.await);
 }
@@ -213,10 +219,18 @@ async fn a_peer_that_vanishes_is_an_error() {
 async fn an_unreachable_server_is_named() {
     let (listener, url) = listener().await;
     drop(listener);
-    let refused = dial(&url, &ALL, &TlsOptions::default(), LIMIT).await.unwrap_err();
-    assert!(matches!(refused, DialError::Connect { .. }), "{refused:?}");
-    let unknown = dial("ws://no-such-host.invalid", &ALL, &TlsOptions::default(), LIMIT)
+    let refused = dial(&url, &ALL, &TlsOptions::default(), &Proxies::none(), LIMIT)
         .await
         .unwrap_err();
+    assert!(matches!(refused, DialError::Connect { .. }), "{refused:?}");
+    let unknown = dial(
+        "ws://no-such-host.invalid",
+        &ALL,
+        &TlsOptions::default(),
+        &Proxies::none(),
+        LIMIT,
+    )
+    .await
+    .unwrap_err();
     assert!(matches!(unknown, DialError::Resolve { .. }), "{unknown:?}");
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use protocol::{AppId, Stage};
 use serde_json::{Map, Value, json};
+use tokio::time::Instant;
 use wamp::Dict;
 use wamp::client::Event;
 
@@ -92,18 +93,12 @@ async fn show(
     let Some(live) = &mut live else {
         return Ok(Ended::Done);
     };
-    let mut early = Vec::new();
-    while let Ok(event) = live.events.try_recv() {
-        early.extend(lines(&event));
-    }
-    if !shown.show(out, &early[overlap(&history, &early)..]) {
-        return Ok(Ended::Done);
-    }
+    let mut seam = Seam::new(&history);
     while let Some(event) = live.events.recv().await {
         if event.missed > 0 {
             eprintln!("({} log messages were lost on the way)", event.missed);
         }
-        if !shown.show(out, &lines(&event)) {
+        if !shown.show(out, &seam.fresh(lines(&event))) {
             return Ok(Ended::Done);
         }
     }
@@ -226,11 +221,49 @@ fn shown(message: &Value) -> Vec<String> {
     }
 }
 
-/// How many of the first live lines the history already ended with.
+/// Where history and live lines meet. A device sends lines in batches, so one that the history has may come again a
+/// moment after the history did.
+struct Seam<'a> {
+    history: &'a [String],
+    /// Live lines so far; only while all of them were in the history.
+    repeated: Option<Vec<String>>,
+    until: Instant,
+}
+
+/// Longest time between a line's place in the history and its live event: the batches' and the way.
+const BATCH: Duration = Duration::from_secs(1);
+
+impl<'a> Seam<'a> {
+    fn new(history: &'a [String]) -> Seam<'a> {
+        Seam {
+            history,
+            repeated: Some(Vec::new()),
+            until: Instant::now() + BATCH,
+        }
+    }
+
+    /// The lines that the history did not have.
+    fn fresh(&mut self, lines: Vec<String>) -> Vec<String> {
+        let Some(mut live) = self.repeated.take().filter(|_| Instant::now() < self.until) else {
+            return lines;
+        };
+        let before = live.len();
+        live.extend(lines);
+        let repeated = overlap(self.history, &live).max(before);
+        let fresh = live.split_off(repeated);
+        self.repeated = fresh.is_empty().then_some(live);
+        fresh
+    }
+}
+
+/// How many of the first live lines the history has: the longest run of it that they begin with, if it lies inside the
+/// history or reaches its end.
 fn overlap(history: &[String], live: &[String]) -> usize {
-    (0..=history.len().min(live.len()))
-        .rev()
-        .find(|count| history[history.len() - count..] == live[..*count])
+    (0..history.len())
+        .find_map(|start| {
+            let common = live.len().min(history.len() - start);
+            (history[start..start + common] == live[..common]).then_some(common)
+        })
         .unwrap_or(0)
 }
 
@@ -293,6 +326,26 @@ mod tests {
         }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_that_comes_after_the_history_is_not_shown_twice() {
+        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let history = words("a b c");
+        let mut seam = Seam::new(&history);
+        assert_eq!(seam.fresh(words("b")), words(""));
+        assert_eq!(seam.fresh(words("c")), words(""));
+        assert_eq!(seam.fresh(words("d")), words("d"));
+        assert_eq!(seam.fresh(words("d")), words("d"));
+
+        let mut seam = Seam::new(&history);
+        assert_eq!(seam.fresh(words("c d")), words("d"));
+        assert_eq!(seam.fresh(words("c")), words("c"));
+
+        // An app that says the same thing again later is heard.
+        let mut seam = Seam::new(&history);
+        tokio::time::advance(BATCH).await;
+        assert_eq!(seam.fresh(words("c")), words("c"));
+    }
+
     #[test]
     fn lines_that_the_history_ended_with_are_not_shown_twice() {
         let words = |text: &str| {
@@ -308,6 +361,8 @@ mod tests {
             ("a", "", 0),
             ("x x", "x x x", 2),
             ("a b", "a b", 2),
+            ("a b c", "b", 1),
+            ("a b c", "b d", 0),
         ] {
             assert_eq!(
                 overlap(&words(history), &words(live)),

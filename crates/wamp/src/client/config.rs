@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::codec::Codec;
-use crate::transport::TlsOptions;
+use crate::transport::{Proxies, TlsOptions};
 
 /// How to authenticate.
 #[derive(Clone)]
@@ -45,6 +45,8 @@ pub struct ClientConfig {
     /// Subprotocols offered, in order.
     pub codecs: Vec<Codec>,
     pub tls: TlsOptions,
+    /// The way out; by default what the environment says.
+    pub proxies: Proxies,
     /// Bound for DNS + TCP + TLS + WebSocket upgrade. Zero: none.
     pub connect_timeout: Duration,
     /// Bound for every reply of the router: HELLO, AUTHENTICATE, SUBSCRIBE, REGISTER, acknowledged PUBLISH, GOODBYE.
@@ -64,6 +66,7 @@ impl ClientConfig {
             credentials: Credentials::Anonymous,
             codecs: vec![Codec::Json, Codec::MessagePack, Codec::Cbor],
             tls: TlsOptions::default(),
+            proxies: Proxies::from_environment(),
             connect_timeout: Duration::from_secs(10),
             reply_timeout: Duration::from_secs(7),
             ping_interval: Duration::from_secs(5),

@@ -48,6 +48,7 @@ impl From<DialError> for ConnectError {
             DialError::NoSubprotocol => ConnectError::NoSubprotocol,
             DialError::Resolve { .. }
             | DialError::Connect { .. }
+            | DialError::Proxy { .. }
             | DialError::Tls { .. }
             | DialError::Upgrade(_) => ConnectError::Transport(chain(&error)),
         }

@@ -21,7 +21,13 @@ pub(super) struct Joined {
 }
 
 pub(super) async fn join(config: &ClientConfig) -> Result<Joined, ConnectError> {
-    let dial = transport::dial(&config.url, &config.codecs, &config.tls, config.max_message_size);
+    let dial = transport::dial(
+        &config.url,
+        &config.codecs,
+        &config.tls,
+        &config.proxies,
+        config.max_message_size,
+    );
     let mut connection = match config.connect_timeout {
         Duration::ZERO => dial.await?,
         bound => tokio::time::timeout(bound, dial)

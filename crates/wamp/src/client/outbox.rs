@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
 
+use super::link::{Host, Parcel};
 use crate::transport::{FrameSink, TransportError};
 
 /// Messages of the application that wait for the socket. Whoever has one more waits for a place.
@@ -45,7 +47,7 @@ pub(super) struct Place {
 
 #[derive(Debug)]
 struct Queued {
-    message: Bytes,
+    message: Parcel,
     _place: Place,
 }
 
@@ -53,7 +55,7 @@ struct Queued {
 #[derive(Debug)]
 pub(super) struct Farewell {
     /// A last message, behind all that are queued.
-    pub(super) message: Option<Bytes>,
+    pub(super) message: Option<Parcel>,
     /// WebSocket close code and reason.
     pub(super) code: u16,
     pub(super) reason: &'static str,
@@ -85,7 +87,7 @@ impl Outbox {
     }
 
     /// Queues a message behind those that are already there.
-    pub(super) fn push(&self, place: Place, message: Bytes) {
+    pub(super) fn push(&self, place: Place, message: Parcel) {
         // The receiver is gone when the session has ended: there is nobody to send to.
         let _ = self.queue.send(Queued {
             message,
@@ -123,10 +125,10 @@ impl Queue {
                 }
                 () = self.ping.notified() => sink.ping(Bytes::from_static(KEEPALIVE)).await?,
                 Some(first) = self.messages.recv() => {
-                    sink.feed(first.message).await?;
+                    feed(&mut sink, first.message).await?;
                     for _ in 1..BATCH {
                         match self.messages.try_recv() {
-                            Ok(next) => sink.feed(next.message).await?,
+                            Ok(next) => feed(&mut sink, next.message).await?,
                             Err(_) => break,
                         }
                     }
@@ -139,11 +141,58 @@ impl Queue {
     async fn finish(mut self, mut sink: FrameSink, farewell: Farewell) -> Result<(), TransportError> {
         if let Some(last) = farewell.message {
             while let Ok(queued) = self.messages.try_recv() {
-                sink.feed(queued.message).await?;
+                feed(&mut sink, queued.message).await?;
             }
-            sink.feed(last).await?;
+            feed(&mut sink, last).await?;
         }
         sink.close(farewell.code, farewell.reason).await
+    }
+
+    /// Hands messages to a router in this process until the farewell has been said. A ping would find nothing out.
+    pub(super) async fn hand_over(
+        mut self,
+        host: Arc<dyn Host>,
+        mut farewell: oneshot::Receiver<Farewell>,
+    ) -> Result<(), TransportError> {
+        let mut due: Option<Instant> = None;
+        loop {
+            let expiry = async {
+                match due {
+                    Some(due) => tokio::time::sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                said = &mut farewell => {
+                    if let Ok(Farewell { message: Some(last), .. }) = said {
+                        while let Ok(queued) = self.messages.try_recv() {
+                            send(&*host, queued.message);
+                        }
+                        send(&*host, last);
+                    }
+                    return Ok(());
+                }
+                () = expiry => due = host.expire(),
+                Some(queued) = self.messages.recv() => due = send(&*host, queued.message),
+            }
+        }
+    }
+}
+
+async fn feed(sink: &mut FrameSink, parcel: Parcel) -> Result<(), TransportError> {
+    match parcel {
+        Parcel::Frame(frame) => sink.feed(frame).await,
+        // Never made for a connection.
+        Parcel::Message(_) => Ok(()),
+    }
+}
+
+fn send(host: &dyn Host, parcel: Parcel) -> Option<Instant> {
+    match parcel {
+        Parcel::Message(message) => host.send(message),
+        // Never made for a router in this process.
+        Parcel::Frame(_) => None,
     }
 }
 

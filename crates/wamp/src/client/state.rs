@@ -13,9 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::{CloseReason, RequestError};
 use super::invocation::Handler;
+use super::link::{Form, Parcel};
 use super::outbox::{Outbox, Place};
 use super::{CallResult, Event, MAX_SENT_MESSAGE};
-use crate::codec::Codec;
 use crate::message::Message;
 use crate::payload::Payload;
 use crate::value::{Dict, Value};
@@ -29,7 +29,7 @@ pub(super) type Answer<T> = oneshot::Sender<Result<T, RequestError>>;
 /// The common ground of a session's handles and its task.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) codec: Codec,
+    pub(super) form: Form,
     pub(super) reply_timeout: Duration,
     pub(super) outbox: Outbox,
     /// Cancelled to drop the transport at once.
@@ -149,9 +149,9 @@ impl Pending {
 }
 
 impl Shared {
-    pub(super) fn new(codec: Codec, reply_timeout: Duration, outbox: Outbox) -> Shared {
+    pub(super) fn new(form: Form, reply_timeout: Duration, outbox: Outbox) -> Shared {
         Shared {
-            codec,
+            form,
             reply_timeout,
             outbox,
             abort: CancellationToken::new(),
@@ -174,10 +174,10 @@ impl Shared {
     }
 
     /// Encodes a message of ours, within the size that routers accept.
-    fn encode(&self, message: &Message) -> Result<bytes::Bytes, RequestError> {
+    fn encode(&self, message: &Message) -> Result<Parcel, RequestError> {
         let encoded = self
-            .codec
-            .encode(message)
+            .form
+            .pack(message)
             .map_err(|error| RequestError::Encode(error.to_string()))?;
         match encoded.len() {
             len if len > MAX_SENT_MESSAGE => Err(RequestError::TooLarge(len)),
@@ -188,8 +188,8 @@ impl Shared {
     /// Encodes arguments outside the lock.
     pub(super) fn encode_payload(&self, payload: &Payload) -> Result<Payload, RequestError> {
         let encoded = self
-            .codec
-            .encode_payload(payload)
+            .form
+            .pack_payload(payload)
             .map_err(|error| RequestError::Encode(error.to_string()))?;
         match encoded.encoded_len() {
             len if len > MAX_SENT_MESSAGE => Err(RequestError::TooLarge(len)),

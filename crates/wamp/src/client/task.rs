@@ -12,19 +12,20 @@ use tokio_util::sync::CancellationToken;
 use super::error::{CloseReason, RequestError, WampError, chain};
 use super::invocation::{self, Invocation};
 use super::join::violation_abort;
+use super::link::{Received, Source};
 use super::outbox::{CLOSE_TIMEOUT, Farewell};
 use super::state::{Pending, Registered, Shared, Subscriber};
 use super::{CallResult, EVENT_QUEUE, Event, MAX_INVOCATIONS, Registration, Subscription};
 use crate::message::{Message, code};
 use crate::payload::Payload;
 use crate::transport::keepalive::{Due, Keepalive};
-use crate::transport::{FrameStream, Incoming, TransportError};
+use crate::transport::{Incoming, TransportError};
 use crate::value::{Dict, Value};
 use crate::{Id, uri};
 
 pub(super) struct SessionTask {
     pub(super) shared: Arc<Shared>,
-    pub(super) stream: FrameStream,
+    pub(super) source: Source,
     pub(super) keepalive: Keepalive,
     pub(super) writer: JoinHandle<Result<(), TransportError>>,
     pub(super) farewell: oneshot::Sender<Farewell>,
@@ -72,7 +73,7 @@ impl SessionTask {
         loop {
             tokio::select! {
                 () = self.shared.abort.cancelled() => return End::lost("dropped by us"),
-                incoming = self.stream.next() => {
+                incoming = self.source.next() => {
                     if let Some(end) = self.incoming(incoming, invocations) {
                         return end;
                     }
@@ -96,7 +97,7 @@ impl SessionTask {
     async fn hang_up(self, farewell: Option<Farewell>) {
         let SessionTask {
             shared,
-            mut stream,
+            mut source,
             mut writer,
             farewell: sender,
             ..
@@ -106,7 +107,7 @@ impl SessionTask {
             && sender.send(farewell).is_ok()
         {
             let quiet = async {
-                let hear = async { while let Some(Ok(_)) = stream.next().await {} };
+                let hear = async { while let Some(Ok(_)) = source.next().await {} };
                 tokio::join!(hear, async { drop((&mut writer).await) })
             };
             tokio::select! {
@@ -119,14 +120,15 @@ impl SessionTask {
 
     fn incoming(
         &mut self,
-        incoming: Option<Result<Incoming, TransportError>>,
+        incoming: Option<Result<Received, TransportError>>,
         invocations: &mut Invocations,
     ) -> Option<End> {
         match incoming {
-            Some(Ok(Incoming::Data(frame))) => self.frame(&frame, invocations),
+            Some(Ok(Received::Message(message))) => self.message(message, invocations),
+            Some(Ok(Received::Incoming(Incoming::Data(frame)))) => self.frame(&frame, invocations),
             // Any byte has already been noted as a sign of life.
-            Some(Ok(Incoming::Pong(_))) => None,
-            Some(Ok(Incoming::Close { code, reason })) => {
+            Some(Ok(Received::Incoming(Incoming::Pong(_)))) => None,
+            Some(Ok(Received::Incoming(Incoming::Close { code, reason }))) => {
                 let code = code.map_or_else(String::new, |code| format!(" with code {code}"));
                 let what = format!("the router closed the connection{code} {reason}");
                 Some(self.closed(what.trim_end().to_owned()))
@@ -156,7 +158,7 @@ impl SessionTask {
 
     fn violation(&self, what: String) -> Option<End> {
         tracing::warn!(what, "the router broke the protocol");
-        let abort = self.shared.codec.encode(&violation_abort(&what));
+        let abort = self.shared.form.pack(&violation_abort(&what));
         Some(End {
             reason: CloseReason::Lost(format!("protocol violation by the router: {what}")),
             farewell: Some(Farewell {
@@ -168,13 +170,18 @@ impl SessionTask {
     }
 
     fn frame(&mut self, frame: &Bytes, invocations: &mut Invocations) -> Option<End> {
-        let message = match self.shared.codec.decode(frame) {
-            Ok(message) => message,
-            Err(error) => {
+        let decoded = self.shared.form.codec().map(|codec| codec.decode(frame));
+        match decoded {
+            Some(Ok(message)) => self.message(message, invocations),
+            Some(Err(error)) => {
                 tracing::warn!(%error, "an unreadable message was skipped");
-                return None;
+                None
             }
-        };
+            None => None,
+        }
+    }
+
+    fn message(&mut self, message: Message, invocations: &mut Invocations) -> Option<End> {
         match message {
             Message::Result {
                 request,
@@ -270,7 +277,7 @@ impl SessionTask {
         };
         End {
             reason: CloseReason::Goodbye(reason),
-            farewell: Some(farewell(self.shared.codec.encode(&answer).ok())),
+            farewell: Some(farewell(self.shared.form.pack(&answer).ok())),
         }
     }
 

@@ -163,7 +163,8 @@ pub struct Permission {
     pub register: bool,
     pub publish: bool,
     pub subscribe: bool,
-    /// May use `force_reregister`.
+    /// May take from others: `force_reregister`, and together with `call` for the procedure itself
+    /// `wamp.registration.remove_callee` and `wamp.subscription.remove_subscriber`.
     pub force_register: bool,
     /// Caller and publisher identity is disclosed to callee and subscriber.
     pub disclose: bool,

@@ -13,10 +13,11 @@ use tokio::time::Instant;
 use super::Counters;
 use super::counters::Cause;
 use super::id_map::IdMap;
+use super::joining::JoinError;
 use super::outbox::{Delivery, Outgoing};
 use super::permission::Lines;
 use super::queue::{Pushed, Queue};
-use super::realm::{JoinError, Realm};
+use super::realm::Realm;
 use super::session::Identity;
 use crate::Id;
 use crate::message::Message;
@@ -45,6 +46,9 @@ struct Peer {
 }
 
 impl Hub {
+    /// The listener of sessions that outlive all of them.
+    pub(super) const NO_LISTENER: u64 = u64::MAX;
+
     pub(super) fn new(realm: Realm) -> Hub {
         Hub {
             name: realm.name.clone(),
@@ -66,8 +70,7 @@ impl Hub {
         self.with(|state| {
             let id = state.realm.join_service();
             let queue = Arc::clone(queue);
-            // No listener's: it outlives them all.
-            let listener = u64::MAX;
+            let listener = Hub::NO_LISTENER;
             state.peers.insert(id, Peer { queue, listener });
             id
         })

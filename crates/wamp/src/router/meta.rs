@@ -90,7 +90,7 @@ impl Realm {
                         ));
                     }
                     "remove_subscriber" => {
-                        let subscription = view.named(&arguments)?.id;
+                        let subscription = view.removable(&arguments)?;
                         let (session, reason) = self.removal(&arguments, error::UNSUBSCRIBED)?;
                         if !self.revoke_subscription(session, subscription, reason) {
                             return Err(no_such_session(session));
@@ -113,7 +113,7 @@ impl Realm {
                 let of = |session: Id| self.sessions.get(&session).map(|session| &session.registrations);
                 match name {
                     "remove_callee" => {
-                        let registration = view.named(&arguments)?.id;
+                        let registration = view.removable(&arguments)?;
                         let (session, reason) = self.removal(&arguments, error::UNREGISTERED)?;
                         if !self.revoke_registration(session, registration, reason) {
                             return Err(no_such_session(session));
@@ -286,6 +286,22 @@ impl<'r, M: Members> View<'r, M> {
         let id = arguments.id(0, kind.argument)?;
         self.get(id)
             .ok_or_else(|| Refusal::error(kind.missing, format!("there is no {} {id}", kind.argument)))
+    }
+
+    /// The entry that an argument names, if the session may take it from others. A role with a prefix for all of
+    /// `wamp.subscription.` is there to look, so this needs the right to evict for what the entry is about.
+    fn removable(&self, arguments: &Arguments) -> Result<Id, Refusal> {
+        let entry = self.named(arguments)?;
+        if self
+            .rights
+            .is_some_and(|rights| rights.allows_eviction(&entry.uri))
+        {
+            return Ok(entry.id);
+        }
+        Err(Refusal::error(
+            error::NOT_AUTHORIZED,
+            format!("this session may not take {:?} from others", entry.uri),
+        ))
     }
 
     fn members(&self, arguments: &Arguments) -> Result<Vec<Value>, Refusal> {

@@ -55,7 +55,7 @@ impl Outgoing {
 /// An EVENT and its encodings so far.
 #[derive(Debug)]
 pub(super) struct SharedEvent {
-    message: Message,
+    pub(super) message: Message,
     frames: [OnceLock<Result<Bytes, CodecError>>; 3],
 }
 

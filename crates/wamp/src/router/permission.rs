@@ -160,7 +160,7 @@ impl Rights {
                 .all(|entry| permits(entry, Action::Register))
     }
 
-    /// Whether `force_reregister` is allowed for `uri`.
+    /// Whether registrations and subscriptions of `uri` may be taken from others.
     pub(super) fn allows_eviction(&self, uri: &str) -> bool {
         self.entry(uri).is_some_and(|entry| entry.force_register)
     }

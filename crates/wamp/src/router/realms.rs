@@ -9,8 +9,9 @@ use tokio::time::Instant;
 
 use super::counters::{Cause, Counters, Refused};
 use super::hub::Hub;
+use super::joining::Seats;
 use super::permission::Lines;
-use super::realm::{Realm, Seats};
+use super::realm::Realm;
 use super::{Authenticator, Limits, Permission, RealmsConfig};
 use crate::{Id, MAX_ID};
 

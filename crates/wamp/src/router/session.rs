@@ -65,6 +65,17 @@ pub(super) struct Features {
 }
 
 impl Features {
+    /// Those of our own client.
+    #[cfg(feature = "client")]
+    pub(super) fn ours() -> Features {
+        Features {
+            callee_canceling: true,
+            callee_identification: true,
+            callee_streaming: false,
+            caller_streaming: false,
+        }
+    }
+
     /// Reads the `roles` of HELLO; `None` when none of the four client roles is announced (R-S5).
     pub(super) fn from_hello(details: &Dict) -> Option<Features> {
         let roles = details.get("roles").and_then(Value::as_dict)?;
@@ -176,6 +187,12 @@ impl Session {
         }
         let continues = || self.calls.get(&request).is_some_and(|call| call.stream.is_some());
         is_call && (continues() || self.cut_short.contains(&request))
+    }
+
+    /// As if the session had made this many requests.
+    #[cfg(test)]
+    pub(super) fn skip_to(&mut self, request: Id) {
+        self.last_request = request;
     }
 
     /// Whether a part of a call belongs to one that has ended before; `more`: further parts follow.

@@ -1,7 +1,11 @@
 //! The realm without I/O, message by message. Every test that covers a case of `wamp-interop.md` 5 carries its number.
 
+mod bounds;
+mod parts;
 mod property;
 mod pubsub;
+mod removal;
+mod retained;
 mod rights;
 mod rpc;
 mod rpc_end;
@@ -17,8 +21,9 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::joining::Seats;
 use super::outbox::{Delivery, Ending};
-use super::realm::{Realm, Seats};
+use super::realm::Realm;
 use super::session::{Features, Identity};
 use super::{Limits, Permission, RealmConfig};
 use crate::message::Message;
@@ -46,24 +51,30 @@ impl World {
 
     /// A world whose role `device` has these permissions; `backend` may do everything, undisclosed.
     fn with(device: Vec<Permission>) -> World {
-        let mut open = entry("", true);
-        open.disclose = false;
-        let roles = HashMap::from([("device".to_owned(), device), ("backend".to_owned(), vec![open])]);
         let limits = Limits {
             max_sessions: 100,
             ..Limits::default()
         };
-        World::of(
-            RealmConfig::new(roles, Arc::new(|_| unreachable!("no handshake here"))),
-            limits,
-        )
+        World::of(&realm_config(device), limits)
     }
 
-    fn of(config: RealmConfig, limits: Limits) -> World {
+    fn bounded(limits: Limits) -> World {
+        World::of(&realm_config(vec![entry("", true)]), limits)
+    }
+
+    /// A world with strict URIs and request ids.
+    fn strict() -> World {
+        let mut config = realm_config(vec![entry("", true)]);
+        config.uris = uri::UriRule::Strict;
+        config.strict_request_ids = true;
+        World::of(&config, Limits::default())
+    }
+
+    fn of(config: &RealmConfig, limits: Limits) -> World {
         let seats = Arc::new(Seats::new(limits.max_sessions));
         let random = fastrand::Rng::with_seed(7);
         World {
-            realm: Realm::new("realm1", &config, &Arc::new(limits), &seats, random),
+            realm: Realm::new("realm1", config, &Arc::new(limits), &seats, random),
             now: Instant::now(),
             next_id: 1000,
             ended: Vec::new(),
@@ -186,6 +197,13 @@ impl World {
         self.aside = others;
         answer.expect("every call is answered")
     }
+}
+
+fn realm_config(device: Vec<Permission>) -> RealmConfig {
+    let mut open = entry("", true);
+    open.disclose = false;
+    let roles = HashMap::from([("device".to_owned(), device), ("backend".to_owned(), vec![open])]);
+    RealmConfig::new(roles, Arc::new(|_| unreachable!("no handshake here")))
 }
 
 fn entry(uri: &str, allowed: bool) -> Permission {

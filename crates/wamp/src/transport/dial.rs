@@ -8,6 +8,7 @@ use tokio_tungstenite::tungstenite::error::{ProtocolError, SubProtocolError};
 use tokio_tungstenite::tungstenite::http::Uri;
 use tokio_tungstenite::tungstenite::http::header::{HeaderValue, SEC_WEBSOCKET_PROTOCOL};
 
+use super::proxy::{self, Proxies, ProxyError};
 use super::tls::{self, TlsError, TlsOptions};
 use super::{Connection, Socket, connection, websocket_config};
 use crate::codec::Codec;
@@ -32,6 +33,14 @@ pub enum DialError {
         port: u16,
         #[source]
         source: std::io::Error,
+    },
+    /// The proxy that leads to the host did not.
+    #[error("no connection to {host} through the proxy {proxy}")]
+    Proxy {
+        proxy: String,
+        host: String,
+        #[source]
+        source: ProxyError,
     },
     /// TLS failed: the peer's certificate, ours, or the handshake.
     #[error("no secure connection to {host}")]
@@ -63,12 +72,13 @@ pub async fn dial(
     url: &str,
     codecs: &[Codec],
     options: &TlsOptions,
+    proxies: &Proxies,
     max_message_size: usize,
 ) -> Result<Connection, DialError> {
     let target = Target::parse(url)?;
-    let tcp = connect(&target).await?;
+    let stream = proxy::reach(proxies, &target.host, target.port, target.secure, options).await?;
     let socket = if target.secure {
-        let stream = tls::connect(tcp, &target.host, options)
+        let stream = tls::connect(stream, &target.host, options)
             .await
             .map_err(|source| DialError::Tls {
                 host: target.host.clone(),
@@ -76,22 +86,23 @@ pub async fn dial(
             })?;
         Socket::new(stream)
     } else {
-        Socket::new(tcp)
+        Socket::new(stream)
     };
     upgrade(socket, target.uri, codecs, max_message_size).await
 }
 
-async fn connect(target: &Target) -> Result<TcpStream, DialError> {
-    let addresses: Vec<_> = tokio::net::lookup_host((target.host.as_str(), target.port))
+/// A TCP connection to the first address that takes one.
+pub(super) async fn connect(host: &str, port: u16) -> Result<TcpStream, DialError> {
+    let addresses: Vec<_> = tokio::net::lookup_host((host, port))
         .await
         .map_err(|source| DialError::Resolve {
-            host: target.host.clone(),
+            host: host.to_owned(),
             source,
         })?
         .collect();
     let failed = |source| DialError::Connect {
-        host: target.host.clone(),
-        port: target.port,
+        host: host.to_owned(),
+        port,
         source,
     };
     let tcp = TcpStream::connect(&addresses[..]).await.map_err(failed)?;

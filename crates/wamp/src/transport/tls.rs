@@ -7,7 +7,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -61,11 +61,11 @@ pub enum TlsError {
 }
 
 /// The handshake on a fresh connection to `host`.
-pub(super) async fn connect(
-    tcp: TcpStream,
+pub(super) async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
     host: &str,
     options: &TlsOptions,
-) -> Result<TlsStream<TcpStream>, TlsError> {
+) -> Result<TlsStream<S>, TlsError> {
     let name = ServerName::try_from(host.to_owned()).map_err(|_| TlsError::HostName)?;
     let config = if options.insecure {
         tracing::warn!(host, "the server's certificate is not verified");
@@ -74,7 +74,7 @@ pub(super) async fn connect(
         verifying_config(options).await?
     };
     TlsConnector::from(Arc::new(config))
-        .connect(name, tcp)
+        .connect(name, stream)
         .await
         .map_err(explain)
 }

@@ -2,16 +2,21 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use testkit::wait;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use wamp::Codec;
-use wamp::router::{JoinRequest, Limits, Lookup, Permission, Principal, Router, RouterConfig};
+use wamp::client::{CallOptions, RegisterOptions, Session, handler};
+use wamp::router::{
+    AttachError, Attachment, JoinRequest, Limits, Lookup, Permission, Principal, Router, RouterConfig,
+};
 use wamp::value::Dict;
+use wamp::{Codec, Payload, Value};
 
-use crate::suite;
+use crate::suite::{self, Way};
 
-async fn start() -> String {
+fn router() -> Router {
     let everything = Permission {
         uri: String::new(),
         prefix: true,
@@ -37,12 +42,16 @@ async fn start() -> String {
             })
         })
     };
-    let router = Router::new(RouterConfig {
+    Router::new(RouterConfig {
         realm: suite::REALM.to_owned(),
         roles: HashMap::from(roles),
         authenticator: Arc::new(authenticator),
         limits: Limits::default(),
-    });
+    })
+}
+
+async fn start() -> String {
+    let router = router();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("ws://{}", listener.local_addr().unwrap());
     // Ends with the test's runtime.
@@ -68,4 +77,64 @@ async fn our_router_serves_the_client_over_messagepack() {
 #[tokio::test]
 async fn our_router_serves_the_client_over_cbor() {
     suite::all(&start().await, Codec::Cbor).await;
+}
+
+#[tokio::test]
+async fn our_router_serves_sessions_of_its_own_process() {
+    suite::all_by(&Way::Inside(&router())).await;
+}
+
+#[tokio::test]
+async fn attaching_to_what_is_not_there_is_refused() {
+    let attachment = |realm: &str, role: &str| Attachment {
+        realm: realm.to_owned(),
+        authid: "somebody".to_owned(),
+        role: role.to_owned(),
+    };
+    let refused = router().attach(attachment("elsewhere", "device")).unwrap_err();
+    assert_eq!(refused, AttachError::NoSuchRealm("elsewhere".to_owned()));
+    let refused = router().attach(attachment(suite::REALM, "nobody")).unwrap_err();
+    assert!(matches!(refused, AttachError::Refused(_)), "{refused}");
+}
+
+#[tokio::test]
+async fn an_attached_session_ends_with_its_last_handle_and_talks_to_the_others() {
+    let router = router();
+    let inside = router
+        .attach(Attachment {
+            realm: suite::REALM.to_owned(),
+            authid: "inside".to_owned(),
+            role: "backend".to_owned(),
+        })
+        .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    let serving = router.clone();
+    tokio::spawn(async move { serving.serve(listener, CancellationToken::new()).await });
+
+    // Values that no codec has seen reach a peer in each encoding, and come back.
+    let echo = handler(|invocation| async move { Ok(invocation.payload.clone()) });
+    inside
+        .register("re.mgmt.inside.echo", RegisterOptions::default(), echo)
+        .await
+        .unwrap();
+    for codec in [Codec::Json, Codec::MessagePack, Codec::Cbor] {
+        let outside = Session::connect(&suite::config(&url, codec, suite::BACKEND))
+            .await
+            .unwrap();
+        let args = vec![Value::Bytes(vec![0, 255]), Value::Float(0.1), Value::Null];
+        let payload = Payload::from_args(args.clone());
+        let result = outside
+            .call("re.mgmt.inside.echo", payload, CallOptions::default())
+            .await
+            .unwrap();
+        assert_eq!(result.payload.args().unwrap(), args, "{codec:?}");
+        outside.leave().await;
+    }
+    assert_eq!(router.counters().sessions, 1);
+    drop(inside);
+    wait::until_async("the session is gone", Duration::from_secs(10), || async {
+        (router.counters().sessions == 0).then_some(())
+    })
+    .await;
 }

@@ -503,7 +503,7 @@ async fn the_last_request_fails_when_the_connection_breaks() {
 async fn a_router_that_does_not_read_blocks_publishers_and_nobody_else() {
     let (session, mut peer) = joined(|_| {}).await;
     let payload = Payload::from_args(vec![Value::from("x".repeat(1 << 20))]);
-    let payload = session.codec().encode_payload(&payload).unwrap();
+    let payload = session.codec().unwrap().encode_payload(&payload).unwrap();
     // Memory stays bounded because the publisher waits.
     let mut published = 0;
     while tokio::time::timeout(SHORT, session.publish("a.b", Dict::new(), payload.clone()))

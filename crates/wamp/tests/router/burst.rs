@@ -182,7 +182,7 @@ async fn a_subscriber_that_never_catches_up_is_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn r_s22_r_p9_many_clients_join_at_once_and_all_get_an_event() {
+async fn r_s22_many_clients_join_at_once_and_all_get_an_event() {
     const CLIENTS: usize = 400;
     let running = Arc::new(start(Limits::default()).await);
     let joining: Vec<_> = (0..CLIENTS)

@@ -3,11 +3,14 @@
 #![allow(clippy::unwrap_used)]
 
 mod admission;
+mod authenticator;
 mod burst;
 mod calls;
+mod conformance;
 mod lifetime;
 mod malformed;
 mod mutated;
+mod realms;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -23,9 +26,10 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::http::header::{HeaderValue, SEC_WEBSOCKET_PROTOCOL};
 use tokio_tungstenite::tungstenite::{self, Bytes, Message as Frame};
 use tokio_util::sync::CancellationToken;
+use wamp::Codec;
 use wamp::auth::Salting;
 use wamp::client::{ClientConfig, Credentials, Session};
-use wamp::router::{JoinRequest, Limits, Permission, Principal, Router, RouterConfig};
+use wamp::router::{JoinRequest, Limits, Permission, Principal, RealmsConfig, Router, RouterConfig};
 
 /// Bound for everything that a test waits for.
 const SOON: Duration = Duration::from_secs(20);
@@ -47,8 +51,20 @@ impl Drop for Running {
 }
 
 async fn start(limits: Limits) -> Running {
-    let everything = |disclose| Permission {
-        uri: String::new(),
+    run(RouterConfig {
+        realm: "realm1".to_owned(),
+        roles: roles(),
+        authenticator: Arc::new(|request| Box::pin(async move { authenticate(&request) })),
+        limits,
+    })
+    .await
+}
+
+/// `device` may do everything under its name, `backend` everything without it, `limited` everything below `re.` but
+/// take things from others.
+fn roles() -> HashMap<String, Vec<Permission>> {
+    let everything = |uri: &str, disclose| Permission {
+        uri: uri.to_owned(),
         prefix: true,
         call: true,
         register: true,
@@ -57,15 +73,19 @@ async fn start(limits: Limits) -> Running {
         force_register: true,
         disclose,
     };
-    let router = Router::new(RouterConfig {
-        realm: "realm1".to_owned(),
-        roles: HashMap::from([
-            ("device".to_owned(), vec![everything(true)]),
-            ("backend".to_owned(), vec![everything(false)]),
-        ]),
-        authenticator: Arc::new(|request| Box::pin(async move { authenticate(&request) })),
-        limits,
-    });
+    let below = Permission {
+        force_register: false,
+        ..everything("re.", true)
+    };
+    HashMap::from([
+        ("device".to_owned(), vec![everything("", true)]),
+        ("backend".to_owned(), vec![everything("", false)]),
+        ("limited".to_owned(), vec![below]),
+    ])
+}
+
+async fn run(config: impl Into<RealmsConfig>) -> Running {
+    let router = Router::new(config);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
@@ -102,6 +122,11 @@ fn authenticate(request: &JoinRequest) -> Result<Principal, Option<(String, Stri
             ticket: "let me in".to_owned(),
             role: "backend".to_owned(),
             extra: wamp::Dict::new(),
+        }),
+        // `as-<role>-<name>`: whoever says so.
+        Some(named) if named.starts_with("as-") => Ok(Principal::Anonymous {
+            authid: named.to_owned(),
+            role: named.split('-').nth(1).unwrap().to_owned(),
         }),
         Some("banned") => Err(Some(("app.error.banned".to_owned(), "not today".to_owned()))),
         Some(salted) if salted.starts_with("salted-") => Ok(cra(Some(Salting {
@@ -147,6 +172,15 @@ impl Running {
         Peer::connect(self.address, "wamp.2.json").await.unwrap()
     }
 
+    /// A bare peer that has joined under this name (see [`authenticate`]) and speaks `codec`; its session id.
+    async fn joined_as(&self, codec: Codec, authid: Option<&str>) -> (Peer, u64) {
+        let mut peer = Peer::connect(self.address, codec.subprotocol()).await.unwrap();
+        let welcome = peer.ask(hello(json!({"authid": authid}))).await;
+        assert_eq!(welcome[0], 2, "{welcome}");
+        let session = welcome[1].as_u64().unwrap();
+        (peer, session)
+    }
+
     /// A bare peer that has joined.
     async fn joined(&self) -> Peer {
         let mut peer = self.peer().await;
@@ -175,16 +209,22 @@ async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 
 fn hello(mut details: Value) -> Value {
     if details.get("roles").is_none() {
-        let able = json!({"features": {"call_canceling": true, "caller_identification": true}});
-        details["roles"] = json!({"caller": {}, "callee": able, "publisher": {}, "subscriber": {}});
+        let features = json!({"features": {
+            "call_canceling": true, "caller_identification": true, "progressive_call_invocations": true
+        }});
+        details["roles"] = json!({"caller": features, "callee": features, "publisher": {}, "subscriber": {}});
     }
     json!([1, "realm1", details])
 }
 
-/// A client without any knowledge of WAMP: JSON arrays in WebSocket frames.
+/// A client without any knowledge of WAMP: arrays in WebSocket frames. Tests write and read them as JSON, whatever is on
+/// the wire.
 struct Peer {
     socket: WebSocketStream<TcpStream>,
+    codec: Codec,
 }
+
+const CODECS: [Codec; 3] = [Codec::Json, Codec::MessagePack, Codec::Cbor];
 
 impl Peer {
     async fn connect(address: SocketAddr, protocols: &str) -> tungstenite::Result<Peer> {
@@ -196,11 +236,26 @@ impl Peer {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         let (socket, _) = tokio_tungstenite::client_async(request, stream).await?;
-        Ok(Peer { socket })
+        let codec = CODECS.into_iter().find(|codec| codec.subprotocol() == protocols);
+        let codec = codec.unwrap_or(Codec::Json);
+        Ok(Peer { socket, codec })
     }
 
     async fn send(&mut self, message: Value) {
-        self.send_frame(Frame::text(message.to_string())).await;
+        self.try_send(message).await.unwrap();
+    }
+
+    /// Sends to somebody who may have hung up.
+    async fn try_send(&mut self, message: Value) -> tungstenite::Result<()> {
+        let text = message.to_string();
+        let frame = match self.codec {
+            Codec::Json => Frame::text(text),
+            binary => {
+                let message = Codec::Json.decode(&text.into()).unwrap();
+                Frame::Binary(binary.encode(&message).unwrap())
+            }
+        };
+        self.socket.send(frame).await
     }
 
     async fn send_frame(&mut self, frame: Frame) {
@@ -219,6 +274,10 @@ impl Peer {
             loop {
                 match self.next_frame().await {
                     Some(Ok(Frame::Text(text))) => return serde_json::from_str(&text).unwrap(),
+                    Some(Ok(Frame::Binary(bytes))) => {
+                        let text = Codec::Json.encode(&self.codec.decode(&bytes).unwrap());
+                        return serde_json::from_slice(&text.unwrap()).unwrap();
+                    }
                     Some(Ok(Frame::Ping(_) | Frame::Pong(_))) => {}
                     other => panic!("no message at {caller}: {other:?}"),
                 }

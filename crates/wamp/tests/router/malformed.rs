@@ -2,10 +2,20 @@
 
 use super::*;
 
-#[tokio::test]
-async fn r_v1_r_v3_malformed_messages_are_violations() {
+async fn all_are_violations(texts: &[&'static str]) {
     let running = start(Limits::default()).await;
-    let malformed = [
+    for text in texts {
+        let mut peer = running.joined().await;
+        peer.send_frame(Frame::text(*text)).await;
+        peer.violated().await;
+    }
+    running.holds(0).await;
+    assert_eq!(running.router.counters().violations, texts.len() as u64);
+}
+
+#[tokio::test]
+async fn r_v1_what_is_not_a_message_is_a_violation() {
+    all_are_violations(&[
         "",
         "nonsense",
         "{}",
@@ -16,6 +26,13 @@ async fn r_v1_r_v3_malformed_messages_are_violations() {
         "[-1]",
         "null",
         "[48, 1, {}, \"a.b\"",
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn r_v3_messages_of_the_wrong_shape_are_violations() {
+    all_are_violations(&[
         "[48]",
         "[48, 1, {}]",
         "[48, 1, [], \"a.b\"]",
@@ -26,13 +43,8 @@ async fn r_v1_r_v3_malformed_messages_are_violations() {
         "[32, 1, {}, \"a.b\", []]",
         "[66, 1]",
         "[70, 1]",
-    ];
-    for text in malformed {
-        let mut peer = running.joined().await;
-        peer.send_frame(Frame::text(text)).await;
-        peer.violated().await;
-    }
-    running.holds(0).await;
+    ])
+    .await;
 }
 
 #[tokio::test]

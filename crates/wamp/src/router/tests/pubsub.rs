@@ -169,7 +169,7 @@ fn a_broad_pattern_shows_only_what_the_role_may_see() {
 }
 
 #[test]
-fn one_event_is_shared_by_all_receivers_of_a_subscription() {
+fn r_p9_one_event_is_shared_by_all_receivers_of_a_subscription_and_encoded_once() {
     let mut world = World::new();
     let publisher = world.join("p");
     for _ in 0..3 {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::MAX_ID;
-use crate::router::realm::JoinError;
+use crate::router::joining::JoinError;
 use crate::uri::{close, error};
 
 #[test]
