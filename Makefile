@@ -1,6 +1,6 @@
 # A thin face over cargo and scripts/. `make run` and `make test` do all the set-up a fresh machine needs.
 
-.PHONY: help setup run test lint build bench bench-wamp clean
+.PHONY: help setup run test lint build bench bench-wamp fuzz clean
 
 help:
 	@echo "make run    start a studio and a device here, install a demo app, follow its log (Ctrl-C ends it)"
@@ -9,6 +9,7 @@ help:
 	@echo "make build  static release binaries in build/"
 	@echo "make bench  the figures of docs/SPECIFICATION.md"
 	@echo "make bench-wamp  those of the WAMP router, beside Crossbar.io's"
+	@echo "make fuzz   the WAMP codecs and the router's receive path, a minute each"
 
 run:
 	@scripts/setup run
@@ -31,6 +32,9 @@ bench:
 bench-wamp:
 	@scripts/setup test
 	@scripts/bench-wamp
+
+fuzz:
+	@scripts/fuzz
 
 clean:
 	cargo clean

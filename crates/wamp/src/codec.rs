@@ -331,7 +331,7 @@ impl Codec {
     /// The text that a checked element is.
     fn checked_text(self, element: &[u8]) -> Result<Option<String>, CodecError> {
         let plain = match self {
-            Codec::Json => json::plain_text(element),
+            Codec::Json => return json::text(element),
             Codec::MessagePack => msgpack::plain_text(element),
             Codec::Cbor => cbor::plain_text(element),
         };

@@ -20,6 +20,9 @@ mod counters;
 mod dealer;
 mod directory;
 mod endings;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzed;
 mod hub;
 mod id_map;
 mod joining;

@@ -58,11 +58,20 @@ pub(super) fn plain_uint(element: &[u8]) -> Option<u64> {
     })
 }
 
-/// The text, if a checked element is one without escapes.
-pub(super) fn plain_text(element: &[u8]) -> Option<&str> {
+/// The text, if a checked element is one. Where a message has text, text it is: only among arguments and details does
+/// NUL at the beginning make it binary.
+pub(super) fn text(element: &[u8]) -> Result<Option<String>, CodecError> {
+    let syntax = |error: &dyn std::fmt::Display| CodecError::Syntax(error.to_string());
     match element {
-        [b'"', text @ .., b'"'] if !text.contains(&b'\\') => std::str::from_utf8(text).ok(),
-        _ => None,
+        [b'"', text @ .., b'"'] if !text.contains(&b'\\') => match std::str::from_utf8(text) {
+            Ok(text) => Ok(Some(text.to_owned())),
+            Err(error) => Err(syntax(&error)),
+        },
+        [b'"', ..] => match serde_json::from_slice(element) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) => Err(syntax(&error)),
+        },
+        _ => Ok(None),
     }
 }
 

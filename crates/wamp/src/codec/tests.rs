@@ -569,3 +569,16 @@ fn an_encoded_payload_serves_many_messages() {
         );
     }
 }
+
+#[test]
+fn a_uri_that_looks_like_binary_is_text_in_json_as_well() {
+    let message = Message::Error {
+        request_type: 48,
+        request: 1,
+        details: Dict::new(),
+        error: "\0AAAA".to_owned(),
+        payload: Payload::Empty,
+    };
+    let frame = Codec::Json.encode(&message).unwrap();
+    assert_eq!(Codec::Json.decode(&frame).unwrap(), message);
+}

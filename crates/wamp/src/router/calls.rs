@@ -97,9 +97,9 @@ impl Realm {
         if !self.uris.accepts(procedure) {
             return Err(Refusal::uri(procedure));
         }
-        if !session.rights.allows(Action::Call, procedure) {
+        let Some(disclosed) = session.rights.allows_disclosing(Action::Call, procedure) else {
             return Err(self.not_authorized(caller, Action::Call, procedure));
-        }
+        };
         let progress = flag(options, "receive_progress")?.unwrap_or(false);
         let timeout = number(options, "timeout")?.filter(|timeout| *timeout > 0);
         if is_reserved(procedure) {
@@ -115,8 +115,6 @@ impl Realm {
                 format!("a session has {most} pending calls at most"),
             ));
         }
-        let mut details = caller_details(caller, session, procedure);
-
         let found = self.registrations.best(procedure);
         let Some(entry) = found.and_then(|id| self.registrations.get_mut(id)) else {
             return Err(Refusal::error(
@@ -143,9 +141,24 @@ impl Realm {
                 "the callee has too many calls pending",
             ));
         }
-        if !features.callee_identification {
-            details.clear();
-        }
+        session.last_invocation += 1;
+        let invocation = session.last_invocation;
+        session.invocations.insert(
+            invocation,
+            PendingInvocation {
+                caller: Some((caller, request)),
+                progress,
+                killed: false,
+                continued: false,
+            },
+        );
+        let Some(session) = self.sessions.get_mut(&caller) else {
+            return Ok(());
+        };
+        let mut details = match disclosed && features.callee_identification {
+            true => caller_details(caller, session),
+            false => Dict::new(),
+        };
         if by_pattern {
             details.insert("procedure".to_owned(), procedure.into());
         }
@@ -162,29 +175,16 @@ impl Realm {
         if more {
             details.insert("progress".to_owned(), true.into());
         }
-        session.last_invocation += 1;
-        let invocation = session.last_invocation;
-        session.invocations.insert(
-            invocation,
-            PendingInvocation {
-                caller: Some((caller, request)),
-                progress,
-                killed: false,
-                continued: false,
+        let deadline = timeout.and_then(|timeout| deadline(now, Duration::from_millis(timeout)));
+        session.add_call(
+            request,
+            PendingCall {
+                callee,
+                invocation,
+                deadline,
+                stream,
             },
         );
-        let deadline = timeout.and_then(|timeout| deadline(now, Duration::from_millis(timeout)));
-        if let Some(session) = self.sessions.get_mut(&caller) {
-            session.add_call(
-                request,
-                PendingCall {
-                    callee,
-                    invocation,
-                    deadline,
-                    stream,
-                },
-            );
-        }
         self.outbox.send(
             callee,
             Message::Invocation {
@@ -372,11 +372,9 @@ impl Realm {
     }
 }
 
-/// What an INVOCATION says about the caller: nothing unless the caller's role discloses it for this procedure.
-fn caller_details(id: Id, session: &Session, procedure: &str) -> Dict {
-    if !session.rights.discloses(procedure) {
-        return Dict::new();
-    }
+/// What an INVOCATION says about the caller, to a callee that wants to know, if the caller's role discloses it for this
+/// procedure.
+fn caller_details(id: Id, session: &Session) -> Dict {
     Dict::from([
         ("caller".to_owned(), Value::Uint(id)),
         (

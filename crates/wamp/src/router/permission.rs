@@ -54,9 +54,12 @@ impl Lines {
 
     /// The entry that decides about `uri`.
     fn entry(&self, uri: &str) -> Option<&Permission> {
-        self.exact
-            .get(uri)
-            .or_else(|| longest_prefix(&self.prefixes, uri.as_bytes()).map(|(_, permission)| permission))
+        // Most roles have no exact entries, and hashing the URI is the dear part.
+        let exact = match self.exact.is_empty() {
+            true => None,
+            false => self.exact.get(uri),
+        };
+        exact.or_else(|| longest_prefix(&self.prefixes, uri.as_bytes()).map(|(_, permission)| permission))
     }
 
     fn has(&self, line: &Permission) -> bool {
@@ -131,6 +134,13 @@ impl Rights {
     /// Whether `action` on `uri` (or on the pattern `uri`, taken literally) is allowed.
     pub(super) fn allows(&self, action: Action, uri: &str) -> bool {
         self.entry(uri).is_some_and(|entry| permits(entry, action))
+    }
+
+    /// The same together with [`Rights::discloses`], for messages by the thousand: `None` when it is not allowed.
+    pub(super) fn allows_disclosing(&self, action: Action, uri: &str) -> Option<bool> {
+        self.entry(uri)
+            .filter(|entry| permits(entry, action))
+            .map(|entry| entry.disclose)
     }
 
     /// Whether a registration that takes every URI matching `pattern` is allowed: the deciding entry allows it and no
