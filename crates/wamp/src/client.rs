@@ -4,7 +4,6 @@
 //! session had (registrations, subscriptions, pending calls) ends with it: reconnecting is the caller's business,
 //! because only the caller knows what to re-establish in which order.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +19,7 @@ use crate::transport::{Connection, Keepalive};
 use crate::value::{Dict, Value};
 use crate::{Id, uri};
 
+mod call;
 mod config;
 mod error;
 mod invocation;
@@ -27,21 +27,26 @@ mod join;
 // Without a router in this process there is nobody to hand messages to as they are.
 #[cfg_attr(not(feature = "router"), allow(dead_code))]
 mod link;
+mod options;
 #[cfg_attr(not(feature = "router"), allow(dead_code))]
 mod outbox;
 mod state;
 mod task;
 
 pub use crate::transport::{Proxies, TlsOptions};
+pub use call::{CallResult, CallStream};
 pub use config::{ClientConfig, Credentials};
 pub use error::{CloseReason, ConnectError, RequestError, WampError};
 pub use invocation::{Handler, HandlerFuture, HandlerResult, Invocation, handler};
+pub use options::{
+    CallOptions, CancelMode, InvokePolicy, MatchPolicy, PublishOptions, RegisterOptions, SubscribeOptions,
+};
 
 #[cfg(feature = "router")]
 pub(crate) use link::Host;
 use link::{Form, Source};
 use outbox::{CLOSE_TIMEOUT, Place};
-use state::{Answer, HandlerSlot, PARTIAL_QUEUE, Pending, Shared};
+use state::{Answer, HandlerSlot, Pending, Shared};
 use task::SessionTask;
 
 /// Events queued per subscription before dropping starts.
@@ -52,41 +57,6 @@ pub const MAX_INVOCATIONS: usize = 256;
 
 /// Largest message that is sent, bytes: routers drop a peer that sends a larger one.
 pub const MAX_SENT_MESSAGE: usize = 16 << 20;
-
-/// Options of a call.
-#[derive(Clone, Debug, Default)]
-pub struct CallOptions {
-    /// Local deadline; on expiry CANCEL `killnowait` goes out and the call ends at once. `None`: as long as the session.
-    pub timeout: Option<Duration>,
-    /// Further options for the wire, as they are.
-    pub extra: Dict,
-}
-
-impl CallOptions {
-    /// Options with a deadline.
-    pub fn timeout(timeout: Duration) -> CallOptions {
-        CallOptions {
-            timeout: Some(timeout),
-            ..CallOptions::default()
-        }
-    }
-}
-
-/// A partial or final result.
-#[derive(Clone, Debug)]
-pub struct CallResult {
-    /// RESULT details.
-    pub details: Dict,
-    pub payload: Payload,
-}
-
-/// Options of a registration.
-#[derive(Clone, Debug, Default)]
-pub struct RegisterOptions {
-    pub force_reregister: bool,
-    /// Further options for the wire (`match`, `invoke`, …).
-    pub extra: Dict,
-}
 
 /// A procedure of ours at the router.
 #[derive(Debug)]
@@ -145,14 +115,21 @@ impl std::fmt::Debug for Session {
 }
 
 /// A request on its way. Dropped before its answer has come, it is forgotten, and a call is cancelled.
-struct Outstanding<'a> {
-    shared: &'a Shared,
+struct Outstanding {
+    shared: Arc<Shared>,
     request: Id,
 }
 
-impl Drop for Outstanding<'_> {
-    fn drop(&mut self) {
+impl Outstanding {
+    /// Does nothing when the answer has come, or the second time.
+    fn give_up(&self) {
         self.shared.abandon(self.request);
+    }
+}
+
+impl Drop for Outstanding {
+    fn drop(&mut self) {
+        self.give_up();
     }
 }
 
@@ -219,96 +196,6 @@ impl Session {
         self.shared().form.codec()
     }
 
-    /// Calls a procedure and waits for the final result. Dropping the future cancels the call.
-    pub async fn call(
-        &self,
-        uri: &str,
-        payload: Payload,
-        options: CallOptions,
-    ) -> Result<CallResult, RequestError> {
-        let (answer, answered) = oneshot::channel();
-        let call = Pending::Call {
-            partial: None,
-            answer,
-        };
-        self.run_call(uri, payload, options, call, async {
-            answered.await.unwrap_or(Err(RequestError::ConnectionLost))
-        })
-        .await
-    }
-
-    /// Calls with `receive_progress`: partial results go to the channel, the final one is returned. The call ends with
-    /// [`RequestError::Cancelled`] when the channel's receiver is 1024 partial results behind; a dropped receiver means
-    /// that nobody wants them.
-    pub async fn call_progressive(
-        &self,
-        uri: &str,
-        payload: Payload,
-        options: CallOptions,
-        partial: mpsc::Sender<CallResult>,
-    ) -> Result<CallResult, RequestError> {
-        let (answer, mut answered) = oneshot::channel();
-        let (queue, mut queued) = mpsc::channel(PARTIAL_QUEUE);
-        let call = Pending::Call {
-            partial: Some(queue),
-            answer,
-        };
-        self.run_call(uri, payload, options, call, async {
-            let result = loop {
-                tokio::select! {
-                    biased;
-                    Some(result) = queued.recv() => drop(partial.send(result).await),
-                    result = &mut answered => break result.unwrap_or(Err(RequestError::ConnectionLost)),
-                }
-            };
-            // What came before the final result is handed over before it.
-            while let Ok(result) = queued.try_recv() {
-                drop(partial.send(result).await);
-            }
-            result
-        })
-        .await
-    }
-
-    async fn run_call(
-        &self,
-        procedure: &str,
-        payload: Payload,
-        options: CallOptions,
-        call: Pending,
-        answer: impl Future<Output = Result<CallResult, RequestError>>,
-    ) -> Result<CallResult, RequestError> {
-        check_uri(procedure)?;
-        let shared = self.shared();
-        let payload = shared.encode_payload(&payload)?;
-        let mut details = options.extra;
-        if matches!(call, Pending::Call { partial: Some(_), .. }) {
-            details.insert("receive_progress".to_owned(), Value::Bool(true));
-        }
-        let procedure = procedure.to_owned();
-        let exchange = async {
-            let place = self.place().await?;
-            let request = shared.submit(
-                place,
-                |request| Message::Call {
-                    request,
-                    options: details,
-                    procedure,
-                    payload,
-                },
-                Some(call),
-            )?;
-            let _outstanding = Outstanding { shared, request };
-            answer.await
-        };
-        match options.timeout {
-            None => exchange.await,
-            Some(bound) => tokio::time::timeout(bound, exchange)
-                .await
-                .unwrap_or(Err(RequestError::Timeout(bound))),
-        }
-    }
-
     /// Registers a procedure. Several may be in flight at once; answers are matched by request id.
     pub async fn register(
         &self,
@@ -316,11 +203,8 @@ impl Session {
         options: RegisterOptions,
         handler: Handler,
     ) -> Result<Registration, RequestError> {
-        let mut details = options.extra;
+        let details = options.into_details();
         check_pattern(uri, &details)?;
-        if options.force_reregister {
-            details.insert("force_reregister".to_owned(), Value::Bool(true));
-        }
         let procedure = uri.to_owned();
         self.request(
             |request| Message::Register {
@@ -349,7 +233,12 @@ impl Session {
     }
 
     /// Subscribes.
-    pub async fn subscribe(&self, topic: &str, options: Dict) -> Result<Subscription, RequestError> {
+    pub async fn subscribe(
+        &self,
+        topic: &str,
+        options: impl Into<SubscribeOptions>,
+    ) -> Result<Subscription, RequestError> {
+        let options = options.into().into_details();
         check_pattern(topic, &options)?;
         let topic = topic.to_owned();
         self.request(
@@ -376,9 +265,15 @@ impl Session {
     }
 
     /// Publishes without acknowledgement. Waits only for a place in the send queue.
-    pub async fn publish(&self, topic: &str, options: Dict, payload: Payload) -> Result<(), RequestError> {
+    pub async fn publish(
+        &self,
+        topic: &str,
+        options: impl Into<PublishOptions>,
+        payload: Payload,
+    ) -> Result<(), RequestError> {
         check_uri(topic)?;
         let shared = self.shared();
+        let options = options.into().into_details();
         let payload = shared.encode_payload(&payload)?;
         let topic = topic.to_owned();
         let place = self.place().await?;
@@ -399,10 +294,11 @@ impl Session {
     pub async fn publish_acknowledged(
         &self,
         topic: &str,
-        mut options: Dict,
+        options: impl Into<PublishOptions>,
         payload: Payload,
     ) -> Result<Id, RequestError> {
         check_uri(topic)?;
+        let mut options = options.into().into_details();
         let payload = self.shared().encode_payload(&payload)?;
         options.insert("acknowledge".to_owned(), Value::Bool(true));
         let topic = topic.to_owned();
@@ -460,7 +356,7 @@ impl Session {
         self.shared().abort.cancel();
     }
 
-    fn shared(&self) -> &Shared {
+    fn shared(&self) -> &Arc<Shared> {
         &self.handle.shared
     }
 
@@ -484,7 +380,10 @@ impl Session {
             let (answer, answered) = oneshot::channel();
             let place = self.place().await?;
             let request = shared.submit(place, build, Some(pending(answer)))?;
-            let _outstanding = Outstanding { shared, request };
+            let _outstanding = Outstanding {
+                shared: Arc::clone(shared),
+                request,
+            };
             answered.await.unwrap_or(Err(RequestError::ConnectionLost))
         };
         tokio::time::timeout(bound, exchange)

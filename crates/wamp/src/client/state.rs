@@ -15,7 +15,7 @@ use super::error::{CloseReason, RequestError};
 use super::invocation::Handler;
 use super::link::{Form, Parcel};
 use super::outbox::{Outbox, Place};
-use super::{CallResult, Event, MAX_SENT_MESSAGE};
+use super::{CallResult, CancelMode, Event, MAX_SENT_MESSAGE};
 use crate::message::Message;
 use crate::payload::Payload;
 use crate::value::{Dict, Value};
@@ -65,6 +65,8 @@ pub(super) enum Pending {
     Call {
         /// Where partial results go, if they were asked for.
         partial: Option<mpsc::Sender<CallResult>>,
+        /// What CANCEL says when the call is given up.
+        cancel: CancelMode,
         answer: Answer<CallResult>,
     },
     Register {
@@ -250,13 +252,13 @@ impl Shared {
     /// Gives up waiting for a request. A call is cancelled at the router as well.
     pub(super) fn abandon(&self, request: Id) {
         let mut tables = self.tables();
-        if let Some(Pending::Call { .. }) = tables.pending.remove(&request) {
-            self.push_cancel(&tables, request);
+        if let Some(Pending::Call { cancel, .. }) = tables.pending.remove(&request) {
+            self.push_cancel(&tables, request, cancel);
         }
     }
 
-    pub(super) fn push_cancel(&self, tables: &Tables, request: Id) {
-        let options = Dict::from([("mode".to_owned(), Value::from("killnowait"))]);
+    pub(super) fn push_cancel(&self, tables: &Tables, request: Id, mode: CancelMode) {
+        let options = Dict::from([("mode".to_owned(), Value::from(mode.name()))]);
         self.push_urgent(tables, &Message::Cancel { request, options });
     }
 

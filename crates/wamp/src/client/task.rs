@@ -282,10 +282,9 @@ impl SessionTask {
     }
 
     fn result(&self, request: Id, result: CallResult) {
-        let progress = result.details.get("progress").and_then(Value::as_bool) == Some(true);
         let mut tables = self.shared.tables();
         match tables.pending.get(&request) {
-            Some(Pending::Call { partial, .. }) if progress => {
+            Some(Pending::Call { partial, cancel, .. }) if result.is_partial() => {
                 let Some(partial) = partial else {
                     // Some routers forward partial results that nobody asked for.
                     return;
@@ -293,10 +292,11 @@ impl SessionTask {
                 let Err(mpsc::error::TrySendError::Full(_)) = partial.try_send(result) else {
                     return;
                 };
+                let cancel = *cancel;
                 if let Some(call) = tables.pending.remove(&request) {
                     call.fail(RequestError::Cancelled);
                 }
-                self.shared.push_cancel(&tables, request);
+                self.shared.push_cancel(&tables, request, cancel);
             }
             Some(Pending::Call { .. }) => {
                 if let Some(Pending::Call { answer, .. }) = tables.pending.remove(&request) {

@@ -4,11 +4,12 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use serde_json::{Value as Json, json};
 use tokio::sync::mpsc;
 use wamp::client::{
-    CallOptions, CloseReason, EVENT_QUEUE, Handler, MAX_INVOCATIONS, RegisterOptions, Registration,
-    RequestError, Session, Subscription, handler,
+    CallOptions, CallStream, CancelMode, CloseReason, EVENT_QUEUE, Handler, MAX_INVOCATIONS, RegisterOptions,
+    Registration, RequestError, Session, Subscription, handler,
 };
 use wamp::value::Dict;
 use wamp::{Payload, Value};
@@ -196,49 +197,106 @@ async fn a_partial_result_is_never_taken_for_the_final_one() {
     );
     assert_eq!(result.unwrap().payload.args().unwrap(), [Value::from("final")]);
 
-    let (partial, mut partials) = mpsc::channel(8);
-    let router = async {
-        assert_eq!(peer.hear().await[2], json!({"receive_progress": true}));
-        peer.say(json!([50, 2, {"progress": true}, [1]])).await;
-        peer.say(json!([50, 2, {"progress": true}, [2]])).await;
-        peer.say(json!([
-            8,
-            48,
-            2,
-            {},
-            "an.error",
-            ["in place of the final result"]
-        ]))
-        .await;
-    };
-    let call = session.call_progressive("a.b", Payload::Empty, CallOptions::default(), partial);
-    let (result, ()) = tokio::join!(call, router);
-    assert!(matches!(result, Err(RequestError::Peer(_))));
+    let mut stream = streamed(
+        &session,
+        &mut peer,
+        json!([48, 2, {"receive_progress": true}, "a.b"]),
+    )
+    .await;
+    peer.say(json!([50, 2, {"progress": true}, [1]])).await;
+    peer.say(json!([50, 2, {"progress": true}, [2]])).await;
+    peer.say(json!([
+        8,
+        48,
+        2,
+        {},
+        "an.error",
+        ["in place of the final result"]
+    ]))
+    .await;
     for expected in [1, 2] {
-        let part = partials.recv().await.unwrap();
+        let part = stream.next().await.unwrap().unwrap();
+        assert!(part.is_partial());
         assert_eq!(part.payload.first::<u64>().unwrap(), Some(expected));
     }
-    assert!(partials.recv().await.is_none());
+    let error = stream.next().await.unwrap();
+    assert!(matches!(error, Err(RequestError::Peer(error)) if error.uri == "an.error"));
+    assert!(stream.next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_stream_that_is_dropped_or_late_cancels_its_call_once() {
+    let (session, mut peer) = joined(|_| {}).await;
+    let mut stream = streamed(
+        &session,
+        &mut peer,
+        json!([48, 1, {"receive_progress": true}, "a.b"]),
+    )
+    .await;
+    peer.say(json!([50, 1, {"progress": true}, [1]])).await;
+    assert!(stream.next().await.unwrap().unwrap().is_partial());
+    drop(stream);
+    assert_eq!(peer.hear().await, json!([49, 1, {"mode": "killnowait"}]));
+    peer.say(json!([50, 1, {}, ["late"]])).await;
+
+    let options = CallOptions {
+        cancel: CancelMode::Kill,
+        ..CallOptions::timeout(SHORT)
+    };
+    let mut stream = session.call_stream("a.b", Payload::Empty, options).await.unwrap();
+    assert_eq!(peer.hear().await[1], 2);
+    peer.say(json!([50, 2, {"progress": true}, [1]])).await;
+    assert!(stream.next().await.unwrap().unwrap().is_partial());
+    let late = stream.next().await.unwrap();
+    assert!(matches!(late, Err(RequestError::Timeout(SHORT))), "{late:?}");
+    assert!(stream.next().await.is_none());
+    drop(stream);
+    assert_eq!(peer.hear().await, json!([49, 2, {"mode": "kill"}]));
+
+    // One that has ended is not cancelled.
+    let mut stream = streamed(
+        &session,
+        &mut peer,
+        json!([48, 3, {"receive_progress": true}, "a.b"]),
+    )
+    .await;
+    peer.say(json!([50, 3, {}, ["final"]])).await;
+    assert!(!stream.next().await.unwrap().unwrap().is_partial());
+    drop(stream);
+    session.publish("a.b", Dict::new(), Payload::Empty).await.unwrap();
+    assert_eq!(peer.hear().await[0], 16);
 }
 
 #[tokio::test]
 async fn a_caller_who_does_not_take_partial_results_loses_the_call() {
     let (session, mut peer) = joined(|_| {}).await;
-    let (partial, _partials) = mpsc::channel(1);
-    let call = session.call_progressive("a.b", Payload::Empty, CallOptions::default(), partial);
-    let router = async {
-        peer.hear().await;
-        for number in 0..2000 {
-            peer.say(json!([50, 1, {"progress": true}, [number]])).await;
-        }
-        peer.hear().await
-    };
-    // The receiver takes nothing, so the call itself waits; CANCEL comes from the receive path.
-    let heard = tokio::select! {
-        _ = call => None,
-        heard = router => Some(heard),
-    };
-    assert_eq!(heard, Some(json!([49, 1, {"mode": "killnowait"}])));
+    let mut stream = streamed(
+        &session,
+        &mut peer,
+        json!([48, 1, {"receive_progress": true}, "a.b"]),
+    )
+    .await;
+    for number in 0..2000 {
+        peer.say(json!([50, 1, {"progress": true}, [number]])).await;
+    }
+    assert_eq!(peer.hear().await, json!([49, 1, {"mode": "killnowait"}]));
+    for number in 0..1024 {
+        let part = stream.next().await.unwrap().unwrap();
+        assert_eq!(part.payload.first::<u64>().unwrap(), Some(number));
+    }
+    let error = stream.next().await.unwrap();
+    assert!(matches!(error, Err(RequestError::Cancelled)), "{error:?}");
+    assert!(stream.next().await.is_none());
+}
+
+/// A call whose results are streamed, after the router has heard of it.
+async fn streamed(session: &Session, peer: &mut Peer, heard: Json) -> CallStream {
+    let stream = session
+        .call_stream("a.b", Payload::Empty, CallOptions::default())
+        .await
+        .unwrap();
+    assert_eq!(peer.hear().await, heard);
+    stream
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
 use wamp::auth::Salting;
 use wamp::client::{
@@ -304,23 +305,22 @@ async fn partial_results_arrive_in_order_before_the_final_one(pair: &Pair) {
         Ok(Payload::from_args(vec![Value::Uint(sent)]))
     });
     pair.serve("re.mgmt.suite.count", counting).await;
-    let (partial, mut partials) = mpsc::channel(1);
-    let call = pair.backend.call_progressive(
-        "re.mgmt.suite.count",
-        Payload::Empty,
-        CallOptions::default(),
-        partial,
+    let options = CallOptions::timeout(Duration::from_secs(20));
+    let stream = pair
+        .backend
+        .call_stream("re.mgmt.suite.count", Payload::Empty, options)
+        .await
+        .unwrap();
+    let results: Vec<_> = soon("progress", stream.collect()).await;
+    let results: Vec<CallResult> = results.into_iter().map(Result::unwrap).collect();
+    let numbers = |result: &CallResult| result.payload.first::<u64>().unwrap().unwrap();
+    let (last, partial) = results.split_last().unwrap();
+    assert!(!last.is_partial() && partial.iter().all(CallResult::is_partial));
+    assert_eq!(numbers(last), 100);
+    assert_eq!(
+        partial.iter().map(numbers).collect::<Vec<_>>(),
+        (0..100).collect::<Vec<_>>()
     );
-    let collect = async {
-        let mut numbers = Vec::new();
-        while let Some(result) = partials.recv().await {
-            numbers.push(result.payload.first::<u64>().unwrap().unwrap());
-        }
-        numbers
-    };
-    let (result, numbers) = soon("progress", async { tokio::join!(call, collect) }).await;
-    assert_eq!(result.unwrap().payload.first::<u64>().unwrap(), Some(100));
-    assert_eq!(numbers, (0..100).collect::<Vec<_>>());
     // Without the wish nothing partial is sent.
     let result = pair.call("re.mgmt.suite.count", Payload::Empty).await.unwrap();
     assert_eq!(result.payload.first::<u64>().unwrap(), Some(0));

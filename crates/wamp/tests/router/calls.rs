@@ -64,16 +64,19 @@ async fn r_r10_partial_results_stream_to_the_caller() {
         .register("re.count", RegisterOptions::default(), count)
         .await
         .unwrap();
-    let (sender, mut partial) = mpsc::channel(8);
-    let result = caller
-        .call_progressive("re.count", Payload::Empty, CallOptions::default(), sender)
+    let mut results = caller
+        .call_stream("re.count", Payload::Empty, CallOptions::default())
         .await
         .unwrap();
-    assert_eq!(result.payload.first::<String>().unwrap().as_deref(), Some("done"));
     let mut numbers = Vec::new();
-    while let Some(result) = partial.recv().await {
+    let last = loop {
+        let result = results.next().await.unwrap().unwrap();
+        if !result.is_partial() {
+            break result;
+        }
         numbers.push(result.payload.first::<u64>().unwrap().unwrap());
-    }
+    };
+    assert_eq!(last.payload.first::<String>().unwrap().as_deref(), Some("done"));
     assert_eq!(numbers, vec![0, 1, 2]);
 }
 
