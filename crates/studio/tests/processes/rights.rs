@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 use wamp::client::{
-    ClientConfig, Credentials, Event, RegisterOptions, RequestError, Session, Subscription, handler,
+    ClientConfig, Credentials, Event, MatchPolicy, RegisterOptions, RequestError, Session, Subscription,
+    handler,
 };
 use wamp::{Dict, Payload};
 
@@ -47,7 +48,7 @@ async fn a_device_has_its_own_procedures_and_topics_and_nothing_of_another() {
         ..RegisterOptions::default()
     };
     let prefix = RegisterOptions {
-        extra: Dict::from([("match".to_owned(), "prefix".into())]),
+        match_policy: MatchPolicy::Prefix,
         ..RegisterOptions::default()
     };
 
