@@ -37,7 +37,7 @@ pub use crate::transport::{Proxies, TlsOptions};
 pub use call::{CallResult, CallStream};
 pub use config::{ClientConfig, Credentials};
 pub use error::{CloseReason, ConnectError, RequestError, WampError};
-pub use invocation::{Handler, HandlerFuture, HandlerResult, Invocation, handler};
+pub use invocation::{Handler, HandlerFuture, HandlerResult, Invocation, handler, procedure};
 pub use options::{
     CallOptions, CancelMode, InvokePolicy, MatchPolicy, PublishOptions, RegisterOptions, SubscribeOptions,
 };
@@ -196,7 +196,7 @@ impl Session {
         self.shared().form.codec()
     }
 
-    /// Registers a procedure. Several may be in flight at once; answers are matched by request id.
+    /// Registers a procedure, made by [`handler`] or, with typed arguments, by [`procedure`]. Several may be in flight at once; answers are matched by request id.
     pub async fn register(
         &self,
         uri: &str,

@@ -6,9 +6,21 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::de::{self, DeserializeOwned, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeOwned, Error, MapAccess, SeqAccess, Visitor};
 use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+mod de;
+mod error;
+mod ser;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use de::{FromValue, visit_dict, visit_list};
+pub use error::ConvertError;
+
+/// Marks a text that stands for binary, so that a conversion which is not JSON takes it for what it is.
+const BINARY: &str = "$wamp::Bytes";
 
 /// String-keyed dictionary: details, options, keyword arguments.
 pub type Dict = BTreeMap<String, Value>;
@@ -93,14 +105,14 @@ impl Value {
         serde_json::to_value(self).unwrap_or_default()
     }
 
-    /// Turns any serialisable value into a WAMP value.
-    pub fn from_serialize<T: Serialize + ?Sized>(value: &T) -> Result<Value, serde_json::Error> {
-        serde_json::to_value(value).map(Value::from)
+    /// Turns any serialisable value into a WAMP value. Bytes become [`Value::Bytes`], everything else is as in JSON.
+    pub fn from_serialize<T: Serialize + ?Sized>(value: &T) -> Result<Value, ConvertError> {
+        value.serialize(ser::ToValue)
     }
 
     /// Reads a typed value out of this one.
-    pub fn deserialize<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        serde_json::from_value(self.to_json())
+    pub fn deserialize<T: DeserializeOwned>(&self) -> Result<T, ConvertError> {
+        T::deserialize(FromValue(self.clone()))
     }
 }
 
@@ -207,7 +219,7 @@ impl Serialize for Value {
                 if serializer.is_human_readable() {
                     use base64::Engine as _;
                     let encoded = base64::engine::general_purpose::STANDARD.encode(bytes);
-                    serializer.serialize_str(&format!("\0{encoded}"))
+                    serializer.serialize_newtype_struct(BINARY, &format!("\0{encoded}"))
                 } else {
                     serializer.serialize_bytes(bytes)
                 }
@@ -276,7 +288,7 @@ impl<'de> Visitor<'de> for ValueVisitor {
         Ok(Value::Float(number))
     }
 
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Value, E> {
+    fn visit_str<E: Error>(self, text: &str) -> Result<Value, E> {
         self.visit_string(text.to_owned())
     }
 

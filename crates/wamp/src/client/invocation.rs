@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use super::error::{RequestError, WampError};
@@ -118,6 +120,47 @@ where
     Fut: Future<Output = HandlerResult> + Send + 'static,
 {
     Arc::new(move |invocation| Box::pin(function(invocation)))
+}
+
+/// Wraps an async function of typed arguments as a [`Handler`]. [`Payload::of`] and [`Payload::parse`] say how arguments
+/// and results are typed. Arguments that do not fit are answered with `wamp.error.invalid_argument` and a text that says
+/// what was expected; it never repeats what was there.
+///
+/// ```
+/// use wamp::client::procedure;
+///
+/// let add = procedure(|(a, b): (i64, i64), _invocation| async move { Ok(a + b) });
+///
+/// #[derive(serde::Deserialize)]
+/// struct Greeting { name: String, #[serde(default)] loudly: bool }
+///
+/// let greet = procedure(|greeting: Greeting, invocation| async move {
+///     let by = invocation.caller_authid().unwrap_or_else(|| "somebody".to_owned());
+///     let mark = if greeting.loudly { "!" } else { "." };
+///     Ok(format!("{by} greets {}{mark}", greeting.name))
+/// });
+/// ```
+pub fn procedure<A, R, F, Fut>(function: F) -> Handler
+where
+    A: DeserializeOwned + 'static,
+    R: Serialize + 'static,
+    F: Fn(A, Invocation) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<R, WampError>> + Send + 'static,
+{
+    Arc::new(move |invocation| {
+        let work = invocation
+            .payload
+            .parse()
+            .map(|arguments| function(arguments, invocation));
+        Box::pin(async move {
+            let work =
+                work.map_err(|error| WampError::new(uri::error::INVALID_ARGUMENT, error.to_string()))?;
+            Payload::of(&work.await?).map_err(|error| {
+                tracing::warn!(%error, "the result of a procedure cannot be encoded");
+                WampError::new(uri::error::RUNTIME_ERROR, "the result cannot be encoded")
+            })
+        })
+    })
 }
 
 /// Runs the handler and sends the one final answer: its result, or ERROR as soon as the call is cancelled.

@@ -9,7 +9,7 @@ use serde_json::{Value as Json, json};
 use tokio::sync::mpsc;
 use wamp::client::{
     CallOptions, CallStream, CancelMode, CloseReason, EVENT_QUEUE, Handler, MAX_INVOCATIONS, RegisterOptions,
-    Registration, RequestError, Session, Subscription, handler,
+    Registration, RequestError, Session, Subscription, WampError, handler, procedure,
 };
 use wamp::value::Dict;
 use wamp::{Payload, Value};
@@ -410,6 +410,50 @@ async fn a_result_above_the_limit_becomes_an_error() {
     peer.say(json!([68, 7, 1, {}])).await;
     assert_eq!(peer.hear().await[4], "wamp.error.payload_size_exceeded");
     assert!(session.is_open());
+}
+
+#[tokio::test]
+async fn a_typed_procedure_answers_arguments_that_do_not_fit_without_repeating_them() {
+    let (session, mut peer) = joined(|_| {}).await;
+    let login = procedure(|(name, attempts): (String, u8), _| async move {
+        match name.as_str() {
+            "nobody" => Err(WampError::new("re.error.nobody", "who?")),
+            _ => Ok((name, attempts + 1)),
+        }
+    });
+    registered(&session, &mut peer, 1, login).await;
+    for (arguments, answer) in [
+        (json!(["me", 1]), json!([70, 7, {}, ["me", 2]])),
+        (
+            json!(["nobody", 1]),
+            json!([8, 68, 7, {}, "re.error.nobody", ["who?"]]),
+        ),
+        (
+            json!(["me", "hunter2"]),
+            json!([
+                8,
+                68,
+                7,
+                {},
+                "wamp.error.invalid_argument",
+                ["[1]: expected u8, got text"]
+            ]),
+        ),
+        (
+            json!(["me"]),
+            json!([
+                8,
+                68,
+                7,
+                {},
+                "wamp.error.invalid_argument",
+                ["expected a tuple of size 2, got 1"]
+            ]),
+        ),
+    ] {
+        peer.say(json!([68, 7, 1, {}, arguments])).await;
+        assert_eq!(peer.hear().await, answer);
+    }
 }
 
 #[tokio::test]
