@@ -1,8 +1,8 @@
 //! The client: one session with a router.
 //!
 //! [`Session::connect`] joins and returns a cloneable handle; a task of the session reads, another writes. Everything a
-//! session had (registrations, subscriptions, pending calls) ends with it: reconnecting is the caller's business,
-//! because only the caller knows what to re-establish in which order.
+//! session had (registrations, subscriptions, pending calls) ends with it; [`reconnect`] has a session that comes back
+//! with what a plan says.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,8 +30,10 @@ mod link;
 mod options;
 #[cfg_attr(not(feature = "router"), allow(dead_code))]
 mod outbox;
+pub mod reconnect;
 mod state;
 mod task;
+mod testament;
 
 pub use crate::transport::{Proxies, TlsOptions};
 pub use call::{CallResult, CallStream};
@@ -41,6 +43,7 @@ pub use invocation::{Handler, HandlerFuture, HandlerResult, Invocation, handler,
 pub use options::{
     CallOptions, CancelMode, InvokePolicy, MatchPolicy, PublishOptions, RegisterOptions, SubscribeOptions,
 };
+pub use testament::{Testament, TestamentScope};
 
 #[cfg(feature = "router")]
 pub(crate) use link::Host;
@@ -327,6 +330,11 @@ impl Session {
             .await
             .expect("the sender lives as long as this handle");
         reason.clone().expect("waited for")
+    }
+
+    /// Calls that failed because the session ended; 0 as long as it is open.
+    pub fn failed_calls(&self) -> usize {
+        self.shared().failed_calls()
     }
 
     /// GOODBYE, bounded wait for the router's, WebSocket close. Idempotent. Takes at most two reply timeouts, and

@@ -39,6 +39,12 @@ impl ConnectError {
                 | "wamp.error.authentication_denied"
         ))
     }
+
+    /// Whether the router has answered and does not want the session: credentials, realm, role, or a reason of its
+    /// authenticator. Worth a long pause (rule 20); a router that only shuts down is not.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, ConnectError::Aborted { reason, .. } if !reason.starts_with("wamp.close."))
+    }
 }
 
 impl From<DialError> for ConnectError {

@@ -49,6 +49,8 @@ pub(super) struct Tables {
     pub(super) subscriptions: HashMap<Id, Vec<Subscriber>>,
     /// Invocations that have no final answer yet.
     pub(super) invocations: HashMap<Id, CancellationToken>,
+    /// Calls that the end of the session has failed.
+    failed_calls: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,6 +168,7 @@ impl Shared {
                 registrations: HashMap::new(),
                 subscriptions: HashMap::new(),
                 invocations: HashMap::new(),
+                failed_calls: 0,
             }),
         }
     }
@@ -301,12 +304,20 @@ impl Shared {
         self.tables().phase == Phase::Open && !self.abort.is_cancelled()
     }
 
+    pub(super) fn failed_calls(&self) -> usize {
+        self.tables().failed_calls
+    }
+
     /// Ends the session for everybody who waits for something of it.
     pub(super) fn end(&self, reason: CloseReason) {
         let (pending, registrations, invocations) = {
             let mut tables = self.tables();
             tables.phase = Phase::Ended;
             tables.subscriptions.clear();
+            let calls = tables.pending.values();
+            tables.failed_calls = calls
+                .filter(|pending| matches!(pending, Pending::Call { .. }))
+                .count();
             (
                 std::mem::take(&mut tables.pending),
                 std::mem::take(&mut tables.registrations),

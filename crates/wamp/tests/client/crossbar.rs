@@ -5,7 +5,7 @@ use wamp::Codec;
 
 use crate::suite::{self, BACKEND, DEVICE, SALTED};
 
-fn node() -> Crossbar {
+pub(crate) fn node() -> Crossbar {
     let [device, salted, backend] = suite::users();
     let user = |of: suite::Principal| {
         let user = User::new(of.authid, of.secret, of.role);

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod crossbar;
+mod reconnect;
 mod router;
 mod scripted;
 mod scripted_calls;

@@ -50,7 +50,7 @@ fn router() -> Router {
     })
 }
 
-async fn start() -> String {
+pub(crate) async fn start() -> String {
     let router = router();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("ws://{}", listener.local_addr().unwrap());

@@ -92,6 +92,12 @@ impl Peer {
         }
     }
 
+    /// Nothing but pings comes for this long.
+    pub(crate) async fn is_silent_for(&mut self, time: Duration) {
+        let next = tokio::time::timeout(time, self.next(false)).await;
+        assert!(next.is_err(), "{next:?}");
+    }
+
     /// The client's close frame, with its code.
     pub(crate) async fn hear_close(&mut self) -> u16 {
         match self.next(false).await {
