@@ -22,20 +22,20 @@ pub(crate) fn node() -> Crossbar {
 }
 
 #[tokio::test]
-async fn crossbar_serves_the_client_over_json() {
+async fn c_01_crossbar_serves_the_client_over_json() {
     let node = node();
     suite::admission(&node.url()).await;
     suite::all(&node.url(), Codec::Json).await;
 }
 
 #[tokio::test]
-async fn crossbar_serves_the_client_over_messagepack() {
+async fn c_01_crossbar_serves_the_client_over_messagepack() {
     let node = node();
     suite::all(&node.url(), Codec::MessagePack).await;
 }
 
 #[tokio::test]
-async fn crossbar_serves_the_client_over_cbor() {
+async fn c_01_crossbar_serves_the_client_over_cbor() {
     let node = node();
     suite::all(&node.url(), Codec::Cbor).await;
 }

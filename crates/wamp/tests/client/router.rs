@@ -65,17 +65,17 @@ async fn our_router_lets_in_who_has_the_secret_and_nobody_else() {
 }
 
 #[tokio::test]
-async fn our_router_serves_the_client_over_json() {
+async fn c_01_our_router_serves_the_client_over_json() {
     suite::all(&start().await, Codec::Json).await;
 }
 
 #[tokio::test]
-async fn our_router_serves_the_client_over_messagepack() {
+async fn c_01_our_router_serves_the_client_over_messagepack() {
     suite::all(&start().await, Codec::MessagePack).await;
 }
 
 #[tokio::test]
-async fn our_router_serves_the_client_over_cbor() {
+async fn c_01_our_router_serves_the_client_over_cbor() {
     suite::all(&start().await, Codec::Cbor).await;
 }
 
