@@ -323,12 +323,14 @@ async fn rule_06_c_14_what_goes_wrong_in_a_handler_becomes_an_error_with_a_valid
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rule_23_c_17_pongs_do_not_queue_behind_results() {
     const RESULT: usize = 4 << 20;
     const RESULTS: u64 = 16;
     let (session, mut peer) = joined(|_| {}).await;
-    let bulk = handler(|_| async { Ok(Payload::from_args(vec![Value::from("x".repeat(RESULT))])) });
+    let result = Payload::from_args(vec![Value::from("x".repeat(RESULT))]);
+    let result = session.codec().unwrap().encode_payload(&result).unwrap();
+    let bulk = handler(move |_| std::future::ready(Ok(result.clone())));
     registered(&session, &mut peer, 1, bulk).await;
     for request in 1..=RESULTS {
         peer.say(json!([68, request, 1, {}])).await;
@@ -355,4 +357,29 @@ async fn rule_23_c_17_pongs_do_not_queue_behind_results() {
     }
     assert!(pings > 2, "all {RESULTS} results went before the pong");
     assert!(behind < RESULTS);
+}
+
+#[tokio::test]
+async fn rule_24_a_small_message_does_not_wait_until_the_one_before_is_acknowledged() {
+    const ROUNDS: u64 = 50;
+    let (session, mut peer) = joined(|_| {}).await;
+    let twice = handler(|invocation| async move {
+        invocation.progress(Payload::Empty).await;
+        // Written by now: everything here is one thread.
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        Ok(Payload::Empty)
+    });
+    registered(&session, &mut peer, 1, twice).await;
+    let begin = tokio::time::Instant::now();
+    for request in 0..ROUNDS {
+        // Who has just spoken acknowledges late, in the hope of having more to say.
+        peer.say(json!([68, request, 1, {"receive_progress": true}]))
+            .await;
+        assert_eq!(peer.hear().await, json!([70, request, {"progress": true}]));
+        assert_eq!(peer.hear().await, json!([70, request, {}]));
+    }
+    // 40 ms each, if it waited.
+    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
 }

@@ -182,16 +182,3 @@ async fn rule_21_the_transport_is_closed_in_a_bounded_time_when_the_router_leave
         assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
     }
 }
-
-#[tokio::test]
-async fn rule_24_small_messages_do_not_wait_for_acknowledgements() {
-    const MESSAGES: u64 = 100;
-    let (session, mut peer) = joined(|_| {}).await;
-    let begin = Instant::now();
-    for request in 1..=MESSAGES {
-        session.publish("a.b", Dict::new(), Payload::Empty).await.unwrap();
-        assert_eq!(peer.hear().await[1], request);
-    }
-    // Held back until the one before is acknowledged, most of them would take 40 ms.
-    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
-}
