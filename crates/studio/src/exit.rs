@@ -89,6 +89,7 @@ impl From<RequestError> for Failure {
             RequestError::Timeout(_)
             | RequestError::Cancelled
             | RequestError::TooLarge(_)
+            | RequestError::NotSupported(_)
             | RequestError::Encode(_) => Failure::new(Exit::Failed, cause.to_string()),
         }
     }

@@ -30,6 +30,7 @@ mod link;
 mod options;
 #[cfg_attr(not(feature = "router"), allow(dead_code))]
 mod outbox;
+mod parts;
 pub mod reconnect;
 mod state;
 mod task;
@@ -43,6 +44,7 @@ pub use invocation::{Handler, HandlerFuture, HandlerResult, Invocation, handler,
 pub use options::{
     CallOptions, CancelMode, InvokePolicy, MatchPolicy, PublishOptions, RegisterOptions, SubscribeOptions,
 };
+pub use parts::CallParts;
 pub use testament::{Testament, TestamentScope};
 
 #[cfg(feature = "router")]

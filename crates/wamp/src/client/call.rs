@@ -60,6 +60,12 @@ impl std::fmt::Debug for CallStream {
     }
 }
 
+impl CallStream {
+    pub(super) fn request(&self) -> Id {
+        self.outstanding.request
+    }
+}
+
 impl Stream for CallStream {
     type Item = Result<CallResult, RequestError>;
 
@@ -80,13 +86,13 @@ impl Stream for CallStream {
         if let Some(result) = ready!(stream.partial.poll_recv(context)) {
             return Poll::Ready(Some(Ok(result)));
         }
-        let unanswered = match stream.expired {
-            Some(bound) => RequestError::Timeout(bound),
-            None => RequestError::ConnectionLost,
-        };
         let result = ready!(Pin::new(answer).poll(context));
         stream.answer = None;
-        Poll::Ready(Some(result.unwrap_or(Err(unanswered))))
+        let result = result.unwrap_or(Err(RequestError::ConnectionLost));
+        Poll::Ready(Some(match (result, stream.expired) {
+            (Err(RequestError::Cancelled), Some(bound)) => Err(RequestError::Timeout(bound)),
+            (result, _) => result,
+        }))
     }
 }
 
@@ -101,7 +107,9 @@ impl Session {
         let (answer, answered) = oneshot::channel();
         let timeout = options.timeout;
         let exchange = async {
-            let _outstanding = self.submit_call(uri, payload, options, None, answer).await?;
+            let _outstanding = self
+                .submit_call(uri, payload, options, None, false, answer)
+                .await?;
             answered.await.unwrap_or(Err(RequestError::ConnectionLost))
         };
         match timeout {
@@ -137,12 +145,23 @@ impl Session {
         payload: Payload,
         options: CallOptions,
     ) -> Result<CallStream, RequestError> {
+        self.start_stream(uri, payload, options, false).await
+    }
+
+    /// `more`: whether the arguments are the first part of several.
+    pub(super) async fn start_stream(
+        &self,
+        uri: &str,
+        payload: Payload,
+        options: CallOptions,
+        more: bool,
+    ) -> Result<CallStream, RequestError> {
         let (answer, answered) = oneshot::channel();
         let (partial, queued) = mpsc::channel(PARTIAL_QUEUE);
         let deadline = options
             .timeout
             .map(|bound| (bound, Box::pin(tokio::time::sleep(bound))));
-        let submit = self.submit_call(uri, payload, options, Some(partial), answer);
+        let submit = self.submit_call(uri, payload, options, Some(partial), more, answer);
         let outstanding = match &deadline {
             None => submit.await?,
             Some((bound, _)) => tokio::time::timeout(*bound, submit)
@@ -165,6 +184,7 @@ impl Session {
         payload: Payload,
         options: CallOptions,
         partial: Option<mpsc::Sender<CallResult>>,
+        more: bool,
         answer: super::Answer<CallResult>,
     ) -> Result<Outstanding, RequestError> {
         check_uri(procedure)?;
@@ -174,6 +194,9 @@ impl Session {
         let mut options = options.into_details();
         if partial.is_some() {
             options.insert("receive_progress".to_owned(), Value::Bool(true));
+        }
+        if more {
+            options.insert("progress".to_owned(), Value::Bool(true));
         }
         let procedure = procedure.to_owned();
         let build = |request: Id| Message::Call {

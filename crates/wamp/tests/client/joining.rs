@@ -36,9 +36,11 @@ async fn rule_04_rule_08_hello_says_who_we_are_and_what_we_can_do() {
     for (role, feature) in [
         ("callee", "caller_identification"),
         ("callee", "call_canceling"),
+        ("callee", "progressive_call_invocations"),
         ("callee", "progressive_call_results"),
         ("callee", "registration_revocation"),
         ("caller", "call_canceling"),
+        ("caller", "progressive_call_invocations"),
         ("caller", "progressive_call_results"),
     ] {
         assert_eq!(
@@ -47,7 +49,7 @@ async fn rule_04_rule_08_hello_says_who_we_are_and_what_we_can_do() {
         );
     }
     let all = details["roles"].to_string();
-    assert!(!all.contains("payload_passthru_mode") && !all.contains("progressive_call_invocations"));
+    assert!(!all.contains("payload_passthru_mode"));
 }
 
 #[tokio::test]

@@ -256,7 +256,7 @@ async fn c_24_binary_is_nul_and_base64_over_json_both_ways() {
     };
     let (result, ()) = tokio::join!(call, router);
     let result = result.unwrap().payload;
-    assert_eq!(result.args().unwrap(), [bytes.clone()]);
+    assert_eq!(result.args().unwrap(), std::slice::from_ref(&bytes));
     assert_eq!(result.kwargs().unwrap()["k"], bytes);
     registered(&session, &mut peer, 1, echo()).await;
     peer.say(json!([68, 7, 1, {}, [wire]])).await;

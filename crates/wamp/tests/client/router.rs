@@ -16,7 +16,7 @@ use wamp::{Codec, Payload, Value};
 
 use crate::suite::{self, Way};
 
-fn router() -> Router {
+pub(crate) fn router() -> Router {
     let everything = Permission {
         uri: String::new(),
         prefix: true,

@@ -55,9 +55,18 @@ impl Script {
 
     /// Accepts, reads HELLO, says WELCOME.
     pub(crate) async fn welcome(&self) -> Peer {
+        self.welcome_with(json!([])).await
+    }
+
+    /// The same of a router whose dealer announces these features.
+    pub(crate) async fn welcome_with(&self, features: Json) -> Peer {
         let mut peer = self.accept().await;
         assert_eq!(peer.hear().await[0], 1);
-        peer.say(json!([2, 77, {"roles": {"broker": {}, "dealer": {}}}]))
+        let features = features.as_array().unwrap().iter();
+        let features: serde_json::Map<_, _> = features
+            .map(|feature| (feature.as_str().unwrap().to_owned(), json!(true)))
+            .collect();
+        peer.say(json!([2, 77, {"roles": {"broker": {}, "dealer": {"features": features}}}]))
             .await;
         peer
     }

@@ -306,6 +306,7 @@ fn is_hopeless(failure: &RequestError) -> bool {
         RequestError::ConnectionLost
         | RequestError::InvalidUri(_)
         | RequestError::TooLarge(_)
+        | RequestError::NotSupported(_)
         | RequestError::Encode(_) => true,
         RequestError::Peer(refusal) => {
             matches!(
