@@ -5,6 +5,7 @@
 //! with what a plan says.
 
 use std::sync::Arc;
+#[cfg(feature = "router")]
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
