@@ -19,8 +19,9 @@ mod tests;
 pub(crate) use de::{FromValue, visit_dict, visit_list};
 pub use error::ConvertError;
 
-/// Marks a text that stands for binary, so that a conversion which is not JSON takes it for what it is.
-const BINARY: &str = "$wamp::Bytes";
+/// Under this name values read and write themselves, so that a conversion between values, which is not JSON, takes their
+/// texts and their binary for what they are.
+pub(crate) const NATIVE: &str = "$wamp::Value";
 
 /// String-keyed dictionary: details, options, keyword arguments.
 pub type Dict = BTreeMap<String, Value>;
@@ -219,7 +220,7 @@ impl Serialize for Value {
                 if serializer.is_human_readable() {
                     use base64::Engine as _;
                     let encoded = base64::engine::general_purpose::STANDARD.encode(bytes);
-                    serializer.serialize_newtype_struct(BINARY, &format!("\0{encoded}"))
+                    serializer.serialize_newtype_struct(NATIVE, &format!("\0{encoded}"))
                 } else {
                     serializer.serialize_bytes(bytes)
                 }
@@ -245,7 +246,7 @@ impl Serialize for Value {
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
         let human_readable = deserializer.is_human_readable();
-        deserializer.deserialize_any(ValueVisitor { human_readable })
+        deserializer.deserialize_newtype_struct(NATIVE, ValueVisitor { human_readable })
     }
 }
 
@@ -258,6 +259,11 @@ impl<'de> Visitor<'de> for ValueVisitor {
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("a WAMP value")
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        let human_readable = deserializer.is_human_readable();
+        deserializer.deserialize_any(ValueVisitor { human_readable })
     }
 
     fn visit_unit<E>(self) -> Result<Value, E> {

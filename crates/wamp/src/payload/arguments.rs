@@ -3,7 +3,7 @@
 use serde::de::{Deserializer, Error as _, Visitor};
 use serde::forward_to_deserialize_any;
 
-use crate::value::{ConvertError, Dict, FromValue, Value, visit_dict, visit_list};
+use crate::value::{ConvertError, Dict, FromValue, NATIVE, Value, visit_dict, visit_list};
 
 /// The type that is asked for decides what is read: [`Payload::parse`](super::Payload::parse) has the rules.
 pub(super) struct Arguments {
@@ -12,6 +12,16 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
+    /// What they are for a type that takes anything.
+    fn whole(mut self) -> Value {
+        match (self.args.len(), self.kwargs.is_empty()) {
+            (0, true) => Value::Null,
+            (0, false) => Value::Dict(self.kwargs),
+            (1, _) => self.args.swap_remove(0),
+            _ => Value::List(self.args),
+        }
+    }
+
     /// What stands for a single value.
     fn single<'de, V: Visitor<'de>>(mut self, visitor: &V) -> Result<FromValue, ConvertError> {
         if self.args.is_empty() && !self.kwargs.is_empty() {
@@ -59,12 +69,7 @@ impl<'de> Deserializer<'de> for Arguments {
     type Error = ConvertError;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ConvertError> {
-        match (self.args.len(), self.kwargs.is_empty()) {
-            (0, true) => visitor.visit_unit(),
-            (0, false) => visit_dict(self.kwargs, &[], visitor),
-            (1, _) => self.single(&visitor)?.deserialize_any(visitor),
-            _ => visit_list(self.args, visitor),
-        }
+        FromValue(self.whole()).deserialize_any(visitor)
     }
 
     single_values! {
@@ -103,10 +108,13 @@ impl<'de> Deserializer<'de> for Arguments {
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(
         self,
-        _: &'static str,
+        name: &'static str,
         visitor: V,
     ) -> Result<V::Value, ConvertError> {
-        visitor.visit_newtype_struct(self)
+        match name {
+            NATIVE => FromValue(self.whole()).deserialize_newtype_struct(name, visitor),
+            _ => visitor.visit_newtype_struct(self),
+        }
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ConvertError> {

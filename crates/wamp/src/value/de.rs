@@ -6,7 +6,7 @@ use serde::de::{
 };
 use serde::forward_to_deserialize_any;
 
-use super::{ConvertError, Dict, Value};
+use super::{ConvertError, Dict, NATIVE, Value};
 
 /// Reads enumerations as [`ToValue`](super::ser::ToValue) writes them. Elements that a tuple has no place for are an
 /// error, fields that a structure does not know are not.
@@ -85,10 +85,13 @@ impl<'de> Deserializer<'de> for FromValue {
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(
         self,
-        _: &'static str,
+        name: &'static str,
         visitor: V,
     ) -> Result<V::Value, ConvertError> {
-        visitor.visit_newtype_struct(self)
+        match name {
+            NATIVE => visitor.visit_newtype_struct(Native(self)),
+            _ => visitor.visit_newtype_struct(self),
+        }
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -126,6 +129,26 @@ impl<'de> Deserializer<'de> for FromValue {
     forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
         tuple_struct map identifier
+    }
+}
+
+/// Read by a [`Value`] itself: a text that looks like binary in JSON stays a text.
+struct Native(FromValue);
+
+impl<'de> Deserializer<'de> for Native {
+    type Error = ConvertError;
+
+    fn is_human_readable(&self) -> bool {
+        false
+    }
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ConvertError> {
+        self.0.deserialize_any(visitor)
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
     }
 }
 

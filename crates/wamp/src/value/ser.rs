@@ -2,7 +2,7 @@
 
 use serde::ser::{self, Serialize, Serializer};
 
-use super::{BINARY, ConvertError, Dict, Value, text_or_binary};
+use super::{ConvertError, Dict, NATIVE, Value, text_or_binary};
 
 /// Enumerations are said as `serde_json` does: a unit variant is its name, any other a dictionary of one entry.
 pub(super) struct ToValue;
@@ -137,7 +137,7 @@ impl Serializer for ToValue {
         value: &T,
     ) -> Result<Value, ConvertError> {
         match value.serialize(self)? {
-            Value::Str(text) if name == BINARY => Ok(text_or_binary(text)),
+            Value::Str(text) if name == NATIVE => Ok(text_or_binary(text)),
             value => Ok(value),
         }
     }

@@ -2,10 +2,13 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::net::IpAddr;
 
+use proptest::collection::vec;
+use proptest::prelude::*;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::*;
+use crate::codec::tests::{any_dict, any_value};
 use crate::payload::Payload;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -60,19 +63,60 @@ fn typed_values_are_said_as_in_json_and_come_back() {
 }
 
 #[test]
-fn binary_stays_binary() {
-    let bytes = vec![0_u8, 255];
-    let value = Value::List(vec![Value::Bytes(bytes.clone()), Value::from("\0AP8=")]);
-    // Text that looks like binary in JSON is still text.
+fn binary_stays_binary_and_text_that_looks_like_it_stays_text() {
+    let value = Value::List(vec![
+        Value::Bytes(vec![0, 255]),
+        Value::from("\0AP8="),
+        Value::Float(f64::INFINITY),
+        Value::Dict(Dict::from([("\0AP8=".to_owned(), Value::Bytes(Vec::new()))])),
+    ]);
     assert_eq!(Value::from_serialize(&value).unwrap(), value);
-    let Value::List(list) = value.deserialize::<Value>().unwrap() else {
-        panic!("a list");
-    };
-    assert_eq!(list[0], Value::Bytes(bytes));
+    assert_eq!(value.deserialize::<Value>().unwrap(), value);
+    let nested: Vec<Option<Value>> = value.deserialize().unwrap();
+    assert_eq!(nested[1], Some(Value::from("\0AP8=")));
+    let text = Value::from("\0AP8=");
     assert_eq!(
-        serde_json::to_string(&Value::Bytes(vec![0, 255])).unwrap(),
-        r#""\u0000AP8=""#
+        Payload::from_args(vec![text.clone()]).parse::<Value>().unwrap(),
+        text
     );
+    // JSON cannot tell the two apart.
+    let json = serde_json::to_string(&value.as_list().unwrap()[..2]).unwrap();
+    assert_eq!(json, r#"["\u0000AP8=","\u0000AP8="]"#);
+    let bytes = Value::Bytes(vec![0, 255]);
+    assert_eq!(
+        serde_json::from_str::<Vec<Value>>(&json).unwrap(),
+        [bytes.clone(), bytes]
+    );
+}
+
+proptest! {
+    #[test]
+    fn values_are_values(args in vec(any_value(), 0..4)) {
+        for value in &args {
+            prop_assert_eq!(&Payload::from_args(vec![value.clone()]).parse::<Value>().unwrap(), value);
+            prop_assert_eq!(&Value::from_serialize(value).unwrap(), value);
+            prop_assert_eq!(&value.deserialize::<Value>().unwrap(), value);
+        }
+        let payload = Payload::from_args(args.clone());
+        prop_assert_eq!(payload.parse::<Vec<Value>>().unwrap(), args);
+    }
+
+    /// Nothing that a peer sends makes a typed read panic, nor its error long.
+    #[test]
+    fn any_arguments_can_be_read_as_anything(args in vec(any_value(), 0..4), kwargs in any_dict()) {
+        let payload = Payload::from_parts(args, kwargs);
+        let errors = [
+            payload.parse::<Settings>().err(),
+            payload.parse::<Shape>().err(),
+            payload.parse::<(u8, String)>().err(),
+            payload.parse::<BTreeMap<u32, Option<Wrapped>>>().err(),
+            payload.parse::<Vec<Shape>>().err(),
+            payload.parse::<f32>().err(),
+        ];
+        for error in errors.into_iter().flatten() {
+            prop_assert!(error.to_string().len() < 200, "{error}");
+        }
+    }
 }
 
 #[test]
