@@ -17,6 +17,7 @@ mod caller;
 mod crossbar;
 mod ending;
 mod joining;
+mod options;
 mod parts;
 mod reconnect;
 mod requests;

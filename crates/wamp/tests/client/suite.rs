@@ -215,6 +215,7 @@ pub(crate) async fn all_by(way: &Way<'_>) {
         many_calls_at_once_are_all_answered,
         invalid_requests_are_refused_locally,
     );
+    crate::options::all(way).await;
     leaving_and_being_killed(way).await;
 }
 
