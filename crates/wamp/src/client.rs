@@ -50,7 +50,8 @@ pub const EVENT_QUEUE: usize = 1024;
 /// Invocations of one session that are worked on at the same time. Further ones are answered with an ERROR at once.
 pub const MAX_INVOCATIONS: usize = 256;
 
-/// Largest message that is sent, bytes: routers drop a peer that sends a larger one.
+/// Largest message that is sent, bytes, unless the router has announced a lower limit: routers drop a peer that sends a
+/// larger one.
 pub const MAX_SENT_MESSAGE: usize = 16 << 20;
 
 /// Options of a call.
@@ -162,17 +163,27 @@ impl Session {
         let joined = join::join(config).await?;
         let Connection {
             codec,
+            max_sent,
             sink,
             stream,
             activity,
         } = joined.connection;
+        let ping_interval = match sink.is_raw() && cannot_be_pinged(&joined.welcome) {
+            true => Duration::ZERO,
+            false => config.ping_interval,
+        };
         let (outbox, queue) = outbox::outbox();
-        let shared = Arc::new(Shared::new(Form::Encoded(codec), config.reply_timeout, outbox));
+        let shared = Arc::new(Shared::new(
+            Form::Encoded(codec),
+            max_sent.min(MAX_SENT_MESSAGE),
+            config.reply_timeout,
+            outbox,
+        ));
         let (farewell, said) = oneshot::channel();
         let task = SessionTask {
             shared: shared.clone(),
             source: Source::Frames(stream),
-            keepalive: Keepalive::new(config.ping_interval, activity),
+            keepalive: Keepalive::new(ping_interval, activity),
             writer: tokio::spawn(queue.drain(sink, said)),
             farewell,
         };
@@ -185,7 +196,7 @@ impl Session {
     #[cfg(feature = "router")]
     pub(crate) fn hosted(id: Id, welcome: Dict, reply_timeout: Duration, host: Arc<dyn Host>) -> Session {
         let (outbox, queue) = outbox::outbox();
-        let shared = Arc::new(Shared::new(Form::Plain, reply_timeout, outbox));
+        let shared = Arc::new(Shared::new(Form::Plain, usize::MAX, reply_timeout, outbox));
         let (farewell, said) = oneshot::channel();
         let task = SessionTask {
             shared: shared.clone(),
@@ -491,6 +502,12 @@ impl Session {
             .await
             .unwrap_or(Err(RequestError::Timeout(bound)))
     }
+}
+
+/// Crossbar.io takes a PING on a RawSocket for a message of absurd length and hangs up (`wamp-interop.md` 3.8). There, TCP
+/// keep-alive has to do.
+fn cannot_be_pinged(welcome: &Dict) -> bool {
+    welcome.contains_key("x_cb_node")
 }
 
 fn check_uri(uri: &str) -> Result<(), RequestError> {

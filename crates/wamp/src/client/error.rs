@@ -48,6 +48,8 @@ impl From<DialError> for ConnectError {
             DialError::NoSubprotocol => ConnectError::NoSubprotocol,
             DialError::Resolve { .. }
             | DialError::Connect { .. }
+            | DialError::ConnectUnix { .. }
+            | DialError::RawSocket(_)
             | DialError::Proxy { .. }
             | DialError::Tls { .. }
             | DialError::Upgrade(_) => ConnectError::Transport(chain(&error)),

@@ -15,7 +15,7 @@ use super::error::{CloseReason, RequestError};
 use super::invocation::Handler;
 use super::link::{Form, Parcel};
 use super::outbox::{Outbox, Place};
-use super::{CallResult, Event, MAX_SENT_MESSAGE};
+use super::{CallResult, Event};
 use crate::message::Message;
 use crate::payload::Payload;
 use crate::value::{Dict, Value};
@@ -30,6 +30,8 @@ pub(super) type Answer<T> = oneshot::Sender<Result<T, RequestError>>;
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) form: Form,
+    /// Longest message that is sent, bytes.
+    max_sent: usize,
     pub(super) reply_timeout: Duration,
     pub(super) outbox: Outbox,
     /// Cancelled to drop the transport at once.
@@ -149,9 +151,10 @@ impl Pending {
 }
 
 impl Shared {
-    pub(super) fn new(form: Form, reply_timeout: Duration, outbox: Outbox) -> Shared {
+    pub(super) fn new(form: Form, max_sent: usize, reply_timeout: Duration, outbox: Outbox) -> Shared {
         Shared {
             form,
+            max_sent,
             reply_timeout,
             outbox,
             abort: CancellationToken::new(),
@@ -180,7 +183,7 @@ impl Shared {
             .pack(message)
             .map_err(|error| RequestError::Encode(error.to_string()))?;
         match encoded.len() {
-            len if len > MAX_SENT_MESSAGE => Err(RequestError::TooLarge(len)),
+            len if len > self.max_sent => Err(RequestError::TooLarge(len)),
             _ => Ok(encoded),
         }
     }
@@ -192,7 +195,7 @@ impl Shared {
             .pack_payload(payload)
             .map_err(|error| RequestError::Encode(error.to_string()))?;
         match encoded.encoded_len() {
-            len if len > MAX_SENT_MESSAGE => Err(RequestError::TooLarge(len)),
+            len if len > self.max_sent => Err(RequestError::TooLarge(len)),
             _ => Ok(encoded),
         }
     }

@@ -1,6 +1,7 @@
-//! The router's end of a TCP connection: notes when the peer gave a sign of life, and hangs up in good order.
+//! The router's end of a byte stream: notes when the peer gave a sign of life, bounds what a stranger may send, and hangs
+//! up in good order.
 //!
-//! Knows nothing of frames; `transport` puts the WebSocket on top.
+//! Knows nothing of frames; `transport` puts WebSocket or RawSocket on top.
 
 use std::io;
 use std::pin::Pin;
@@ -9,21 +10,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::time::Instant;
+
+use crate::transport::Io;
 
 /// Observes a connection whose bytes go through a [`WireStream`].
 #[derive(Clone, Debug)]
 pub(super) struct Wire(Arc<Inner>);
 
-#[derive(Debug)]
 struct Inner {
-    read: OwnedReadHalf,
     /// Bytes that may still be read; reading more fails.
     allowance: AtomicUsize,
     vital: Mutex<Vital>,
+    /// The byte stream, when the [`WireStream`] has been dropped.
+    returned: Mutex<Option<Box<dyn Io>>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -32,26 +33,27 @@ struct Vital {
     blocked_since: Option<Instant>,
 }
 
-/// The byte stream itself. Dropping it tells the peer that nothing more will come.
-#[derive(Debug)]
+/// The byte stream itself. Dropping it gives what is below back to the [`Wire`], to be drained or dropped as well.
 pub(super) struct WireStream {
     inner: Arc<Inner>,
-    write: OwnedWriteHalf,
+    /// There until this is dropped.
+    stream: Option<Box<dyn Io>>,
 }
 
 impl Wire {
     /// Lets `allowance` bytes through until [`Wire::lift`].
-    pub(super) fn new(stream: TcpStream, allowance: usize) -> (Wire, WireStream) {
-        let (read, write) = stream.into_split();
+    pub(super) fn new(stream: Box<dyn Io>, allowance: usize) -> (Wire, WireStream) {
         let inner = Arc::new(Inner {
-            read,
             allowance: AtomicUsize::new(allowance),
             vital: Mutex::new(Vital {
                 life: Instant::now(),
                 blocked_since: None,
             }),
+            returned: Mutex::new(None),
         });
-        (Wire(Arc::clone(&inner)), WireStream { inner, write })
+        let wire = Wire(Arc::clone(&inner));
+        let stream = Some(stream);
+        (wire, WireStream { inner, stream })
     }
 
     /// Lets everything through from now on.
@@ -74,23 +76,48 @@ impl Wire {
         self.0.vital().blocked_since
     }
 
-    /// Reads and discards until the peer hangs up, at most `within`. Closing a socket with unread data resets the
-    /// connection, and the peer might never see what it was told last.
+    /// After the [`WireStream`] has been dropped: says that nothing more will come, then reads and discards until the peer
+    /// hangs up, at most `within`. Closing a socket with unread data resets the connection, and the peer might never see
+    /// what it was told last.
     pub(super) async fn drain(&self, within: Duration) {
-        let stream = &self.0.read;
+        let returned = self
+            .0
+            .returned
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let Some(mut stream) = returned else {
+            return;
+        };
         let drained = async {
+            // A peer that has reset the connection is not there to be told.
+            let _ = stream.shutdown().await;
             let mut discarded = vec![0; 16 << 10];
-            while stream.readable().await.is_ok() {
-                match stream.try_read(&mut discarded) {
-                    Ok(0) => break,
-                    Ok(_) => {}
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(_) => break,
-                }
-            }
+            while let Ok(1..) = stream.read(&mut discarded).await {}
         };
         // Out of time: the socket is dropped all the same.
         let _ = tokio::time::timeout(within, drained).await;
+    }
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Inner")
+            .field("vital", &self.vital)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for WireStream {
+    fn drop(&mut self) {
+        *self.inner.returned.lock().unwrap_or_else(PoisonError::into_inner) = self.stream.take();
+    }
+}
+
+impl WireStream {
+    fn stream(&mut self) -> Pin<&mut dyn Io> {
+        Pin::new(self.stream.as_deref_mut().expect("there until the drop"))
     }
 }
 
@@ -102,33 +129,28 @@ impl Inner {
 
 impl AsyncRead for WireStream {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let inner = &self.inner;
-        loop {
-            ready!(inner.read.as_ref().poll_read_ready(context))?;
-            match inner.read.try_read(buffer.initialize_unfilled()) {
-                Ok(count) => {
-                    // Only this connection's task reads and lifts, so nothing happens in between.
-                    let allowance = inner.allowance.load(Ordering::Relaxed);
-                    if allowance != usize::MAX {
-                        inner
-                            .allowance
-                            .store(allowance.saturating_sub(count), Ordering::Relaxed);
-                        if count >= allowance {
-                            return Poll::Ready(Err(io::Error::other("too much before joining")));
-                        }
-                    }
-                    buffer.advance(count);
-                    inner.vital().life = Instant::now();
-                    return Poll::Ready(Ok(()));
+        let before = buffer.filled().len();
+        ready!(self.stream().poll_read(context, buffer))?;
+        let count = buffer.filled().len() - before;
+        if count > 0 {
+            let inner = &self.inner;
+            // Only this connection's task reads and lifts, so nothing happens in between.
+            let allowance = inner.allowance.load(Ordering::Relaxed);
+            if allowance != usize::MAX {
+                inner
+                    .allowance
+                    .store(allowance.saturating_sub(count), Ordering::Relaxed);
+                if count >= allowance {
+                    return Poll::Ready(Err(io::Error::other("too much before joining")));
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
             }
+            inner.vital().life = Instant::now();
         }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -138,7 +160,7 @@ impl AsyncWrite for WireStream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.write).poll_write(context, bytes);
+        let polled = self.stream().poll_write(context, bytes);
         let mut vital = self.inner.vital();
         if polled.is_pending() {
             vital.blocked_since.get_or_insert_with(Instant::now);
@@ -151,10 +173,10 @@ impl AsyncWrite for WireStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.write).poll_flush(context)
+        self.stream().poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.write).poll_shutdown(context)
+        self.stream().poll_shutdown(context)
     }
 }
