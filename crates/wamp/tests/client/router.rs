@@ -80,6 +80,15 @@ async fn our_router_serves_the_client_over_cbor() {
 }
 
 #[tokio::test]
+async fn our_router_serves_the_client_over_rawsocket() {
+    for codec in [Codec::Json, Codec::MessagePack, Codec::Cbor] {
+        let url = start().await.replace("ws://", "rs://");
+        suite::admission(&url).await;
+        suite::all(&url, codec).await;
+    }
+}
+
+#[tokio::test]
 async fn our_router_serves_sessions_of_its_own_process() {
     suite::all_by(&Way::Inside(&router())).await;
 }
