@@ -1,8 +1,8 @@
 //! The client: one session with a router.
 //!
 //! [`Session::connect`] joins and returns a cloneable handle; a task of the session reads, another writes. Everything a
-//! session had (registrations, subscriptions, pending calls) ends with it: reconnecting is the caller's business,
-//! because only the caller knows what to re-establish in which order.
+//! session had (registrations, subscriptions, pending calls) ends with it. A [`Component`] is what joins again and
+//! re-establishes what it was told to have.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use crate::transport::{Connection, Keepalive};
 use crate::value::{Dict, Value};
 use crate::{Id, uri};
 
+mod component;
 mod config;
 mod error;
 mod invocation;
@@ -27,21 +28,28 @@ mod join;
 // Without a router in this process there is nobody to hand messages to as they are.
 #[cfg_attr(not(feature = "router"), allow(dead_code))]
 mod link;
+mod options;
 #[cfg_attr(not(feature = "router"), allow(dead_code))]
 mod outbox;
 mod state;
+mod stream;
 mod task;
+mod typed;
 
 pub use crate::transport::{Proxies, TlsOptions};
+pub use component::{Backoff, Component, EVICTIONS, Report, Taken};
 pub use config::{ClientConfig, Credentials};
 pub use error::{CloseReason, ConnectError, RequestError, WampError};
 pub use invocation::{Handler, HandlerFuture, HandlerResult, Invocation, handler};
+pub use options::{CallOptions, Invoke, Match, PublishOptions, Receivers, RegisterOptions, SubscribeOptions};
+pub use stream::{CallPart, CallStream};
+pub use typed::procedure;
 
 #[cfg(feature = "router")]
 pub(crate) use link::Host;
 use link::{Form, Source};
 use outbox::{CLOSE_TIMEOUT, Place};
-use state::{Answer, HandlerSlot, PARTIAL_QUEUE, Pending, Shared};
+use state::{Answer, HandlerSlot, Pending, Shared};
 use task::SessionTask;
 
 /// Events queued per subscription before dropping starts.
@@ -54,39 +62,12 @@ pub const MAX_INVOCATIONS: usize = 256;
 /// larger one.
 pub const MAX_SENT_MESSAGE: usize = 16 << 20;
 
-/// Options of a call.
-#[derive(Clone, Debug, Default)]
-pub struct CallOptions {
-    /// Local deadline; on expiry CANCEL `killnowait` goes out and the call ends at once. `None`: as long as the session.
-    pub timeout: Option<Duration>,
-    /// Further options for the wire, as they are.
-    pub extra: Dict,
-}
-
-impl CallOptions {
-    /// Options with a deadline.
-    pub fn timeout(timeout: Duration) -> CallOptions {
-        CallOptions {
-            timeout: Some(timeout),
-            ..CallOptions::default()
-        }
-    }
-}
-
 /// A partial or final result.
 #[derive(Clone, Debug)]
 pub struct CallResult {
     /// RESULT details.
     pub details: Dict,
     pub payload: Payload,
-}
-
-/// Options of a registration.
-#[derive(Clone, Debug, Default)]
-pub struct RegisterOptions {
-    pub force_reregister: bool,
-    /// Further options for the wire (`match`, `invoke`, …).
-    pub extra: Dict,
 }
 
 /// A procedure of ours at the router.
@@ -248,39 +229,6 @@ impl Session {
         .await
     }
 
-    /// Calls with `receive_progress`: partial results go to the channel, the final one is returned. The call ends with
-    /// [`RequestError::Cancelled`] when the channel's receiver is 1024 partial results behind; a dropped receiver means
-    /// that nobody wants them.
-    pub async fn call_progressive(
-        &self,
-        uri: &str,
-        payload: Payload,
-        options: CallOptions,
-        partial: mpsc::Sender<CallResult>,
-    ) -> Result<CallResult, RequestError> {
-        let (answer, mut answered) = oneshot::channel();
-        let (queue, mut queued) = mpsc::channel(PARTIAL_QUEUE);
-        let call = Pending::Call {
-            partial: Some(queue),
-            answer,
-        };
-        self.run_call(uri, payload, options, call, async {
-            let result = loop {
-                tokio::select! {
-                    biased;
-                    Some(result) = queued.recv() => drop(partial.send(result).await),
-                    result = &mut answered => break result.unwrap_or(Err(RequestError::ConnectionLost)),
-                }
-            };
-            // What came before the final result is handed over before it.
-            while let Ok(result) = queued.try_recv() {
-                drop(partial.send(result).await);
-            }
-            result
-        })
-        .await
-    }
-
     async fn run_call(
         &self,
         procedure: &str,
@@ -292,7 +240,8 @@ impl Session {
         check_uri(procedure)?;
         let shared = self.shared();
         let payload = shared.encode_payload(&payload)?;
-        let mut details = options.extra;
+        let timeout = options.timeout;
+        let mut details = options.into_wire();
         if matches!(call, Pending::Call { partial: Some(_), .. }) {
             details.insert("receive_progress".to_owned(), Value::Bool(true));
         }
@@ -312,7 +261,7 @@ impl Session {
             let _outstanding = Outstanding { shared, request };
             answer.await
         };
-        match options.timeout {
+        match timeout {
             None => exchange.await,
             Some(bound) => tokio::time::timeout(bound, exchange)
                 .await
@@ -327,11 +276,8 @@ impl Session {
         options: RegisterOptions,
         handler: Handler,
     ) -> Result<Registration, RequestError> {
-        let mut details = options.extra;
+        let details = options.into_wire();
         check_pattern(uri, &details)?;
-        if options.force_reregister {
-            details.insert("force_reregister".to_owned(), Value::Bool(true));
-        }
         let procedure = uri.to_owned();
         self.request(
             |request| Message::Register {
@@ -359,8 +305,13 @@ impl Session {
         .await
     }
 
-    /// Subscribes.
-    pub async fn subscribe(&self, topic: &str, options: Dict) -> Result<Subscription, RequestError> {
+    /// Subscribes. The options may be a [`Match`] alone.
+    pub async fn subscribe(
+        &self,
+        topic: &str,
+        options: impl Into<SubscribeOptions>,
+    ) -> Result<Subscription, RequestError> {
+        let options = options.into().into_wire();
         check_pattern(topic, &options)?;
         let topic = topic.to_owned();
         self.request(
@@ -387,8 +338,14 @@ impl Session {
     }
 
     /// Publishes without acknowledgement. Waits only for a place in the send queue.
-    pub async fn publish(&self, topic: &str, options: Dict, payload: Payload) -> Result<(), RequestError> {
+    pub async fn publish(
+        &self,
+        topic: &str,
+        options: impl Into<PublishOptions>,
+        payload: Payload,
+    ) -> Result<(), RequestError> {
         check_uri(topic)?;
+        let options = options.into().into_wire();
         let shared = self.shared();
         let payload = shared.encode_payload(&payload)?;
         let topic = topic.to_owned();
@@ -410,10 +367,11 @@ impl Session {
     pub async fn publish_acknowledged(
         &self,
         topic: &str,
-        mut options: Dict,
+        options: impl Into<PublishOptions>,
         payload: Payload,
     ) -> Result<Id, RequestError> {
         check_uri(topic)?;
+        let mut options = options.into().into_wire();
         let payload = self.shared().encode_payload(&payload)?;
         options.insert("acknowledge".to_owned(), Value::Bool(true));
         let topic = topic.to_owned();
@@ -427,6 +385,11 @@ impl Session {
             |answer| Pending::Publish { answer },
         )
         .await
+    }
+
+    /// Bound for every reply of the router.
+    fn reply_timeout(&self) -> Duration {
+        self.shared().reply_timeout
     }
 
     /// Whether the session is still up.

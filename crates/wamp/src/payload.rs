@@ -3,12 +3,16 @@
 //! A router forwards a payload between peers of the same codec without ever looking inside; between different codecs
 //! it is transcoded once. A client builds payloads from values, before it is known which codec the session speaks.
 
+mod typed;
+
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::codec::{Codec, CodecError};
 use crate::value::{Dict, Value};
+
+pub use typed::{Args, FromPayload, IntoPayload, Kwargs, One};
 
 /// Arguments of a CALL, RESULT, EVENT, … Cheap to clone.
 #[derive(Clone, Debug, Default, PartialEq)]

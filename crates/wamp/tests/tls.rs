@@ -89,14 +89,14 @@ async fn a_certificate_of_a_trusted_authority_is_accepted() {
 }
 
 #[tokio::test]
-async fn an_unknown_authority_is_named() {
+async fn c_26_an_unknown_authority_is_named() {
     let url = server(&authority(), "localhost", false, false).await;
     let cause = cause(connect(&url, &TlsOptions::default()).await);
     assert!(matches!(cause, TlsError::UnknownAuthority), "{cause:?}");
 }
 
 #[tokio::test]
-async fn a_wrong_host_name_is_named() {
+async fn c_26_a_wrong_host_name_is_named() {
     let authority = authority();
     let url = server(&authority, "elsewhere.example", false, false).await;
     let cause = cause(connect(&url, &trusting(&authority)).await);
@@ -104,7 +104,7 @@ async fn a_wrong_host_name_is_named() {
 }
 
 #[tokio::test]
-async fn an_expired_certificate_is_named() {
+async fn c_26_an_expired_certificate_is_named() {
     let authority = authority();
     let url = server(&authority, "localhost", true, false).await;
     let cause = cause(connect(&url, &trusting(&authority)).await);

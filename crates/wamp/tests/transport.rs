@@ -163,7 +163,7 @@ async fn messages_of_every_size_arrive_whole_and_in_order() {
 }
 
 #[tokio::test]
-async fn a_ping_is_answered_while_a_long_message_is_being_sent() {
+async fn c_17_rule_23_a_ping_is_answered_while_a_long_message_is_being_sent() {
     const LONG: usize = 64 << 20;
     let (mut client, mut server) = pair_over("ws", &[Codec::Cbor], &ALL, LONG).await;
     let reader = tokio::spawn(async move { while let Some(Ok(_)) = client.stream.next().await {} });

@@ -90,6 +90,9 @@ pub enum RequestError {
     /// The arguments could not be encoded.
     #[error("could not encode the message: {0}")]
     Encode(String),
+    /// The answer came, but is not of the type that was asked for.
+    #[error("unexpected answer: {0}")]
+    Unexpected(String),
     /// ERROR from the peer.
     #[error("{}", .0)]
     Peer(WampError),

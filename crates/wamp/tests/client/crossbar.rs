@@ -25,26 +25,26 @@ fn node() -> Crossbar {
 }
 
 #[tokio::test]
-async fn crossbar_serves_the_client_over_json() {
+async fn c_01_crossbar_serves_the_client_over_json() {
     let node = node();
     suite::admission(&node.url()).await;
     suite::all(&node.url(), Codec::Json).await;
 }
 
 #[tokio::test]
-async fn crossbar_serves_the_client_over_messagepack() {
+async fn c_01_crossbar_serves_the_client_over_messagepack() {
     let node = node();
     suite::all(&node.url(), Codec::MessagePack).await;
 }
 
 #[tokio::test]
-async fn crossbar_serves_the_client_over_cbor() {
+async fn c_01_crossbar_serves_the_client_over_cbor() {
     let node = node();
     suite::all(&node.url(), Codec::Cbor).await;
 }
 
 #[tokio::test]
-async fn crossbar_serves_the_client_over_rawsocket() {
+async fn c_01_crossbar_serves_the_client_over_rawsocket() {
     let node = node();
     suite::admission(&node.raw_url()).await;
     for codec in [Codec::Json, Codec::MessagePack, Codec::Cbor] {

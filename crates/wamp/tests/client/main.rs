@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod component;
 mod crossbar;
 mod router;
 mod scripted;
 mod scripted_calls;
 mod suite;
+mod typed;

@@ -50,7 +50,7 @@ fn router() -> Router {
     })
 }
 
-async fn start() -> String {
+pub(crate) async fn start() -> String {
     let router = router();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("ws://{}", listener.local_addr().unwrap());
@@ -65,22 +65,22 @@ async fn our_router_lets_in_who_has_the_secret_and_nobody_else() {
 }
 
 #[tokio::test]
-async fn our_router_serves_the_client_over_json() {
+async fn c_01_our_router_serves_the_client_over_json() {
     suite::all(&start().await, Codec::Json).await;
 }
 
 #[tokio::test]
-async fn our_router_serves_the_client_over_messagepack() {
+async fn c_01_our_router_serves_the_client_over_messagepack() {
     suite::all(&start().await, Codec::MessagePack).await;
 }
 
 #[tokio::test]
-async fn our_router_serves_the_client_over_cbor() {
+async fn c_01_our_router_serves_the_client_over_cbor() {
     suite::all(&start().await, Codec::Cbor).await;
 }
 
 #[tokio::test]
-async fn our_router_serves_the_client_over_rawsocket() {
+async fn c_01_our_router_serves_the_client_over_rawsocket() {
     for codec in [Codec::Json, Codec::MessagePack, Codec::Cbor] {
         let url = start().await.replace("ws://", "rs://");
         suite::admission(&url).await;

@@ -117,7 +117,7 @@ pub(crate) fn cra(secret: &str) -> Credentials {
 }
 
 #[tokio::test]
-async fn hello_says_who_we_are_and_what_we_can_do() {
+async fn rules_04_08_hello_says_who_we_are_and_what_we_can_do() {
     let (script, mut config) = Script::new().await;
     config.credentials = cra("s");
     let router = async {
@@ -157,7 +157,7 @@ async fn hello_says_who_we_are_and_what_we_can_do() {
 }
 
 #[tokio::test]
-async fn a_welcome_full_of_strange_details_is_accepted() {
+async fn c_02_rule_15_a_welcome_full_of_strange_details_is_accepted() {
     let (script, config) = Script::new().await;
     let router = async {
         let mut peer = script.accept().await;
@@ -178,7 +178,7 @@ async fn a_welcome_full_of_strange_details_is_accepted() {
 }
 
 #[tokio::test]
-async fn challenges_are_signed_as_the_vectors_say() {
+async fn c_03_rules_12_13_14_challenges_are_signed_as_the_vectors_say() {
     for (extra, signature) in [
         (json!({}), "Krsa34kwZ3Odt2QHA+B6MDy+UkKmvlIULdSgzy8fXQc="),
         (
@@ -213,7 +213,7 @@ async fn challenges_are_signed_as_the_vectors_say() {
 }
 
 #[tokio::test]
-async fn a_challenge_that_costs_too_much_is_refused_at_once() {
+async fn c_04_rule_14_a_challenge_that_costs_too_much_is_refused_at_once() {
     let (script, mut config) = Script::new().await;
     config.credentials = cra("s");
     let router = async {
@@ -253,7 +253,7 @@ async fn a_challenge_of_another_method_gets_no_secret() {
 }
 
 #[tokio::test]
-async fn refusals_are_told_apart_and_the_transport_is_closed() {
+async fn c_05_rules_20_21_refusals_are_told_apart_and_the_transport_is_closed() {
     for (reason, credentials) in [
         ("wamp.error.no_such_realm", false),
         ("wamp.error.not_authorized", true),
@@ -332,7 +332,7 @@ async fn a_router_that_is_silent_or_hangs_up_while_joining_is_named() {
 }
 
 #[tokio::test]
-async fn messages_that_belong_to_the_handshake_are_violations_later() {
+async fn c_06_messages_that_belong_to_the_handshake_are_violations_later() {
     for message in [
         json!([2, 1, {"roles": {"broker": {}}}]),
         json!([4, "wampcra", {"challenge": "c"}]),
@@ -351,7 +351,7 @@ async fn messages_that_belong_to_the_handshake_are_violations_later() {
 }
 
 #[tokio::test]
-async fn answers_and_events_that_nobody_waits_for_are_ignored() {
+async fn c_06_answers_and_events_that_nobody_waits_for_are_ignored() {
     let (session, mut peer) = joined(|_| {}).await;
     for message in [
         json!([50, 99, {}]),
@@ -376,7 +376,7 @@ async fn answers_and_events_that_nobody_waits_for_are_ignored() {
 }
 
 #[tokio::test]
-async fn goodbye_of_the_router_is_answered_once() {
+async fn c_07_rule_22_goodbye_of_the_router_is_answered_once() {
     let (session, mut peer) = joined(|_| {}).await;
     let pending = {
         let session = session.clone();
@@ -397,7 +397,7 @@ async fn goodbye_of_the_router_is_answered_once() {
 }
 
 #[tokio::test]
-async fn abort_in_a_session_ends_it_and_is_no_credential_failure() {
+async fn c_07_rule_19_abort_in_a_session_ends_it_and_is_no_credential_failure() {
     let (session, mut peer) = joined(|_| {}).await;
     peer.say(json!([3, {}, "wamp.error.authentication_failed"])).await;
     assert_eq!(peer.hear_close().await, 1000);
@@ -408,7 +408,7 @@ async fn abort_in_a_session_ends_it_and_is_no_credential_failure() {
 }
 
 #[tokio::test]
-async fn a_silent_router_is_dead_after_two_pings_without_an_answer() {
+async fn c_16_rule_23_a_silent_router_is_dead_after_two_pings_without_an_answer() {
     let interval = Duration::from_millis(100);
     let begin = Instant::now();
     let (session, peer) = joined(|config| config.ping_interval = interval).await;

@@ -4,11 +4,12 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use serde_json::{Value as Json, json};
 use tokio::sync::mpsc;
 use wamp::client::{
-    CallOptions, CloseReason, EVENT_QUEUE, Handler, MAX_INVOCATIONS, RegisterOptions, Registration,
-    RequestError, Session, Subscription, handler,
+    CallOptions, CallPart, CallResult, CloseReason, EVENT_QUEUE, Handler, MAX_INVOCATIONS, RegisterOptions,
+    Registration, RequestError, Session, Subscription, handler,
 };
 use wamp::value::Dict;
 use wamp::{Payload, Value};
@@ -59,7 +60,7 @@ fn waiting() -> (Handler, mpsc::Receiver<()>) {
 }
 
 #[tokio::test]
-async fn request_ids_count_from_one_without_gaps() {
+async fn c_25_rule_09_request_ids_count_from_one_without_gaps() {
     let (session, mut peer) = joined(|config| config.reply_timeout = SHORT).await;
     let bound = CallOptions::timeout(SHORT);
     let (nobody_answers, heard) = tokio::join!(
@@ -134,7 +135,7 @@ async fn requests_have_the_shape_of_the_contract() {
 }
 
 #[tokio::test]
-async fn a_call_that_nobody_answers_is_cancelled_once_and_its_late_answers_are_dropped() {
+async fn c_10_rules_02_03_a_call_that_nobody_answers_is_cancelled_once_and_its_late_answers_are_dropped() {
     let (session, mut peer) = joined(|_| {}).await;
     let (result, call) = tokio::join!(
         session.call("a.b", Payload::Empty, CallOptions::timeout(SHORT)),
@@ -159,7 +160,7 @@ async fn a_call_that_nobody_answers_is_cancelled_once_and_its_late_answers_are_d
 }
 
 #[tokio::test]
-async fn a_dropped_call_is_cancelled_once_and_an_answered_one_never() {
+async fn c_10_a_dropped_call_is_cancelled_once_and_an_answered_one_never() {
     let (session, mut peer) = joined(|_| {}).await;
     {
         let call = session.call("a.b", Payload::Empty, CallOptions::default());
@@ -183,7 +184,7 @@ async fn a_dropped_call_is_cancelled_once_and_an_answered_one_never() {
 }
 
 #[tokio::test]
-async fn a_partial_result_is_never_taken_for_the_final_one() {
+async fn c_09_rule_17_a_partial_result_is_never_taken_for_the_final_one() {
     let (session, mut peer) = joined(|_| {}).await;
     let router = async {
         assert_eq!(peer.hear().await[2], json!({}));
@@ -196,7 +197,6 @@ async fn a_partial_result_is_never_taken_for_the_final_one() {
     );
     assert_eq!(result.unwrap().payload.args().unwrap(), [Value::from("final")]);
 
-    let (partial, mut partials) = mpsc::channel(8);
     let router = async {
         assert_eq!(peer.hear().await[2], json!({"receive_progress": true}));
         peer.say(json!([50, 2, {"progress": true}, [1]])).await;
@@ -211,21 +211,41 @@ async fn a_partial_result_is_never_taken_for_the_final_one() {
         ]))
         .await;
     };
-    let call = session.call_progressive("a.b", Payload::Empty, CallOptions::default(), partial);
-    let (result, ()) = tokio::join!(call, router);
-    assert!(matches!(result, Err(RequestError::Peer(_))));
-    for expected in [1, 2] {
-        let part = partials.recv().await.unwrap();
-        assert_eq!(part.payload.first::<u64>().unwrap(), Some(expected));
-    }
-    assert!(partials.recv().await.is_none());
+    let stream = session.call_stream("a.b", Payload::Empty, CallOptions::default());
+    let (parts, ()) = tokio::join!(stream.collect::<Vec<_>>(), router);
+    let [
+        Ok(CallPart::Partial(first)),
+        Ok(CallPart::Partial(second)),
+        Err(RequestError::Peer(_)),
+    ] = &parts[..]
+    else {
+        panic!("{parts:?}");
+    };
+    let number = |part: &CallResult| part.payload.first::<u64>().unwrap();
+    assert_eq!((number(first), number(second)), (Some(1), Some(2)));
+}
+
+#[tokio::test]
+async fn c_10_a_dropped_stream_cancels_its_call_once() {
+    let (session, mut peer) = joined(|_| {}).await;
+    let mut stream = session.call_stream("a.b", Payload::Empty, CallOptions::default());
+    let router = async {
+        peer.hear().await;
+        peer.say(json!([50, 1, {"progress": true}, [1]])).await;
+    };
+    let (part, ()) = tokio::join!(stream.next(), router);
+    assert!(matches!(part, Some(Ok(CallPart::Partial(_)))));
+    drop(stream);
+    assert_eq!(peer.hear().await, json!([49, 1, {"mode": "killnowait"}]));
+    peer.say(json!([50, 1, {}, ["too late"]])).await;
+    session.publish("a.b", Dict::new(), Payload::Empty).await.unwrap();
+    assert_eq!(peer.hear().await[0], 16);
 }
 
 #[tokio::test]
 async fn a_caller_who_does_not_take_partial_results_loses_the_call() {
     let (session, mut peer) = joined(|_| {}).await;
-    let (partial, _partials) = mpsc::channel(1);
-    let call = session.call_progressive("a.b", Payload::Empty, CallOptions::default(), partial);
+    let mut stream = session.call_stream("a.b", Payload::Empty, CallOptions::default());
     let router = async {
         peer.hear().await;
         for number in 0..2000 {
@@ -233,16 +253,21 @@ async fn a_caller_who_does_not_take_partial_results_loses_the_call() {
         }
         peer.hear().await
     };
-    // The receiver takes nothing, so the call itself waits; CANCEL comes from the receive path.
-    let heard = tokio::select! {
-        _ = call => None,
-        heard = router => Some(heard),
-    };
-    assert_eq!(heard, Some(json!([49, 1, {"mode": "killnowait"}])));
+    // One part is taken, and then no more.
+    let (part, heard) = tokio::join!(stream.next(), router);
+    assert!(matches!(part, Some(Ok(CallPart::Partial(_)))));
+    assert_eq!(heard, json!([49, 1, {"mode": "killnowait"}]));
+    let rest: Vec<_> = stream.collect().await;
+    assert!(
+        matches!(rest.last(), Some(Err(RequestError::Cancelled))),
+        "{:?}",
+        rest.last()
+    );
+    assert!(rest.len() > 1000, "what had come is not lost: {}", rest.len());
 }
 
 #[tokio::test]
-async fn an_invocation_right_behind_registered_is_served() {
+async fn c_08_an_invocation_right_behind_registered_is_served() {
     let (session, mut peer) = joined(|_| {}).await;
     let router = async {
         let register = peer.hear().await;
@@ -257,7 +282,7 @@ async fn an_invocation_right_behind_registered_is_served() {
 }
 
 #[tokio::test]
-async fn an_invocation_of_an_unknown_registration_is_refused() {
+async fn c_13_an_invocation_of_an_unknown_registration_is_refused() {
     let (session, mut peer) = joined(|_| {}).await;
     peer.say(json!([68, 9, 123, {}, []])).await;
     let text = "client has no handler for registration 123";
@@ -269,7 +294,7 @@ async fn an_invocation_of_an_unknown_registration_is_refused() {
 }
 
 #[tokio::test]
-async fn interrupt_in_every_mode_cancels_and_answers_once() {
+async fn c_11_rule_05_interrupt_in_every_mode_cancels_and_answers_once() {
     for options in [json!({"mode": "kill"}), json!({"mode": "killnowait"}), json!({})] {
         let (session, mut peer) = joined(|_| {}).await;
         let (waiting, mut cancelled) = waiting();
@@ -303,7 +328,7 @@ async fn a_timeout_in_the_invocation_cancels_like_an_interrupt() {
 }
 
 #[tokio::test]
-async fn a_slow_handler_delays_nothing_else() {
+async fn c_15_a_slow_handler_delays_nothing_else() {
     let (session, mut peer) = joined(|config| config.ping_interval = Duration::from_millis(50)).await;
     let (waiting, _cancelled) = waiting();
     registered(&session, &mut peer, 1, waiting).await;
@@ -355,7 +380,7 @@ async fn a_result_above_the_limit_becomes_an_error() {
 }
 
 #[tokio::test]
-async fn partial_results_are_sent_only_on_request_and_never_after_the_end() {
+async fn rule_18_partial_results_are_sent_only_on_request_and_never_after_the_end() {
     let (session, mut peer) = joined(|_| {}).await;
     let (kept, mut keep) = mpsc::channel(2);
     let partial = handler(move |invocation| {
@@ -379,7 +404,7 @@ async fn partial_results_are_sent_only_on_request_and_never_after_the_end() {
 }
 
 #[tokio::test]
-async fn the_callers_identity_is_trusted_only_when_the_router_vouches_for_it() {
+async fn c_27_rule_16_the_callers_identity_is_trusted_only_when_the_router_vouches_for_it() {
     let (session, mut peer) = joined(|_| {}).await;
     let whoami = handler(|invocation| async move {
         Ok(Payload::from_args(vec![
@@ -406,7 +431,7 @@ async fn the_callers_identity_is_trusted_only_when_the_router_vouches_for_it() {
 }
 
 #[tokio::test]
-async fn a_revoked_registration_tells_its_owner_and_running_calls_are_answered() {
+async fn c_12_rules_10_11_a_revoked_registration_tells_its_owner_and_running_calls_are_answered() {
     let (session, mut peer) = joined(|_| {}).await;
     let (release, wait) = tokio::sync::oneshot::channel::<()>();
     let wait = Arc::new(std::sync::Mutex::new(Some(wait)));
@@ -431,7 +456,7 @@ async fn a_revoked_registration_tells_its_owner_and_running_calls_are_answered()
 }
 
 #[tokio::test]
-async fn a_revoked_subscription_ends() {
+async fn c_12_a_revoked_subscription_ends() {
     let (session, mut peer) = joined(|_| {}).await;
     let mut subscription = subscribed(&session, &mut peer, 44).await;
     peer.say(json!([36, 44, 1, {}, ["last"]])).await;
@@ -470,7 +495,7 @@ async fn a_slow_subscriber_learns_what_it_missed() {
 }
 
 #[tokio::test]
-async fn what_comes_after_its_owner_has_given_up_is_taken_back() {
+async fn c_21_rule_01_what_comes_after_its_owner_has_given_up_is_taken_back() {
     let (session, mut peer) = joined(|config| config.reply_timeout = SHORT).await;
     let (given_up, register) = tokio::join!(
         session.register("a.b", RegisterOptions::default(), echo()),

@@ -3,11 +3,12 @@
 use std::future::Future;
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
 use wamp::auth::Salting;
 use wamp::client::{
-    CallOptions, CallResult, ClientConfig, CloseReason, ConnectError, Credentials, Handler, RegisterOptions,
-    RequestError, Session, WampError, handler,
+    CallOptions, CallPart, CallResult, ClientConfig, CloseReason, ConnectError, Credentials, Handler,
+    RegisterOptions, RequestError, Session, WampError, handler,
 };
 use wamp::router::{Attachment, Router};
 use wamp::value::Dict;
@@ -201,9 +202,9 @@ pub(crate) async fn all_by(way: &Way<'_>) {
         )*};
     }
     cases!(
-        calls_carry_every_kind_of_value_and_the_callers_identity,
-        failures_of_a_handler_reach_the_caller_and_spare_the_others,
-        partial_results_arrive_in_order_before_the_final_one,
+        c_24_calls_carry_every_kind_of_value_and_the_callers_identity,
+        c_14_failures_of_a_handler_reach_the_caller_and_spare_the_others,
+        c_09_partial_results_arrive_in_order_before_the_final_one,
         a_timeout_cancels_the_handler_and_the_session_goes_on,
         dropping_a_call_cancels_the_handler,
         a_taken_procedure_is_refused_unless_forced,
@@ -212,12 +213,12 @@ pub(crate) async fn all_by(way: &Way<'_>) {
         a_testament_is_published_when_the_connection_is_lost,
         large_messages_travel_both_ways,
         many_calls_at_once_are_all_answered,
-        invalid_requests_are_refused_locally,
+        c_22_rules_06_07_invalid_requests_are_refused_locally,
     );
     leaving_and_being_killed(way).await;
 }
 
-async fn calls_carry_every_kind_of_value_and_the_callers_identity(pair: &Pair) {
+async fn c_24_calls_carry_every_kind_of_value_and_the_callers_identity(pair: &Pair) {
     let (seen, mut saw) = mpsc::channel(1);
     let echo = handler(move |invocation| {
         let seen = seen.clone();
@@ -256,7 +257,7 @@ async fn calls_carry_every_kind_of_value_and_the_callers_identity(pair: &Pair) {
     assert_eq!(result.payload.args().unwrap(), Vec::new());
 }
 
-async fn failures_of_a_handler_reach_the_caller_and_spare_the_others(pair: &Pair) {
+async fn c_14_failures_of_a_handler_reach_the_caller_and_spare_the_others(pair: &Pair) {
     let failing = handler(|invocation| async move {
         let how = invocation.payload.first::<String>().unwrap().unwrap();
         match how.as_str() {
@@ -290,7 +291,7 @@ async fn failures_of_a_handler_reach_the_caller_and_spare_the_others(pair: &Pair
     assert!(pair.device.is_open() && pair.backend.is_open());
 }
 
-async fn partial_results_arrive_in_order_before_the_final_one(pair: &Pair) {
+async fn c_09_partial_results_arrive_in_order_before_the_final_one(pair: &Pair) {
     let counting = handler(|invocation| async move {
         let mut sent = 0;
         for number in 0..100_u64 {
@@ -304,22 +305,20 @@ async fn partial_results_arrive_in_order_before_the_final_one(pair: &Pair) {
         Ok(Payload::from_args(vec![Value::Uint(sent)]))
     });
     pair.serve("re.mgmt.suite.count", counting).await;
-    let (partial, mut partials) = mpsc::channel(1);
-    let call = pair.backend.call_progressive(
-        "re.mgmt.suite.count",
-        Payload::Empty,
-        CallOptions::default(),
-        partial,
-    );
-    let collect = async {
-        let mut numbers = Vec::new();
-        while let Some(result) = partials.recv().await {
-            numbers.push(result.payload.first::<u64>().unwrap().unwrap());
+    let stream = pair
+        .backend
+        .call_stream("re.mgmt.suite.count", Payload::Empty, CallOptions::default());
+    let parts: Vec<_> = soon("progress", stream.collect()).await;
+    let mut numbers = Vec::new();
+    let mut last = None;
+    for part in parts {
+        assert!(last.is_none(), "nothing follows the final result");
+        match part.unwrap() {
+            CallPart::Partial(result) => numbers.push(result.payload.first::<u64>().unwrap().unwrap()),
+            CallPart::Final(result) => last = result.payload.first::<u64>().unwrap(),
         }
-        numbers
-    };
-    let (result, numbers) = soon("progress", async { tokio::join!(call, collect) }).await;
-    assert_eq!(result.unwrap().payload.first::<u64>().unwrap(), Some(100));
+    }
+    assert_eq!(last, Some(100));
     assert_eq!(numbers, (0..100).collect::<Vec<_>>());
     // Without the wish nothing partial is sent.
     let result = pair.call("re.mgmt.suite.count", Payload::Empty).await.unwrap();
@@ -500,7 +499,7 @@ async fn many_calls_at_once_are_all_answered(pair: &Pair) {
     assert_eq!(answered, 200);
 }
 
-async fn invalid_requests_are_refused_locally(pair: &Pair) {
+async fn c_22_rules_06_07_invalid_requests_are_refused_locally(pair: &Pair) {
     let nothing = || handler(|_| async { Ok(Payload::Empty) });
     for invalid in ["", "a..b", "a b", "a.#", ".a", "a."] {
         let refused = pair.call(invalid, Payload::Empty).await;

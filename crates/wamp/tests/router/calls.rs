@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
-use wamp::client::{CallOptions, Invocation, RegisterOptions, RequestError, WampError, handler};
+use wamp::client::{CallOptions, CallPart, Invocation, RegisterOptions, RequestError, WampError, handler};
 use wamp::{Codec, Payload};
 
 async fn with_codec(running: &Running, codec: Codec) -> Session {
@@ -64,16 +65,16 @@ async fn r_r10_partial_results_stream_to_the_caller() {
         .register("re.count", RegisterOptions::default(), count)
         .await
         .unwrap();
-    let (sender, mut partial) = mpsc::channel(8);
-    let result = caller
-        .call_progressive("re.count", Payload::Empty, CallOptions::default(), sender)
-        .await
-        .unwrap();
-    assert_eq!(result.payload.first::<String>().unwrap().as_deref(), Some("done"));
+    let mut stream = caller.call_stream("re.count", Payload::Empty, CallOptions::default());
     let mut numbers = Vec::new();
-    while let Some(result) = partial.recv().await {
-        numbers.push(result.payload.first::<u64>().unwrap().unwrap());
-    }
+    let last = loop {
+        match stream.next().await.unwrap().unwrap() {
+            CallPart::Partial(result) => numbers.push(result.payload.first::<u64>().unwrap().unwrap()),
+            CallPart::Final(result) => break result,
+        }
+    };
+    assert!(stream.next().await.is_none());
+    assert_eq!(last.payload.first::<String>().unwrap().as_deref(), Some("done"));
     assert_eq!(numbers, vec![0, 1, 2]);
 }
 
