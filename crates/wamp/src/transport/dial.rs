@@ -283,6 +283,15 @@ impl Target {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn rule_24_small_messages_do_not_wait_for_acknowledgements() {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let stream = connect("127.0.0.1", port).await.unwrap();
+        assert!(stream.nodelay().unwrap());
+        assert!(SockRef::from(&stream).keepalive().unwrap());
+    }
+
     fn at(host: &str, port: u16, secure: bool) -> Place {
         Place::Host {
             host: host.to_owned(),
