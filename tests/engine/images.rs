@@ -148,8 +148,8 @@ async fn removing_a_repository_takes_its_tags_and_no_others() {
     }
     assert_eq!(engine.has_image(&mine).await, Ok(false), "there is no tag latest");
 
-    engine.remove_repository(&mine).await.unwrap();
-    engine.remove_repository(&mine).await.unwrap();
+    engine.remove_repository(&mine, None).await.unwrap();
+    engine.remove_repository(&mine, None).await.unwrap();
     assert_eq!(docker::images_of(&mine), [format!("{mine}2:1")]);
     assert_eq!(
         engine.has_image(&image).await,
@@ -160,7 +160,7 @@ async fn removing_a_repository_takes_its_tags_and_no_others() {
     // The last tag of an image that a container uses.
     let used = scope.image("used", FOREVER);
     engine.create(&spec(&scope.name("app"), &used)).await.unwrap();
-    engine.remove_repository(&scope.name("used")).await.unwrap();
+    engine.remove_repository(&scope.name("used"), None).await.unwrap();
     assert_eq!(engine.has_image(&used).await, Ok(true));
 
     let raw = engine.images_raw().await.unwrap();
