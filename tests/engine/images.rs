@@ -148,6 +148,11 @@ async fn removing_a_repository_takes_its_tags_and_no_others() {
     }
     assert_eq!(engine.has_image(&mine).await, Ok(false), "there is no tag latest");
 
+    let other = scope.image("other", FOREVER);
+    let newer = format!("{mine}:3");
+    docker::tag(&other, &newer);
+    engine.remove_repository(&mine, Some(&newer)).await.unwrap();
+    assert_eq!(docker::images_of(&mine), [format!("{mine}2:1"), newer.clone()]);
     engine.remove_repository(&mine, None).await.unwrap();
     engine.remove_repository(&mine, None).await.unwrap();
     assert_eq!(docker::images_of(&mine), [format!("{mine}2:1")]);
