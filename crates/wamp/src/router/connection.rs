@@ -56,16 +56,17 @@ type Close = Option<(u16, &'static str)>;
 /// Serves one accepted connection until it is closed.
 pub(super) async fn run(setting: Setting, accepted: Accepted, peer: String) {
     let limits = &setting.limits;
+    // Boxed like what follows: they need more room than a session does, which would keep it for as long as it lives.
+    let opening = Box::pin(open(accepted, limits));
     let opened = tokio::select! {
         () = setting.stop.cancelled() => return,
-        opened = timeout(limits.opening_timeout, open(accepted, limits)) => opened,
+        opened = timeout(limits.opening_timeout, opening) => opened,
     };
     let (wire, mut connection) = match opened {
         Ok(Ok(open)) => open,
         Ok(Err(error)) => return tracing::debug!(peer, error, "connection refused"),
         Err(_) => return tracing::debug!(peer, "no handshake in time"),
     };
-    // Boxed: it needs more room than a session does, and a session would keep that for as long as it lives.
     let close = match Box::pin(admit(&setting, &mut connection, &wire, &peer)).await {
         Ok(session) => session.serve(&setting, &mut connection, &wire).await,
         Err(close) => close,
