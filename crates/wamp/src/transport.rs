@@ -163,6 +163,15 @@ impl FrameStream {
             StreamKind::Raw(source) => source.next().await,
         }
     }
+
+    /// Whether the peer would answer a PING. On a WebSocket everybody does; on a RawSocket some hang up over it
+    /// (autobahn) or ignore it (wamp_async), so that only those are known to answer who have sent one or answered one.
+    pub fn knows_ping(&self) -> bool {
+        match &self.0 {
+            StreamKind::WebSocket(_) => true,
+            StreamKind::Raw(source) => source.knows_ping(),
+        }
+    }
 }
 
 /// Closes the sending half and waits for the peer to hang up, both together no longer than `within`.

@@ -177,7 +177,9 @@ pub struct Limits {
     pub opening_timeout: Duration,
     /// HELLO or AUTHENTICATE missing: closed.
     pub auth_timeout: Duration,
-    /// WebSocket pings; a peer silent for two intervals is gone.
+    /// Pings; a peer silent for two intervals is gone. On a RawSocket only a peer is pinged that has sent or answered a
+    /// PING itself: some hang up over it. The others are gone when their system does not answer TCP's probes in that
+    /// time. Zero: neither.
     pub ping_interval: Duration,
     /// Larger messages close the connection with 1009.
     pub max_message_size: usize,

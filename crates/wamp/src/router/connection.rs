@@ -81,7 +81,10 @@ pub(super) async fn run(setting: Setting, accepted: Accepted, peer: String) {
 
 /// The handshakes of TLS and of WebSocket or RawSocket.
 async fn open(accepted: Accepted, limits: &Limits) -> Result<(Wire, Connection), String> {
-    let stream = accepted.open().await.map_err(|error| error.to_string())?;
+    let stream = accepted
+        .open(limits.ping_interval)
+        .await
+        .map_err(|error| error.to_string())?;
     let (wire, stream) = Wire::new(stream, STRANGERS_BYTES);
     let known = [Codec::Json, Codec::MessagePack, Codec::Cbor];
     match accept(stream, &known, limits.max_message_size).await {
@@ -269,7 +272,7 @@ impl Session {
         let codec = *codec;
         let limits = &setting.limits;
         let mut writer = pin!(self.write(sink, codec, *max_sent));
-        let mut vigil = Vigil::new(limits, wire);
+        let mut vigil = Vigil::new(limits, wire, stream.knows_ping());
         let mut timer = pin!(sleep_until(vigil.due()));
         let mut burst = 0;
         let ending = loop {
@@ -298,6 +301,7 @@ impl Session {
                     timer.as_mut().reset(farewell);
                 }
                 () = &mut timer => {
+                    vigil.pingable = stream.knows_ping();
                     if !self.keep_watch(&mut vigil) {
                         tracing::debug!(session = self.id, "peer is silent or does not read");
                         return None;
@@ -404,6 +408,8 @@ struct Vigil<'w> {
     limits: &'w Limits,
     /// The session's next call timeout.
     deadline: Option<Instant>,
+    /// The peer answers pings. Where it does not, silence means nothing, and TCP's own probes find out who is gone.
+    pingable: bool,
     /// A ping has gone out since the last sign of life before this instant.
     pinged: Option<Instant>,
     /// The session has ended; its last message has to be out by then.
@@ -419,11 +425,12 @@ enum Sign {
 }
 
 impl<'w> Vigil<'w> {
-    fn new(limits: &'w Limits, wire: &'w Wire) -> Vigil<'w> {
+    fn new(limits: &'w Limits, wire: &'w Wire, pingable: bool) -> Vigil<'w> {
         Vigil {
             wire,
             limits,
             deadline: None,
+            pingable,
             pinged: None,
             farewell: None,
             started: Instant::now(),
@@ -440,10 +447,10 @@ impl<'w> Vigil<'w> {
             .wire
             .blocked_since()
             .is_some_and(|since| now - since >= 2 * interval);
-        if stuck || now - life >= 2 * interval {
+        if stuck || (self.pingable && now - life >= 2 * interval) {
             return Sign::Dead;
         }
-        if now - life >= interval && self.pinged != Some(life) {
+        if self.pingable && now - life >= interval && self.pinged != Some(life) {
             self.pinged = Some(life);
             return Sign::Quiet;
         }
@@ -457,6 +464,9 @@ impl<'w> Vigil<'w> {
         let watch = if interval.is_zero() {
             // No pings wanted: only call timeouts matter, and they come through `deadline`.
             self.started + std::time::Duration::from_secs(365 * 24 * 3600)
+        } else if !self.pingable {
+            // It may become so.
+            Instant::now() + interval
         } else if self.pinged == Some(life) {
             life + 2 * interval
         } else {

@@ -7,6 +7,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker, ready};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -193,12 +194,17 @@ async fn refuse(socket: &mut Socket, error: u8) {
 
 fn connection(socket: Socket, codec: Codec, ours: Greeting, theirs: Greeting) -> Connection {
     let activity = socket.activity.clone();
-    let (sink, source) = RawSocket::new(socket, ours.longest()).split();
+    let socket = RawSocket::new(socket, ours.longest());
+    let knows_ping = Arc::clone(&socket.knows_ping);
+    let (sink, source) = socket.split();
     Connection {
         codec,
         max_sent: theirs.longest(),
         sink: FrameSink(SinkKind::Raw(RawSink { inner: sink })),
-        stream: FrameStream(StreamKind::Raw(RawSource { inner: source })),
+        stream: FrameStream(StreamKind::Raw(RawSource {
+            inner: source,
+            knows_ping,
+        })),
         activity,
     }
 }
@@ -211,6 +217,7 @@ pub(super) struct RawSink {
 #[derive(Debug)]
 pub(super) struct RawSource {
     inner: SplitStream<RawSocket>,
+    knows_ping: Arc<AtomicBool>,
 }
 
 impl RawSink {
@@ -248,6 +255,10 @@ impl RawSource {
     pub(super) async fn next(&mut self) -> Option<Result<Incoming, TransportError>> {
         self.inner.next().await
     }
+
+    pub(super) fn knows_ping(&self) -> bool {
+        self.knows_ping.load(Ordering::Relaxed)
+    }
 }
 
 /// What a frame is.
@@ -275,6 +286,8 @@ struct RawSocket {
     rest: usize,
     /// The answer to the last ping.
     pong: Option<Bytes>,
+    /// The peer has sent a PING or a PONG.
+    knows_ping: Arc<AtomicBool>,
     /// The reading half has written something that is not flushed.
     unflushed: bool,
     wakers: Arc<Wakers>,
@@ -305,6 +318,7 @@ impl RawSocket {
             framed,
             rest: 0,
             pong: None,
+            knows_ping: Arc::default(),
             unflushed: false,
             wakers: Arc::default(),
         }
@@ -353,6 +367,9 @@ impl Stream for RawSocket {
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 None => return Poll::Ready(None),
             };
+            if frame.0 != Kind::Message {
+                this.knows_ping.store(true, Ordering::Relaxed);
+            }
             match frame {
                 (Kind::Message, payload) => return Poll::Ready(Some(Ok(Incoming::Data(payload)))),
                 (Kind::Pong, payload) => return Poll::Ready(Some(Ok(Incoming::Pong(payload)))),

@@ -70,7 +70,7 @@ async fn r_v9_a_message_above_the_announced_limit_ends_the_connection_at_its_hea
 }
 
 #[tokio::test]
-async fn r_s20_a_peer_is_pinged_and_gone_when_it_does_not_answer() {
+async fn r_s20_a_peer_that_pings_is_pinged_and_gone_when_it_does_not_answer() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     const INTERVAL: Duration = Duration::from_millis(100);
     let limits = Limits {
@@ -83,6 +83,10 @@ async fn r_s20_a_peer_is_pinged_and_gone_when_it_does_not_answer() {
         panic!("a RawSocket");
     };
     let mut stream = framed.into_inner();
+    stream.write_all(&[1, 0, 0, 0]).await.unwrap();
+    let mut pong = [0; 4];
+    soon("the answer", stream.read_exact(&mut pong)).await.unwrap();
+    assert_eq!(pong, [2, 0, 0, 0]);
     for _ in 0..3 {
         let mut ping = [0; 4];
         soon("a ping", stream.read_exact(&mut ping)).await.unwrap();
@@ -95,6 +99,27 @@ async fn r_s20_a_peer_is_pinged_and_gone_when_it_does_not_answer() {
     assert_eq!(rest, [1, 0, 0, 0], "one more ping, and no word of farewell");
     assert!(answered.elapsed() >= 2 * INTERVAL, "not before two intervals");
     running.holds(0).await;
+}
+
+/// autobahn hangs up over a PING on a RawSocket, and wamp_async does not answer one.
+#[tokio::test]
+async fn a_peer_that_never_pinged_is_neither_pinged_nor_given_up() {
+    let limits = Limits {
+        ping_interval: Duration::from_millis(50),
+        ..Limits::default()
+    };
+    let running = start(limits).await;
+    let (mut quiet, _) = running.joined_raw_as(Codec::Json, None).await;
+    // Its pings tell the time.
+    let mut clock = running.joined().await;
+    for _ in 0..5 {
+        match clock.next_frame().await {
+            Some(Ok(Frame::Ping(_))) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    let answer = quiet.ask(json!([48, 1, {}, "wamp.session.count"])).await;
+    assert_eq!((&answer[0], &answer[3]), (&json!(50), &json!([2])), "{answer}");
 }
 
 #[tokio::test]
