@@ -81,10 +81,10 @@ pub(super) async fn run(setting: Setting, accepted: Accepted, peer: String) {
 
 /// The handshakes of TLS and of WebSocket or RawSocket.
 async fn open(accepted: Accepted, limits: &Limits) -> Result<(Wire, Connection), String> {
-    let stream = accepted.open().await.map_err(|error| error.to_string())?;
-    let (wire, stream) = Wire::new(stream, STRANGERS_BYTES);
+    let wire = Wire::new(STRANGERS_BYTES);
+    let stream = accepted.open(&wire).await.map_err(|error| error.to_string())?;
     let known = [Codec::Json, Codec::MessagePack, Codec::Cbor];
-    match accept(stream, &known, limits.max_message_size).await {
+    match accept(wire.carry(stream), &known, limits.max_message_size).await {
         Ok(connection) => Ok((wire, connection)),
         Err(error) => {
             // Whoever sent more than was read would not see the refusal.

@@ -6,6 +6,7 @@ use tokio::net::{TcpListener, TcpStream};
 #[cfg(unix)]
 use tokio::net::{UnixListener, UnixStream};
 
+use super::wire::Wire;
 use crate::transport::{Io, ServerTls};
 
 /// A listening socket. The caller binds it, and removes the file of a Unix socket afterwards.
@@ -66,20 +67,21 @@ impl Listener {
 }
 
 impl Accepted {
-    /// The byte stream that carries frames, after the TLS handshake where there is one. Has no deadline of its own.
-    pub(super) async fn open(self) -> io::Result<Box<dyn Io>> {
+    /// The byte stream that carries frames, after the TLS handshake where there is one; `wire` watches the socket below.
+    /// Has no deadline of its own.
+    pub(super) async fn open(self, wire: &Wire) -> io::Result<Box<dyn Io>> {
         // Without TCP_NODELAY a message that follows an unacknowledged one waits 40 ms; a failure costs only that.
         Ok(match self {
             Accepted::Tcp(stream) => {
                 let _ = stream.set_nodelay(true);
-                Box::new(stream)
+                Box::new(wire.watch(stream))
             }
             Accepted::Tls(stream, tls) => {
                 let _ = stream.set_nodelay(true);
-                Box::new(tls.accept(stream).await?)
+                Box::new(tls.accept(wire.watch(stream)).await?)
             }
             #[cfg(unix)]
-            Accepted::Unix(stream) => Box::new(stream),
+            Accepted::Unix(stream) => Box::new(wire.watch(stream)),
         })
     }
 }

@@ -124,17 +124,18 @@ impl Place {
     async fn connect(&self, options: &TlsOptions, proxies: &Proxies) -> Result<Socket, DialError> {
         match self {
             Place::Host { host, port, secure } => {
-                let stream = proxy::reach(proxies, host, *port, *secure, options).await?;
+                let socket = Socket::new(proxy::reach(proxies, host, *port, *secure, options).await?);
                 if !secure {
-                    return Ok(Socket::new(stream));
+                    return Ok(socket);
                 }
-                let stream = tls::connect(stream, host, options)
+                let activity = socket.activity.clone();
+                let stream = tls::connect(socket, host, options)
                     .await
                     .map_err(|source| DialError::Tls {
                         host: host.clone(),
                         source,
                     })?;
-                Ok(Socket::new(stream))
+                Ok(Socket::over(stream, activity))
             }
             Place::Unix(path) => match unix(path).await {
                 Ok(stream) => Ok(Socket::new(stream)),
