@@ -226,7 +226,11 @@ async fn next_frame(stream: &mut FrameStream, codec: Codec) -> Frame {
     loop {
         let bytes = match stream.next().await {
             Some(Ok(Incoming::Data(bytes))) => bytes,
-            Some(Ok(Incoming::Pong(_))) => continue,
+            Some(Ok(Incoming::Pong(_))) => {
+                // No message, so it is not part of a burst; the writer and the timer have their turn all the same.
+                tokio::task::yield_now().await;
+                continue;
+            }
             // The peer closes: the answer is due even if it said nothing else.
             Some(Ok(Incoming::Close { .. })) => return Frame::End(Some(closing::NORMAL)),
             None => return Frame::End(None),

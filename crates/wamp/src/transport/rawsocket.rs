@@ -246,7 +246,18 @@ impl RawSink {
 
 impl RawSource {
     pub(super) async fn next(&mut self) -> Option<Result<Incoming, TransportError>> {
-        self.inner.next().await
+        loop {
+            return Some(match self.inner.next().await? {
+                Ok((Kind::Message, payload)) => Ok(Incoming::Data(payload)),
+                Ok((Kind::Pong, payload)) => Ok(Incoming::Pong(payload)),
+                Ok((Kind::Ping, _)) => {
+                    // The next poll answers. A peer that sends nothing but pings must not starve who waits elsewhere.
+                    tokio::task::yield_now().await;
+                    continue;
+                }
+                Err(error) => Err(error),
+            });
+        }
     }
 }
 
@@ -335,31 +346,24 @@ impl RawSocket {
 }
 
 impl Stream for RawSocket {
-    type Item = Result<Incoming, TransportError>;
+    type Item = Result<(Kind, Bytes), TransportError>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
-        loop {
-            if this.pong.is_some() || this.unflushed {
-                this.wakers.read.register(context.waker());
-                let both = Waker::from(Arc::clone(&this.wakers));
-                // A peer that reads nothing gets no answer, but is still listened to.
-                if let Poll::Ready(Err(error)) = this.poll_pong(&mut Context::from_waker(&both)) {
-                    return Poll::Ready(Some(Err(error)));
-                }
-            }
-            let frame = match ready!(Pin::new(&mut this.framed).poll_next(context)) {
-                Some(Ok(frame)) => frame,
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => return Poll::Ready(None),
-            };
-            match frame {
-                (Kind::Message, payload) => return Poll::Ready(Some(Ok(Incoming::Data(payload)))),
-                (Kind::Pong, payload) => return Poll::Ready(Some(Ok(Incoming::Pong(payload)))),
-                // Only the newest is answered: nothing piles up for a peer that does not read.
-                (Kind::Ping, payload) => this.pong = Some(payload),
+        if this.pong.is_some() || this.unflushed {
+            this.wakers.read.register(context.waker());
+            let both = Waker::from(Arc::clone(&this.wakers));
+            // A peer that reads nothing gets no answer, but is still listened to.
+            if let Poll::Ready(Err(error)) = this.poll_pong(&mut Context::from_waker(&both)) {
+                return Poll::Ready(Some(Err(error)));
             }
         }
+        let frame = ready!(Pin::new(&mut this.framed).poll_next(context));
+        if let Some(Ok((Kind::Ping, payload))) = &frame {
+            // Only the newest is answered: nothing piles up for a peer that does not read.
+            this.pong = Some(payload.clone());
+        }
+        Poll::Ready(frame)
     }
 }
 
