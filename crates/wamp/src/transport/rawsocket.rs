@@ -466,6 +466,13 @@ impl Decoder for Frames {
         }
         let mut frame = source.split_to(HEADER + length);
         let _ = frame.split_to(HEADER);
+        if length > READ_BUFFER {
+            // The message has its memory for itself: neither does the connection keep it for as long as it lasts, nor
+            // can a short message that follows, and is kept, hold all of it.
+            let mut rest = BytesMut::with_capacity(source.len().max(READ_BUFFER));
+            rest.extend_from_slice(source);
+            *source = rest;
+        }
         Ok(Some((kind, frame.freeze())))
     }
 }
@@ -482,5 +489,29 @@ impl Encoder<Bytes> for Frames {
 impl From<io::Error> for TransportError {
     fn from(error: io::Error) -> TransportError {
         TransportError::Lost(Box::new(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_message_leaves_no_large_buffer_behind() {
+        const LONG: usize = 1 << 20;
+        let mut frames = Frames { longest: LONG };
+        let mut buffer = BytesMut::with_capacity(READ_BUFFER);
+        put_header(&mut buffer, Kind::Message, LONG);
+        buffer.put_bytes(b'x', LONG);
+        put_header(&mut buffer, Kind::Message, 2);
+        buffer.put_slice(b"[]\0\0");
+        buffer.reserve(LONG);
+        let (_, long) = frames.decode(&mut buffer).unwrap().unwrap();
+        assert_eq!(long.len(), LONG);
+        drop(long);
+        assert!(buffer.capacity() <= 2 * READ_BUFFER, "{}", buffer.capacity());
+        let (_, short) = frames.decode(&mut buffer).unwrap().unwrap();
+        assert_eq!(short, b"[]"[..]);
+        assert_eq!(buffer, b"\0\0"[..]);
     }
 }
