@@ -292,6 +292,8 @@ impl Session {
                         self.hub.violate(self.id, &text);
                         break finish(writer.as_mut(), limits).await;
                     }
+                    // A RawSocket that says GOODBYE and nothing more may still be read from.
+                    Frame::End(None) if self.queue.has_ended() => break finish(writer.as_mut(), limits).await,
                     Frame::End(close) => return close,
                 },
                 ending = &mut writer => break ending,

@@ -121,3 +121,22 @@ async fn r_s21_a_client_that_begins_like_rawsocket_and_stops_is_closed() {
     soon("the end", silent.readable()).await.unwrap();
     assert_eq!(silent.try_read(&mut [0; 16]).unwrap(), 0);
 }
+
+/// A writer's end is not a reader's: the answer is still awaited.
+#[tokio::test]
+async fn r_s17_goodbye_is_answered_even_when_nothing_can_follow_it() {
+    use tokio::io::AsyncWriteExt as _;
+    let running = start(Limits::default()).await;
+    let (mut peer, _) = running.joined_raw_as(Codec::Json, None).await;
+    let Carrier::Raw(framed, _) = &mut peer.socket else {
+        panic!("a RawSocket");
+    };
+    let goodbye = json!([6, {}, "wamp.close.close_realm"]).to_string();
+    let mut last = (goodbye.len() as u32).to_be_bytes().to_vec();
+    last.extend_from_slice(goodbye.as_bytes());
+    framed.get_mut().write_all(&last).await.unwrap();
+    framed.get_mut().shutdown().await.unwrap();
+    assert_eq!(peer.next().await[2], "wamp.close.goodbye_and_out");
+    assert_eq!(peer.closed().await, None);
+    running.holds(0).await;
+}
