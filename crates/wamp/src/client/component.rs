@@ -9,9 +9,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
+use futures_util::StreamExt as _;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -24,8 +24,8 @@ use crate::payload::Payload;
 use crate::uri;
 use crate::value::{Dict, Value};
 
-/// How long to wait between attempts. Every delay is shortened by up to a half at random, so that many clients of one
-/// router do not come back at the same moment.
+/// How long to wait between attempts. Every delay is shortened by up to a half at random, one after a refusal lengthened,
+/// so that many clients of one router do not come back at the same moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
     /// After the first failure; doubled after each further one.
@@ -52,6 +52,12 @@ impl Backoff {
     fn delay(self, failures: u32, random: f64) -> Duration {
         let doubled = self.first.saturating_mul(1 << failures.saturating_sub(1).min(20));
         doubled.min(self.most).mul_f64(1.0 - random / 2.0)
+    }
+
+    /// The same after a refusal.
+    fn delay_refused(self, failures: u32, random: f64) -> Duration {
+        let refused = self.refused.mul_f64(1.0 + random / 2.0);
+        refused.max(self.delay(failures, random))
     }
 
     fn after(self, failures: u32) -> Duration {
@@ -219,8 +225,7 @@ impl Component {
                 Err(error) => {
                     failures += 1;
                     let retry_in = if is_refusal(&error) {
-                        let factor = self.backoff.delay(failures, fastrand::f64());
-                        self.backoff.refused.max(factor)
+                        self.backoff.delay_refused(failures, fastrand::f64())
                     } else {
                         self.backoff.after(failures)
                     };
@@ -455,6 +460,21 @@ mod tests {
         assert_eq!(full, [1, 2, 4, 8, 10, 10]);
         assert_eq!(backoff.delay(3, 1.0), Duration::from_secs(2));
         assert_eq!(backoff.delay(u32::MAX, 0.0), Duration::from_secs(10));
+    }
+
+    #[test]
+    fn refused_clients_do_not_come_back_at_the_same_moment() {
+        let backoff = Backoff {
+            refused: Duration::from_secs(100),
+            ..Backoff::default()
+        };
+        assert_eq!(backoff.delay_refused(1, 0.0), Duration::from_secs(100));
+        assert_eq!(backoff.delay_refused(1, 1.0), Duration::from_secs(150));
+        let impatient = Backoff {
+            refused: Duration::ZERO,
+            ..Backoff::default()
+        };
+        assert_eq!(impatient.delay_refused(3, 0.0), Duration::from_secs(4));
     }
 
     #[test]
