@@ -5,13 +5,14 @@
 //! those moments through its observer.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -191,7 +192,7 @@ impl Component {
         self
     }
 
-    /// A topic to listen to. Events of one topic are handled one after the other; when the handler is
+    /// A topic to listen to. Events of one topic are handled one after the other, also after a panic of the handler; when the handler is
     /// [`EVENT_QUEUE`](super::EVENT_QUEUE) behind, [`Event::missed`] says how many were dropped.
     #[must_use]
     pub fn subscribe<F, Fut>(
@@ -358,7 +359,11 @@ async fn register(session: &Session, procedure: &Procedure) -> Result<Registrati
 
 async fn listen(mut subscription: Subscription, handler: EventHandler) {
     while let Some(event) = subscription.events.recv().await {
-        handler(event).await;
+        // The handler itself may panic, not only its future. The events that follow are not to be lost over it.
+        let handled = AssertUnwindSafe(async { handler(event).await }).catch_unwind();
+        if handled.await.is_err() {
+            tracing::error!(subscription = subscription.id, "the handler of an event panicked");
+        }
     }
 }
 
