@@ -164,6 +164,10 @@ async fn unix(_: &std::path::Path) -> std::io::Result<Box<dyn Io>> {
 /// Silence before TCP asks the peer's system whether it is there, and between such questions.
 const PROBE: Duration = Duration::from_secs(15);
 
+/// How long what was sent may go without an acknowledgement.
+#[cfg(any(target_os = "android", target_os = "linux"))]
+const UNACKNOWLEDGED: Duration = Duration::from_secs(120);
+
 /// How long one address may keep the next one waiting (RFC 8305).
 const STAGGER: Duration = Duration::from_millis(250);
 
@@ -188,6 +192,9 @@ pub(super) async fn connect(host: &str, port: u16) -> Result<TcpStream, DialErro
     // system refuses it, pings are all there is.
     let probes = TcpKeepalive::new().with_time(PROBE).with_interval(PROBE);
     let _ = SockRef::from(&tcp).set_tcp_keepalive(&probes);
+    // No probe goes out while something is unacknowledged, which Linux repeats for a quarter of an hour.
+    #[cfg(any(target_os = "android", target_os = "linux"))]
+    let _ = SockRef::from(&tcp).set_tcp_user_timeout(Some(UNACKNOWLEDGED));
     Ok(tcp)
 }
 
@@ -320,6 +327,16 @@ mod tests {
         let stream = connect("127.0.0.1", port).await.unwrap();
         assert!(stream.nodelay().unwrap());
         assert!(SockRef::from(&stream).keepalive().unwrap());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn what_nobody_acknowledges_is_not_waited_for_longer_than_silence() {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let stream = connect("127.0.0.1", port).await.unwrap();
+        let timeout = SockRef::from(&stream).tcp_user_timeout().unwrap();
+        assert_eq!(timeout, Some(UNACKNOWLEDGED));
     }
 
     #[cfg(target_os = "linux")]
