@@ -57,7 +57,7 @@ impl Backoff {
 
     /// The same after a refusal.
     fn delay_refused(self, failures: u32, random: f64) -> Duration {
-        let refused = self.refused.mul_f64(1.0 + random / 2.0);
+        let refused = self.refused.saturating_add(self.refused.mul_f64(random / 2.0));
         refused.max(self.delay(failures, random))
     }
 
