@@ -163,6 +163,16 @@ impl FrameStream {
             StreamKind::Raw(source) => source.next().await,
         }
     }
+
+    /// Whether the peer survives a PING. Every WebSocket does; on a RawSocket only one that has sent PING or PONG itself is
+    /// known to: autobahn-python and Crossbar.io take the header for a length and are lost (`wamp-interop.md` 3.8).
+    #[cfg(feature = "router")]
+    pub(crate) fn knows_pings(&self) -> bool {
+        match &self.0 {
+            StreamKind::WebSocket(_) => true,
+            StreamKind::Raw(source) => source.knows_pings,
+        }
+    }
 }
 
 /// Closes the sending half and waits for the peer to hang up, both together no longer than `within`.

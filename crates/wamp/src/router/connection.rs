@@ -82,7 +82,10 @@ pub(super) async fn run(setting: Setting, accepted: Accepted, peer: String) {
 /// The handshakes of TLS and of WebSocket or RawSocket.
 async fn open(accepted: Accepted, limits: &Limits) -> Result<(Wire, Connection), String> {
     let wire = Wire::new(STRANGERS_BYTES);
-    let stream = accepted.open(&wire).await.map_err(|error| error.to_string())?;
+    let stream = accepted
+        .open(&wire, limits.ping_interval)
+        .await
+        .map_err(|error| error.to_string())?;
     let known = [Codec::Json, Codec::MessagePack, Codec::Cbor];
     match accept(wire.carry(stream), &known, limits.max_message_size).await {
         Ok(connection) => Ok((wire, connection)),
@@ -304,6 +307,7 @@ impl Session {
                     timer.as_mut().reset(farewell);
                 }
                 () = &mut timer => {
+                    vigil.can_ping = stream.knows_pings();
                     if !self.keep_watch(&mut vigil) {
                         tracing::debug!(session = self.id, "peer is silent or does not read");
                         return None;
@@ -410,6 +414,8 @@ struct Vigil<'w> {
     limits: &'w Limits,
     /// The session's next call timeout.
     deadline: Option<Instant>,
+    /// The peer knows pings. Otherwise its silence says nothing, and TCP keep-alive has to do.
+    can_ping: bool,
     /// A ping has gone out since the last sign of life before this instant.
     pinged: Option<Instant>,
     /// The session has ended; its last message has to be out by then.
@@ -430,6 +436,7 @@ impl<'w> Vigil<'w> {
             wire,
             limits,
             deadline: None,
+            can_ping: false,
             pinged: None,
             farewell: None,
             started: Instant::now(),
@@ -446,10 +453,10 @@ impl<'w> Vigil<'w> {
             .wire
             .blocked_since()
             .is_some_and(|since| now - since >= 2 * interval);
-        if stuck || now - life >= 2 * interval {
+        if stuck || (self.can_ping && now - life >= 2 * interval) {
             return Sign::Dead;
         }
-        if now - life >= interval && self.pinged != Some(life) {
+        if self.can_ping && now - life >= interval && self.pinged != Some(life) {
             self.pinged = Some(life);
             return Sign::Quiet;
         }
@@ -463,6 +470,8 @@ impl<'w> Vigil<'w> {
         let watch = if interval.is_zero() {
             // No pings wanted: only call timeouts matter, and they come through `deadline`.
             self.started + std::time::Duration::from_secs(365 * 24 * 3600)
+        } else if !self.can_ping {
+            Instant::now() + interval
         } else if self.pinged == Some(life) {
             life + 2 * interval
         } else {

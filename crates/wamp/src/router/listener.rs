@@ -1,7 +1,9 @@
 //! Where connections come from: TCP, TLS over TCP, Unix sockets. Each carries WebSocket and RawSocket alike.
 
 use std::io;
+use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 #[cfg(unix)]
 use tokio::net::{UnixListener, UnixStream};
@@ -68,20 +70,60 @@ impl Listener {
 
 impl Accepted {
     /// The byte stream that carries frames, after the TLS handshake where there is one; `wire` watches the socket below.
-    /// Has no deadline of its own.
-    pub(super) async fn open(self, wire: &Wire) -> io::Result<Box<dyn Io>> {
-        // Without TCP_NODELAY a message that follows an unacknowledged one waits 40 ms; a failure costs only that.
+    /// A host that does not answer is gone after two of `ping_interval`, unless that is zero. Has no deadline of its own.
+    pub(super) async fn open(self, wire: &Wire, ping_interval: Duration) -> io::Result<Box<dyn Io>> {
         Ok(match self {
             Accepted::Tcp(stream) => {
-                let _ = stream.set_nodelay(true);
+                tune(&stream, ping_interval);
                 Box::new(wire.watch(stream))
             }
             Accepted::Tls(stream, tls) => {
-                let _ = stream.set_nodelay(true);
+                tune(&stream, ping_interval);
                 Box::new(tls.accept(wire.watch(stream)).await?)
             }
             #[cfg(unix)]
             Accepted::Unix(stream) => Box::new(wire.watch(stream)),
         })
+    }
+}
+
+/// Where the system refuses an option, the connection goes on without it.
+fn tune(stream: &TcpStream, ping_interval: Duration) {
+    // Without it a message that follows an unacknowledged one waits 40 ms.
+    let _ = stream.set_nodelay(true);
+    if ping_interval.is_zero() {
+        return;
+    }
+    // For peers that cannot be pinged. Systems count in seconds.
+    let second = Duration::from_secs(1);
+    let probes = TcpKeepalive::new()
+        .with_time(ping_interval.max(second))
+        .with_interval((ping_interval / 2).max(second))
+        .with_retries(2);
+    let socket = SockRef::from(stream);
+    let _ = socket.set_tcp_keepalive(&probes);
+    // No probe goes out while something is unacknowledged.
+    #[cfg(any(target_os = "android", target_os = "linux"))]
+    let _ = socket.set_tcp_user_timeout(Some(2 * ping_interval.max(second)));
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn r_s20_a_host_that_is_gone_is_noticed_without_pings() {
+        const INTERVAL: Duration = Duration::from_secs(10);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let _client = TcpStream::connect(address).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        tune(&stream, INTERVAL);
+        let socket = SockRef::from(&stream);
+        assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
+        let silence = socket.tcp_keepalive_time().unwrap();
+        let asking = socket.tcp_keepalive_interval().unwrap() * socket.tcp_keepalive_retries().unwrap();
+        assert_eq!(silence + asking, 2 * INTERVAL);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(2 * INTERVAL));
     }
 }

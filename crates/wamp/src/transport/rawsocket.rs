@@ -198,7 +198,10 @@ fn connection(socket: Socket, codec: Codec, ours: Greeting, theirs: Greeting) ->
         codec,
         max_sent: theirs.longest(),
         sink: FrameSink(SinkKind::Raw(RawSink { inner: sink })),
-        stream: FrameStream(StreamKind::Raw(RawSource { inner: source })),
+        stream: FrameStream(StreamKind::Raw(RawSource {
+            inner: source,
+            knows_pings: false,
+        })),
         activity,
     }
 }
@@ -211,6 +214,8 @@ pub(super) struct RawSink {
 #[derive(Debug)]
 pub(super) struct RawSource {
     inner: SplitStream<RawSocket>,
+    /// The peer has sent a PING or PONG.
+    pub(super) knows_pings: bool,
 }
 
 impl RawSink {
@@ -249,8 +254,12 @@ impl RawSource {
         loop {
             return Some(match self.inner.next().await? {
                 Ok((Kind::Message, payload)) => Ok(Incoming::Data(payload)),
-                Ok((Kind::Pong, payload)) => Ok(Incoming::Pong(payload)),
+                Ok((Kind::Pong, payload)) => {
+                    self.knows_pings = true;
+                    Ok(Incoming::Pong(payload))
+                }
                 Ok((Kind::Ping, _)) => {
+                    self.knows_pings = true;
                     // The next poll answers. A peer that sends nothing but pings must not starve who waits elsewhere.
                     tokio::task::yield_now().await;
                     continue;

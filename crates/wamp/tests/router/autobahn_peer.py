@@ -11,8 +11,14 @@ from autobahn.asyncio.component import Component, run
 from autobahn.wamp.exception import ApplicationError
 from autobahn.wamp.types import CallOptions, PublishOptions, RegisterOptions, SubscribeOptions
 
+url = sys.argv[1]
+transport = {"type": "websocket", "url": url, "max_retries": 0}
+if url.startswith("rs:"):
+    host, port = url.removeprefix("rs://").split(":")
+    endpoint = {"type": "tcp", "host": host, "port": int(port)}
+    transport |= {"type": "rawsocket", "endpoint": endpoint, "serializer": "cbor"}
 component = Component(
-    transports=[{"type": "websocket", "url": sys.argv[1], "max_retries": 0}],
+    transports=[transport],
     realm="realm1",
     authentication=json.loads(sys.argv[2]),
 )

@@ -83,6 +83,11 @@ async fn r_s20_a_peer_is_pinged_and_gone_when_it_does_not_answer() {
         panic!("a RawSocket");
     };
     let mut stream = framed.into_inner();
+    // Who pings can be pinged.
+    stream.write_all(&[1, 0, 0, 0]).await.unwrap();
+    let mut pong = [0; 4];
+    soon("a pong", stream.read_exact(&mut pong)).await.unwrap();
+    assert_eq!(pong, [2, 0, 0, 0]);
     for _ in 0..3 {
         let mut ping = [0; 4];
         soon("a ping", stream.read_exact(&mut ping)).await.unwrap();
@@ -95,6 +100,20 @@ async fn r_s20_a_peer_is_pinged_and_gone_when_it_does_not_answer() {
     assert_eq!(rest, [1, 0, 0, 0], "one more ping, and no word of farewell");
     assert!(answered.elapsed() >= 2 * INTERVAL, "not before two intervals");
     running.holds(0).await;
+}
+
+/// Some take the header of a PING for a length, and are lost.
+#[tokio::test]
+async fn a_peer_that_may_not_know_pings_gets_none_and_stays() {
+    let limits = Limits {
+        ping_interval: Duration::from_millis(50),
+        ..Limits::default()
+    };
+    let running = start(limits).await;
+    let (mut peer, _) = running.joined_raw_as(Codec::Json, None).await;
+    let nothing = tokio::time::timeout(Duration::from_millis(300), peer.socket.next()).await;
+    assert!(nothing.is_err(), "{nothing:?}");
+    assert_eq!(peer.ask(json!([32, 1, {}, "a.b"])).await[0], 33);
 }
 
 #[tokio::test]
