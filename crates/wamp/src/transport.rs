@@ -164,12 +164,13 @@ impl FrameStream {
         }
     }
 
-    /// Whether the peer would answer a PING. On a WebSocket everybody does; on a RawSocket some hang up over it
-    /// (autobahn) or ignore it (wamp_async), so that only those are known to answer who have sent one or answered one.
-    pub fn knows_ping(&self) -> bool {
+    /// Whether the peer survives a PING. Every WebSocket does; on a RawSocket only one that has sent PING or PONG itself is
+    /// known to: autobahn-python and Crossbar.io take the header for a length and are lost (`wamp-interop.md` 3.8).
+    #[cfg(feature = "router")]
+    pub(crate) fn knows_pings(&self) -> bool {
         match &self.0 {
             StreamKind::WebSocket(_) => true,
-            StreamKind::Raw(source) => source.knows_ping(),
+            StreamKind::Raw(source) => source.knows_pings,
         }
     }
 }

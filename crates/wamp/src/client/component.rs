@@ -5,13 +5,14 @@
 //! those moments through its observer.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -24,8 +25,8 @@ use crate::payload::Payload;
 use crate::uri;
 use crate::value::{Dict, Value};
 
-/// How long to wait between attempts. Every delay is shortened by up to a half at random, so that many clients of one
-/// router do not come back at the same moment.
+/// How long to wait between attempts. Every delay is shortened by up to a half at random, one after a refusal lengthened,
+/// so that many clients of one router do not come back at the same moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
     /// After the first failure; doubled after each further one.
@@ -52,6 +53,12 @@ impl Backoff {
     fn delay(self, failures: u32, random: f64) -> Duration {
         let doubled = self.first.saturating_mul(1 << failures.saturating_sub(1).min(20));
         doubled.min(self.most).mul_f64(1.0 - random / 2.0)
+    }
+
+    /// The same after a refusal.
+    fn delay_refused(self, failures: u32, random: f64) -> Duration {
+        let refused = self.refused.saturating_add(self.refused.mul_f64(random / 2.0));
+        refused.max(self.delay(failures, random))
     }
 
     fn after(self, failures: u32) -> Duration {
@@ -185,7 +192,7 @@ impl Component {
         self
     }
 
-    /// A topic to listen to. Events of one topic are handled one after the other; when the handler is
+    /// A topic to listen to. Events of one topic are handled one after the other, also after a panic of the handler; when the handler is
     /// [`EVENT_QUEUE`](super::EVENT_QUEUE) behind, [`Event::missed`] says how many were dropped.
     #[must_use]
     pub fn subscribe<F, Fut>(
@@ -219,8 +226,7 @@ impl Component {
                 Err(error) => {
                     failures += 1;
                     let retry_in = if is_refusal(&error) {
-                        let factor = self.backoff.delay(failures, fastrand::f64());
-                        self.backoff.refused.max(factor)
+                        self.backoff.delay_refused(failures, fastrand::f64())
                     } else {
                         self.backoff.after(failures)
                     };
@@ -353,7 +359,11 @@ async fn register(session: &Session, procedure: &Procedure) -> Result<Registrati
 
 async fn listen(mut subscription: Subscription, handler: EventHandler) {
     while let Some(event) = subscription.events.recv().await {
-        handler(event).await;
+        // The handler itself may panic, not only its future. The events that follow are not to be lost over it.
+        let handled = AssertUnwindSafe(async { handler(event).await }).catch_unwind();
+        if handled.await.is_err() {
+            tracing::error!(subscription = subscription.id, "the handler of an event panicked");
+        }
     }
 }
 
@@ -455,6 +465,21 @@ mod tests {
         assert_eq!(full, [1, 2, 4, 8, 10, 10]);
         assert_eq!(backoff.delay(3, 1.0), Duration::from_secs(2));
         assert_eq!(backoff.delay(u32::MAX, 0.0), Duration::from_secs(10));
+    }
+
+    #[test]
+    fn refused_clients_do_not_come_back_at_the_same_moment() {
+        let backoff = Backoff {
+            refused: Duration::from_secs(100),
+            ..Backoff::default()
+        };
+        assert_eq!(backoff.delay_refused(1, 0.0), Duration::from_secs(100));
+        assert_eq!(backoff.delay_refused(1, 1.0), Duration::from_secs(150));
+        let impatient = Backoff {
+            refused: Duration::ZERO,
+            ..Backoff::default()
+        };
+        assert_eq!(impatient.delay_refused(3, 0.0), Duration::from_secs(4));
     }
 
     #[test]

@@ -81,13 +81,13 @@ pub(super) async fn run(setting: Setting, accepted: Accepted, peer: String) {
 
 /// The handshakes of TLS and of WebSocket or RawSocket.
 async fn open(accepted: Accepted, limits: &Limits) -> Result<(Wire, Connection), String> {
+    let wire = Wire::new(STRANGERS_BYTES);
     let stream = accepted
-        .open(limits.ping_interval)
+        .open(&wire, limits.ping_interval)
         .await
         .map_err(|error| error.to_string())?;
-    let (wire, stream) = Wire::new(stream, STRANGERS_BYTES);
     let known = [Codec::Json, Codec::MessagePack, Codec::Cbor];
-    match accept(stream, &known, limits.max_message_size).await {
+    match accept(wire.carry(stream), &known, limits.max_message_size).await {
         Ok(connection) => Ok((wire, connection)),
         Err(error) => {
             // Whoever sent more than was read would not see the refusal.
@@ -229,7 +229,11 @@ async fn next_frame(stream: &mut FrameStream, codec: Codec) -> Frame {
     loop {
         let bytes = match stream.next().await {
             Some(Ok(Incoming::Data(bytes))) => bytes,
-            Some(Ok(Incoming::Pong(_))) => continue,
+            Some(Ok(Incoming::Pong(_))) => {
+                // No message, so it is not part of a burst; the writer and the timer have their turn all the same.
+                tokio::task::yield_now().await;
+                continue;
+            }
             // The peer closes: the answer is due even if it said nothing else.
             Some(Ok(Incoming::Close { .. })) => return Frame::End(Some(closing::NORMAL)),
             None => return Frame::End(None),
@@ -272,7 +276,7 @@ impl Session {
         let codec = *codec;
         let limits = &setting.limits;
         let mut writer = pin!(self.write(sink, codec, *max_sent));
-        let mut vigil = Vigil::new(limits, wire, stream.knows_ping());
+        let mut vigil = Vigil::new(limits, wire);
         let mut timer = pin!(sleep_until(vigil.due()));
         let mut burst = 0;
         let ending = loop {
@@ -291,6 +295,8 @@ impl Session {
                         self.hub.violate(self.id, &text);
                         break finish(writer.as_mut(), limits).await;
                     }
+                    // A RawSocket that says GOODBYE and nothing more may still be read from.
+                    Frame::End(None) if self.queue.has_ended() => break finish(writer.as_mut(), limits).await,
                     Frame::End(close) => return close,
                 },
                 ending = &mut writer => break ending,
@@ -301,7 +307,7 @@ impl Session {
                     timer.as_mut().reset(farewell);
                 }
                 () = &mut timer => {
-                    vigil.pingable = stream.knows_ping();
+                    vigil.can_ping = stream.knows_pings();
                     if !self.keep_watch(&mut vigil) {
                         tracing::debug!(session = self.id, "peer is silent or does not read");
                         return None;
@@ -408,8 +414,8 @@ struct Vigil<'w> {
     limits: &'w Limits,
     /// The session's next call timeout.
     deadline: Option<Instant>,
-    /// The peer answers pings. Where it does not, silence means nothing, and TCP's own probes find out who is gone.
-    pingable: bool,
+    /// The peer knows pings. Otherwise its silence says nothing, and TCP keep-alive has to do.
+    can_ping: bool,
     /// A ping has gone out since the last sign of life before this instant.
     pinged: Option<Instant>,
     /// The session has ended; its last message has to be out by then.
@@ -425,12 +431,12 @@ enum Sign {
 }
 
 impl<'w> Vigil<'w> {
-    fn new(limits: &'w Limits, wire: &'w Wire, pingable: bool) -> Vigil<'w> {
+    fn new(limits: &'w Limits, wire: &'w Wire) -> Vigil<'w> {
         Vigil {
             wire,
             limits,
             deadline: None,
-            pingable,
+            can_ping: false,
             pinged: None,
             farewell: None,
             started: Instant::now(),
@@ -447,10 +453,10 @@ impl<'w> Vigil<'w> {
             .wire
             .blocked_since()
             .is_some_and(|since| now - since >= 2 * interval);
-        if stuck || (self.pingable && now - life >= 2 * interval) {
+        if stuck || (self.can_ping && now - life >= 2 * interval) {
             return Sign::Dead;
         }
-        if self.pingable && now - life >= interval && self.pinged != Some(life) {
+        if self.can_ping && now - life >= interval && self.pinged != Some(life) {
             self.pinged = Some(life);
             return Sign::Quiet;
         }
@@ -464,8 +470,7 @@ impl<'w> Vigil<'w> {
         let watch = if interval.is_zero() {
             // No pings wanted: only call timeouts matter, and they come through `deadline`.
             self.started + std::time::Duration::from_secs(365 * 24 * 3600)
-        } else if !self.pingable {
-            // It may become so.
+        } else if !self.can_ping {
             Instant::now() + interval
         } else if self.pinged == Some(life) {
             life + 2 * interval

@@ -8,6 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 #[cfg(unix)]
 use tokio::net::{UnixListener, UnixStream};
 
+use super::wire::Wire;
 use crate::transport::{Io, ServerTls};
 
 /// A listening socket. The caller binds it, and removes the file of a Unix socket afterwards.
@@ -68,55 +69,61 @@ impl Listener {
 }
 
 impl Accepted {
-    /// The byte stream that carries frames, after the TLS handshake where there is one. Has no deadline of its own.
-    pub(super) async fn open(self, ping_interval: Duration) -> io::Result<Box<dyn Io>> {
+    /// The byte stream that carries frames, after the TLS handshake where there is one; `wire` watches the socket below.
+    /// A host that does not answer is gone after two of `ping_interval`, unless that is zero. Has no deadline of its own.
+    pub(super) async fn open(self, wire: &Wire, ping_interval: Duration) -> io::Result<Box<dyn Io>> {
         Ok(match self {
             Accepted::Tcp(stream) => {
-                prepare(&stream, ping_interval);
-                Box::new(stream)
+                tune(&stream, ping_interval);
+                Box::new(wire.watch(stream))
             }
             Accepted::Tls(stream, tls) => {
-                prepare(&stream, ping_interval);
-                Box::new(tls.accept(stream).await?)
+                tune(&stream, ping_interval);
+                Box::new(tls.accept(wire.watch(stream)).await?)
             }
             #[cfg(unix)]
-            Accepted::Unix(stream) => Box::new(stream),
+            Accepted::Unix(stream) => Box::new(wire.watch(stream)),
         })
     }
 }
 
-/// How often Linux asks in vain before it gives a connection up.
-const PROBES: u32 = 9;
-
-/// What the system is asked to do for a connection. It goes on without, should the system refuse.
-fn prepare(stream: &TcpStream, ping_interval: Duration) {
+/// Where the system refuses an option, the connection goes on without it.
+fn tune(stream: &TcpStream, ping_interval: Duration) {
     // Without it a message that follows an unacknowledged one waits 40 ms.
     let _ = stream.set_nodelay(true);
-    // For peers that cannot be pinged: gone after two intervals, as all others are.
-    if !ping_interval.is_zero() {
-        let second = Duration::from_secs(1);
-        let probes = TcpKeepalive::new()
-            .with_time(ping_interval.max(second))
-            .with_interval((ping_interval / PROBES).max(second));
-        let _ = SockRef::from(stream).set_tcp_keepalive(&probes);
+    if ping_interval.is_zero() {
+        return;
     }
+    // For peers that cannot be pinged. Systems count in seconds.
+    let second = Duration::from_secs(1);
+    let probes = TcpKeepalive::new()
+        .with_time(ping_interval.max(second))
+        .with_interval((ping_interval / 2).max(second))
+        .with_retries(2);
+    let socket = SockRef::from(stream);
+    let _ = socket.set_tcp_keepalive(&probes);
+    // No probe goes out while something is unacknowledged.
+    #[cfg(any(target_os = "android", target_os = "linux"))]
+    let _ = socket.set_tcp_user_timeout(Some(2 * ping_interval.max(second)));
 }
 
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn rule_24_small_messages_do_not_wait_and_the_system_watches_silent_peers() {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let connecting = TcpStream::connect(listener.local_addr().unwrap());
-        let (client, accepted) = tokio::join!(connecting, listener.accept());
-        let (server, client) = (accepted.unwrap().0, client.unwrap());
-        prepare(&server, Duration::from_millis(10));
-        assert!(server.nodelay().unwrap());
-        assert!(SockRef::from(&server).keepalive().unwrap());
-        prepare(&client, Duration::ZERO);
-        assert!(client.nodelay().unwrap());
-        assert!(!SockRef::from(&client).keepalive().unwrap());
+    async fn r_s20_a_host_that_is_gone_is_noticed_without_pings() {
+        const INTERVAL: Duration = Duration::from_secs(10);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let _client = TcpStream::connect(address).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        tune(&stream, INTERVAL);
+        let socket = SockRef::from(&stream);
+        assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
+        let silence = socket.tcp_keepalive_time().unwrap();
+        let asking = socket.tcp_keepalive_interval().unwrap() * socket.tcp_keepalive_retries().unwrap();
+        assert_eq!(silence + asking, 2 * INTERVAL);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(2 * INTERVAL));
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! Knows nothing of frames; `transport` puts WebSocket or RawSocket on top.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,14 +15,21 @@ use tokio::time::Instant;
 
 use crate::transport::Io;
 
-/// Observes a connection whose bytes go through a [`WireStream`].
+/// Observes a connection: the socket through [`Watched`], what a stranger says on it through [`WireStream`]. TLS is
+/// between the two, because it buffers: a peer that reads nothing blocks the socket, but not what is above TLS.
 #[derive(Clone, Debug)]
-pub(super) struct Wire(Arc<Inner>);
+pub(super) struct Wire {
+    /// Apart from the rest: what is given back to the [`Wire`] has a handle of it.
+    pulse: Arc<Pulse>,
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Pulse(Mutex<Vital>);
 
 struct Inner {
     /// Bytes that may still be read; reading more fails.
     allowance: AtomicUsize,
-    vital: Mutex<Vital>,
     /// The byte stream, when the [`WireStream`] has been dropped.
     returned: Mutex<Option<Box<dyn Io>>>,
 }
@@ -33,7 +40,13 @@ struct Vital {
     blocked_since: Option<Instant>,
 }
 
-/// The byte stream itself. Dropping it gives what is below back to the [`Wire`], to be drained or dropped as well.
+/// The socket itself.
+pub(super) struct Watched<S> {
+    pulse: Arc<Pulse>,
+    socket: S,
+}
+
+/// The byte stream that carries frames. Dropping it gives what is below back to the [`Wire`], to be drained or dropped as well.
 pub(super) struct WireStream {
     inner: Arc<Inner>,
     /// There until this is dropped.
@@ -42,38 +55,50 @@ pub(super) struct WireStream {
 
 impl Wire {
     /// Lets `allowance` bytes through until [`Wire::lift`].
-    pub(super) fn new(stream: Box<dyn Io>, allowance: usize) -> (Wire, WireStream) {
-        let inner = Arc::new(Inner {
-            allowance: AtomicUsize::new(allowance),
-            vital: Mutex::new(Vital {
+    pub(super) fn new(allowance: usize) -> Wire {
+        Wire {
+            pulse: Arc::new(Pulse(Mutex::new(Vital {
                 life: Instant::now(),
                 blocked_since: None,
+            }))),
+            inner: Arc::new(Inner {
+                allowance: AtomicUsize::new(allowance),
+                returned: Mutex::new(None),
             }),
-            returned: Mutex::new(None),
-        });
-        let wire = Wire(Arc::clone(&inner));
+        }
+    }
+
+    /// Notes the signs of life on a socket.
+    pub(super) fn watch<S>(&self, socket: S) -> Watched<S> {
+        let pulse = Arc::clone(&self.pulse);
+        Watched { pulse, socket }
+    }
+
+    /// Counts what is read from a byte stream.
+    pub(super) fn carry(&self, stream: Box<dyn Io>) -> WireStream {
+        let inner = Arc::clone(&self.inner);
         let stream = Some(stream);
-        (wire, WireStream { inner, stream })
+        WireStream { inner, stream }
     }
 
     /// Lets everything through from now on.
     pub(super) fn lift(&self) {
-        self.0.allowance.store(usize::MAX, Ordering::Relaxed);
+        self.inner.allowance.store(usize::MAX, Ordering::Relaxed);
     }
 
     /// Whether the peer has sent more than it was allowed to.
     pub(super) fn is_exhausted(&self) -> bool {
-        self.0.allowance.load(Ordering::Relaxed) == 0
+        self.inner.allowance.load(Ordering::Relaxed) == 0
     }
 
     /// When the peer last gave a sign of life: a byte read, or room made for a write that was blocked.
     pub(super) fn last_life(&self) -> Instant {
-        self.0.vital().life
+        self.pulse.vital().life
     }
 
     /// Since when nothing can be written; `None` while writing works.
     pub(super) fn blocked_since(&self) -> Option<Instant> {
-        self.0.vital().blocked_since
+        self.pulse.vital().blocked_since
     }
 
     /// After the [`WireStream`] has been dropped: says that nothing more will come, then reads and discards until the peer
@@ -81,7 +106,7 @@ impl Wire {
     /// what it was told last.
     pub(super) async fn drain(&self, within: Duration) {
         let returned = self
-            .0
+            .inner
             .returned
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -104,7 +129,7 @@ impl std::fmt::Debug for Inner {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
             .debug_struct("Inner")
-            .field("vital", &self.vital)
+            .field("allowance", &self.allowance)
             .finish_non_exhaustive()
     }
 }
@@ -121,9 +146,72 @@ impl WireStream {
     }
 }
 
-impl Inner {
+impl Pulse {
     fn vital(&self) -> MutexGuard<'_, Vital> {
-        self.vital.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_read(&self) {
+        self.vital().life = Instant::now();
+    }
+
+    fn note_write(&self, pending: bool) {
+        let mut vital = self.vital();
+        if pending {
+            vital.blocked_since.get_or_insert_with(Instant::now);
+        } else if vital.blocked_since.take().is_some() {
+            // The kernel's buffer was full and has room again: the peer took something.
+            vital.life = Instant::now();
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.socket).poll_read(context, buffer);
+        if buffer.filled().len() > before {
+            self.pulse.note_read();
+        }
+        polled
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.socket).poll_write(context, bytes);
+        self.pulse.note_write(polled.is_pending());
+        polled
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.socket).poll_write_vectored(context, slices);
+        self.pulse.note_write(polled.is_pending());
+        polled
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(context)
     }
 }
 
@@ -148,7 +236,6 @@ impl AsyncRead for WireStream {
                     return Poll::Ready(Err(io::Error::other("too much before joining")));
                 }
             }
-            inner.vital().life = Instant::now();
         }
         Poll::Ready(Ok(()))
     }
@@ -160,16 +247,7 @@ impl AsyncWrite for WireStream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let polled = self.stream().poll_write(context, bytes);
-        let mut vital = self.inner.vital();
-        if polled.is_pending() {
-            vital.blocked_since.get_or_insert_with(Instant::now);
-        } else if vital.blocked_since.take().is_some() {
-            // The kernel's buffer was full and has room again: the peer took something.
-            vital.life = Instant::now();
-        }
-        drop(vital);
-        polled
+        self.stream().poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -1,8 +1,11 @@
 //! The client's side: name resolution, TCP, TLS, handshake. No retries, no deadline: both belong to the caller.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 #[cfg(unix)]
@@ -124,17 +127,18 @@ impl Place {
     async fn connect(&self, options: &TlsOptions, proxies: &Proxies) -> Result<Socket, DialError> {
         match self {
             Place::Host { host, port, secure } => {
-                let stream = proxy::reach(proxies, host, *port, *secure, options).await?;
+                let socket = Socket::new(proxy::reach(proxies, host, *port, *secure, options).await?);
                 if !secure {
-                    return Ok(Socket::new(stream));
+                    return Ok(socket);
                 }
-                let stream = tls::connect(stream, host, options)
+                let activity = socket.activity.clone();
+                let stream = tls::connect(socket, host, options)
                     .await
                     .map_err(|source| DialError::Tls {
                         host: host.clone(),
                         source,
                     })?;
-                Ok(Socket::new(stream))
+                Ok(Socket::over(stream, activity))
             }
             Place::Unix(path) => match unix(path).await {
                 Ok(stream) => Ok(Socket::new(stream)),
@@ -160,6 +164,13 @@ async fn unix(_: &std::path::Path) -> std::io::Result<Box<dyn Io>> {
 /// Silence before TCP asks the peer's system whether it is there, and between such questions.
 const PROBE: Duration = Duration::from_secs(15);
 
+/// How long what was sent may go without an acknowledgement.
+#[cfg(any(target_os = "android", target_os = "linux"))]
+const UNACKNOWLEDGED: Duration = Duration::from_secs(120);
+
+/// How long one address may keep the next one waiting (RFC 8305).
+const STAGGER: Duration = Duration::from_millis(250);
+
 /// A TCP connection to the first address that takes one.
 pub(super) async fn connect(host: &str, port: u16) -> Result<TcpStream, DialError> {
     let addresses: Vec<_> = tokio::net::lookup_host((host, port))
@@ -174,14 +185,40 @@ pub(super) async fn connect(host: &str, port: u16) -> Result<TcpStream, DialErro
         port,
         source,
     };
-    let tcp = TcpStream::connect(&addresses[..]).await.map_err(failed)?;
+    let tcp = reach_first(&addresses).await.map_err(failed)?;
     // Small messages follow one another all the time; waiting for acknowledgements costs 40 ms each.
     tcp.set_nodelay(true).map_err(failed)?;
     // For peers that cannot be pinged (`wamp-interop.md` 3.8): dead after some two minutes of silence. Where the
     // system refuses it, pings are all there is.
     let probes = TcpKeepalive::new().with_time(PROBE).with_interval(PROBE);
     let _ = SockRef::from(&tcp).set_tcp_keepalive(&probes);
+    // No probe goes out while something is unacknowledged, which Linux repeats for a quarter of an hour.
+    #[cfg(any(target_os = "android", target_os = "linux"))]
+    let _ = SockRef::from(&tcp).set_tcp_user_timeout(Some(UNACKNOWLEDGED));
     Ok(tcp)
+}
+
+/// The first of the addresses that takes a connection, tried in order, each some time after the one before: a network
+/// whose IPv6 leads nowhere would use up the caller's deadline on the first address every time.
+async fn reach_first(addresses: &[SocketAddr]) -> std::io::Result<TcpStream> {
+    let mut rest = addresses.iter();
+    let mut attempts = FuturesUnordered::new();
+    let mut failure = std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address");
+    loop {
+        match rest.next() {
+            Some(address) => attempts.push(TcpStream::connect(*address)),
+            None if attempts.is_empty() => return Err(failure),
+            None => {}
+        }
+        let has_more = rest.len() > 0;
+        tokio::select! {
+            Some(reached) = attempts.next() => match reached {
+                Ok(stream) => return Ok(stream),
+                Err(error) => failure = error,
+            },
+            () = tokio::time::sleep(STAGGER), if has_more => {}
+        }
+    }
 }
 
 async fn upgrade(
@@ -290,6 +327,43 @@ mod tests {
         let stream = connect("127.0.0.1", port).await.unwrap();
         assert!(stream.nodelay().unwrap());
         assert!(SockRef::from(&stream).keepalive().unwrap());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn what_nobody_acknowledges_is_not_waited_for_longer_than_silence() {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let stream = connect("127.0.0.1", port).await.unwrap();
+        let timeout = SockRef::from(&stream).tcp_user_timeout().unwrap();
+        assert_eq!(timeout, Some(UNACKNOWLEDGED));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn an_address_that_says_nothing_does_not_hold_up_the_next_one() {
+        let silent = tokio::net::TcpSocket::new_v4().unwrap();
+        silent.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let silent = silent.listen(1).unwrap();
+        let address = silent.local_addr().unwrap();
+        // Nobody accepts there: once its queue is full, the system answers no further connection.
+        let mut queued = Vec::new();
+        while let Ok(stream) =
+            tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(address)).await
+        {
+            queued.push(stream.unwrap());
+        }
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let refusing = "127.0.0.1:1".parse().unwrap();
+        let addresses = [refusing, address, listener.local_addr().unwrap()];
+        let reached = tokio::time::timeout(Duration::from_secs(10), reach_first(&addresses))
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(reached.peer_addr().unwrap(), addresses[2]);
+        let refused = reach_first(&addresses[..1]).await.unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+        assert!(reach_first(&[]).await.is_err());
     }
 
     fn at(host: &str, port: u16, secure: bool) -> Place {

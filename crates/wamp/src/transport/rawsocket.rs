@@ -7,7 +7,6 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker, ready};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -194,16 +193,14 @@ async fn refuse(socket: &mut Socket, error: u8) {
 
 fn connection(socket: Socket, codec: Codec, ours: Greeting, theirs: Greeting) -> Connection {
     let activity = socket.activity.clone();
-    let socket = RawSocket::new(socket, ours.longest());
-    let knows_ping = Arc::clone(&socket.knows_ping);
-    let (sink, source) = socket.split();
+    let (sink, source) = RawSocket::new(socket, ours.longest()).split();
     Connection {
         codec,
         max_sent: theirs.longest(),
         sink: FrameSink(SinkKind::Raw(RawSink { inner: sink })),
         stream: FrameStream(StreamKind::Raw(RawSource {
             inner: source,
-            knows_ping,
+            knows_pings: false,
         })),
         activity,
     }
@@ -217,7 +214,8 @@ pub(super) struct RawSink {
 #[derive(Debug)]
 pub(super) struct RawSource {
     inner: SplitStream<RawSocket>,
-    knows_ping: Arc<AtomicBool>,
+    /// The peer has sent a PING or PONG.
+    pub(super) knows_pings: bool,
 }
 
 impl RawSink {
@@ -253,11 +251,22 @@ impl RawSink {
 
 impl RawSource {
     pub(super) async fn next(&mut self) -> Option<Result<Incoming, TransportError>> {
-        self.inner.next().await
-    }
-
-    pub(super) fn knows_ping(&self) -> bool {
-        self.knows_ping.load(Ordering::Relaxed)
+        loop {
+            return Some(match self.inner.next().await? {
+                Ok((Kind::Message, payload)) => Ok(Incoming::Data(payload)),
+                Ok((Kind::Pong, payload)) => {
+                    self.knows_pings = true;
+                    Ok(Incoming::Pong(payload))
+                }
+                Ok((Kind::Ping, _)) => {
+                    self.knows_pings = true;
+                    // The next poll answers. A peer that sends nothing but pings must not starve who waits elsewhere.
+                    tokio::task::yield_now().await;
+                    continue;
+                }
+                Err(error) => Err(error),
+            });
+        }
     }
 }
 
@@ -286,8 +295,6 @@ struct RawSocket {
     rest: usize,
     /// The answer to the last ping.
     pong: Option<Bytes>,
-    /// The peer has sent a PING or a PONG.
-    knows_ping: Arc<AtomicBool>,
     /// The reading half has written something that is not flushed.
     unflushed: bool,
     wakers: Arc<Wakers>,
@@ -318,7 +325,6 @@ impl RawSocket {
             framed,
             rest: 0,
             pong: None,
-            knows_ping: Arc::default(),
             unflushed: false,
             wakers: Arc::default(),
         }
@@ -349,34 +355,24 @@ impl RawSocket {
 }
 
 impl Stream for RawSocket {
-    type Item = Result<Incoming, TransportError>;
+    type Item = Result<(Kind, Bytes), TransportError>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
-        loop {
-            if this.pong.is_some() || this.unflushed {
-                this.wakers.read.register(context.waker());
-                let both = Waker::from(Arc::clone(&this.wakers));
-                // A peer that reads nothing gets no answer, but is still listened to.
-                if let Poll::Ready(Err(error)) = this.poll_pong(&mut Context::from_waker(&both)) {
-                    return Poll::Ready(Some(Err(error)));
-                }
-            }
-            let frame = match ready!(Pin::new(&mut this.framed).poll_next(context)) {
-                Some(Ok(frame)) => frame,
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => return Poll::Ready(None),
-            };
-            if frame.0 != Kind::Message {
-                this.knows_ping.store(true, Ordering::Relaxed);
-            }
-            match frame {
-                (Kind::Message, payload) => return Poll::Ready(Some(Ok(Incoming::Data(payload)))),
-                (Kind::Pong, payload) => return Poll::Ready(Some(Ok(Incoming::Pong(payload)))),
-                // Only the newest is answered: nothing piles up for a peer that does not read.
-                (Kind::Ping, payload) => this.pong = Some(payload),
+        if this.pong.is_some() || this.unflushed {
+            this.wakers.read.register(context.waker());
+            let both = Waker::from(Arc::clone(&this.wakers));
+            // A peer that reads nothing gets no answer, but is still listened to.
+            if let Poll::Ready(Err(error)) = this.poll_pong(&mut Context::from_waker(&both)) {
+                return Poll::Ready(Some(Err(error)));
             }
         }
+        let frame = ready!(Pin::new(&mut this.framed).poll_next(context));
+        if let Some(Ok((Kind::Ping, payload))) = &frame {
+            // Only the newest is answered: nothing piles up for a peer that does not read.
+            this.pong = Some(payload.clone());
+        }
+        Poll::Ready(frame)
     }
 }
 
@@ -479,6 +475,13 @@ impl Decoder for Frames {
         }
         let mut frame = source.split_to(HEADER + length);
         let _ = frame.split_to(HEADER);
+        if length > READ_BUFFER {
+            // The message has its memory for itself: neither does the connection keep it for as long as it lasts, nor
+            // can a short message that follows, and is kept, hold all of it.
+            let mut rest = BytesMut::with_capacity(source.len().max(READ_BUFFER));
+            rest.extend_from_slice(source);
+            *source = rest;
+        }
         Ok(Some((kind, frame.freeze())))
     }
 }
@@ -495,5 +498,29 @@ impl Encoder<Bytes> for Frames {
 impl From<io::Error> for TransportError {
     fn from(error: io::Error) -> TransportError {
         TransportError::Lost(Box::new(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_message_leaves_no_large_buffer_behind() {
+        const LONG: usize = 1 << 20;
+        let mut frames = Frames { longest: LONG };
+        let mut buffer = BytesMut::with_capacity(READ_BUFFER);
+        put_header(&mut buffer, Kind::Message, LONG);
+        buffer.put_bytes(b'x', LONG);
+        put_header(&mut buffer, Kind::Message, 2);
+        buffer.put_slice(b"[]\0\0");
+        buffer.reserve(LONG);
+        let (_, long) = frames.decode(&mut buffer).unwrap().unwrap();
+        assert_eq!(long.len(), LONG);
+        drop(long);
+        assert!(buffer.capacity() <= 2 * READ_BUFFER, "{}", buffer.capacity());
+        let (_, short) = frames.decode(&mut buffer).unwrap().unwrap();
+        assert_eq!(short, b"[]"[..]);
+        assert_eq!(buffer, b"\0\0"[..]);
     }
 }

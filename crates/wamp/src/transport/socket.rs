@@ -1,5 +1,6 @@
 //! The byte stream below every transport: notes signs of life, and takes back the octet that told transports apart.
 
+use std::io::IoSlice;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,9 +47,17 @@ impl std::fmt::Debug for Socket {
 
 impl Socket {
     pub(super) fn new(inner: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Socket {
+        Socket::over(inner, Activity::default())
+    }
+
+    /// On top of another one that notes signs of life already: TLS in between buffers what the peer does not take.
+    pub(super) fn over(
+        inner: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        activity: Activity,
+    ) -> Socket {
         Socket {
             inner: Box::new(inner),
-            activity: Activity::default(),
+            activity,
             returned: None,
             full: false,
         }
@@ -57,6 +66,13 @@ impl Socket {
     /// Gives back the octet that was read last: it comes first again.
     pub(super) fn unread(&mut self, octet: u8) {
         self.returned = Some(octet);
+    }
+
+    fn note_write(&mut self, polled: &Poll<std::io::Result<usize>>) {
+        if self.full && matches!(polled, Poll::Ready(Ok(_))) {
+            self.activity.note();
+        }
+        self.full = polled.is_pending();
     }
 }
 
@@ -88,11 +104,22 @@ impl AsyncWrite for Socket {
         bytes: &[u8],
     ) -> Poll<std::io::Result<usize>> {
         let polled = Pin::new(&mut self.inner).poll_write(context, bytes);
-        if self.full && matches!(polled, Poll::Ready(Ok(_))) {
-            self.activity.note();
-        }
-        self.full = polled.is_pending();
+        self.note_write(&polled);
         polled
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        let polled = Pin::new(&mut self.inner).poll_write_vectored(context, slices);
+        self.note_write(&polled);
+        polled
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {

@@ -94,8 +94,12 @@ impl WebSocketSource {
                 WsMessage::Text(text) if !self.binary => Ok(Incoming::Data(text.into())),
                 WsMessage::Binary(bytes) if self.binary => Ok(Incoming::Data(bytes)),
                 WsMessage::Text(_) | WsMessage::Binary(_) => Err(TransportError::WrongFrame),
-                // The next poll sends the PONG, before anything else is read.
-                WsMessage::Ping(_) => continue,
+                WsMessage::Ping(_) => {
+                    // The next poll sends the PONG, before anything else is read. A peer that sends nothing but pings must
+                    // not starve who waits elsewhere.
+                    tokio::task::yield_now().await;
+                    continue;
+                }
                 WsMessage::Pong(payload) => Ok(Incoming::Pong(payload)),
                 WsMessage::Close(frame) => Ok(Incoming::Close {
                     code: frame.as_ref().map(|frame| frame.code.into()),

@@ -392,3 +392,37 @@ async fn c_21_a_router_that_answers_nothing_leaves_a_component_with_what_it_can_
         other => panic!("{other:?}"),
     }
 }
+
+#[tokio::test]
+async fn c_14_an_event_handler_that_panics_gets_the_next_event_all_the_same() {
+    let url = router::start().await;
+    let (heard, mut events) = mpsc::unbounded_channel();
+    let component = Component::new(config(&url, wamp::Codec::Json, DEVICE))
+        .backoff(QUICK)
+        .subscribe("re.mgmt.news", wamp::Dict::new(), move |event| {
+            let number = event.payload.first::<u64>().unwrap().unwrap();
+            // Before there is a future, and inside it.
+            assert_ne!(number, 0, "on purpose");
+            let heard = heard.clone();
+            async move {
+                assert_ne!(number, 1, "on purpose");
+                heard.send(number).unwrap();
+            }
+        });
+    let mut running = run(component);
+    let (session, _) = running.connected().await;
+    let backend = Session::connect(&config(&url, wamp::Codec::Json, BACKEND))
+        .await
+        .unwrap();
+    for number in 0..3_u64 {
+        let payload = Payload::from_args(vec![number.into()]);
+        backend
+            .publish("re.mgmt.news", wamp::Dict::new(), payload)
+            .await
+            .unwrap();
+    }
+    let next = tokio::time::timeout(SOON, events.recv()).await.unwrap();
+    assert_eq!(next, Some(2));
+    assert!(session.is_open());
+    running.stopped().await;
+}

@@ -2,9 +2,10 @@
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::net::UnixListener;
-use wamp::Payload;
 use wamp::client::{CallOptions, TlsOptions, handler};
 use wamp::router::{Listener, ServerTls};
+use wamp::transport::{Proxies, dial};
+use wamp::{Dict, Payload};
 
 use super::*;
 
@@ -139,4 +140,54 @@ async fn a_peer_that_does_not_finish_the_tls_handshake_keeps_nobody_waiting() {
         assert!(said.len() < 64, "{said:?} {ended:?}");
     }
     running.holds(0).await;
+}
+
+/// TLS takes a little more when the socket takes nothing; a session that waits for that alone is as stuck as any other.
+#[tokio::test]
+async fn r_s20_a_tls_peer_that_sends_and_does_not_read_is_gone_after_two_intervals() {
+    const INTERVAL: Duration = Duration::from_millis(300);
+    let limits = Limits {
+        ping_interval: INTERVAL,
+        ..Limits::default()
+    };
+    let running = start(limits).await;
+    let (tls, authority) = certificate();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("rss://localhost:{}", listener.local_addr().unwrap().port());
+    serve(&running, Listener::Tls(listener, tls));
+    let trusting = TlsOptions {
+        extra_roots_pem: Some(authority),
+        ..TlsOptions::default()
+    };
+    let mut deaf = dial(&url, &[Codec::Json], &trusting, &Proxies::none(), 16 << 20)
+        .await
+        .unwrap();
+    for message in [hello(json!({})), json!([32, 1, {}, "a.flood"])] {
+        deaf.sink.feed(message.to_string().into()).await.unwrap();
+        deaf.sink.flush().await.unwrap();
+    }
+    running.holds(1).await;
+    until("the subscription", || {
+        running.router.counters().subscriptions == 1
+    })
+    .await;
+    // Shows life all the time, and reads nothing.
+    let chatter = tokio::spawn(async move {
+        let mut tick = tokio::time::interval(INTERVAL / 4);
+        while deaf.sink.ping(Bytes::new()).await.is_ok() {
+            tick.tick().await;
+        }
+    });
+    let publisher = running.client().await;
+    let payload = Payload::from_args(vec!["x".repeat(8 << 10).into()]);
+    let options = Dict::from([("acknowledge".to_owned(), true.into())]);
+    while running.router.counters().queues.messages < 4 && running.router.counters().sessions == 2 {
+        publisher
+            .publish_acknowledged("a.flood", options.clone(), payload.clone())
+            .await
+            .unwrap();
+    }
+    running.holds(1).await;
+    chatter.abort();
+    assert_eq!(running.router.counters().dropped_events.queue_full, 0);
 }
