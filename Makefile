@@ -1,6 +1,6 @@
 # A thin face over cargo and scripts/. `make run` and `make test` do all the set-up a fresh machine needs.
 
-.PHONY: help setup run test lint build bench bench-wamp fuzz clean
+.PHONY: help setup run test lint build bench bench-wamp fuzz interop clean
 
 help:
 	@echo "make run    start a studio and a device here, install a demo app, follow its log (Ctrl-C ends it)"
@@ -10,6 +10,7 @@ help:
 	@echo "make bench  the figures of docs/SPECIFICATION.md"
 	@echo "make bench-wamp  those of the WAMP router, beside Crossbar.io's"
 	@echo "make fuzz   the WAMP codecs and the router's receive path, a minute each"
+	@echo "make interop  peers that need more than the product does: wamp_async"
 
 run:
 	@scripts/setup run
@@ -35,6 +36,10 @@ bench-wamp:
 
 fuzz:
 	@scripts/fuzz
+
+interop:
+	@scripts/setup interop
+	@scripts/interop
 
 clean:
 	cargo clean

@@ -5,10 +5,12 @@
 mod usage;
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::{Value, json};
 use testkit::crossbar::{Crossbar, User};
 use testkit::docker;
@@ -18,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use usage::{Trace, Usage};
 use wamp::client::{CallOptions, ClientConfig, Credentials, RegisterOptions, Session, handler};
-use wamp::router::{JoinRequest, Limits, Permission, Principal, Router, RouterConfig};
+use wamp::router::{JoinRequest, Limits, Listener, Permission, Principal, Router, RouterConfig, ServerTls};
 use wamp::{Dict, Payload};
 
 const SECRET: &str = "bench secret";
@@ -69,7 +71,8 @@ fn binary_size() {
 }
 
 async fn round_trips() {
-    let (url, stop) = router().await;
+    let (router, stop) = router();
+    let url = serve_plain(&router, &stop).await;
     let (p50, p99) = round_trip(&config(&url, "system", SECRET)).await;
     promise("rpc_round_trip_p50", p50, "us", 160.0);
     promise("rpc_round_trip_p99", p99, "us", 300.0);
@@ -123,7 +126,7 @@ fn config(url: &str, authid: &str, secret: &str) -> ClientConfig {
     config
 }
 
-async fn router() -> (String, CancellationToken) {
+fn router() -> (Router, CancellationToken) {
     let everything = Permission {
         uri: String::new(),
         prefix: true,
@@ -149,17 +152,45 @@ async fn router() -> (String, CancellationToken) {
         }),
         limits: Limits::default(),
     });
+    (router, CancellationToken::new())
+}
+
+async fn listener() -> (TcpListener, u16) {
     let listener = TcpListener::bind(("127.0.0.1", 0))
         .await
         .expect("loopback has free ports");
-    let url = format!("ws://{}/ws", listener.local_addr().expect("bound"));
-    let stop = CancellationToken::new();
-    let until = stop.clone();
-    tokio::spawn(async move { router.serve(listener, until).await });
-    (url, stop)
+    let port = listener.local_addr().expect("bound").port();
+    (listener, port)
 }
 
-/// A device with five running apps and a backend that answers from memory.
+async fn serve_plain(router: &Router, stop: &CancellationToken) -> String {
+    let (listener, port) = listener().await;
+    let (router, until) = (router.clone(), stop.clone());
+    tokio::spawn(async move { router.serve(listener, until).await });
+    format!("ws://127.0.0.1:{port}/ws")
+}
+
+/// Serves TLS as well, with a certificate of an authority that is added to the system's own in the file `trusted`.
+async fn serve_tls(router: &Router, stop: &CancellationToken, trusted: &Path) -> String {
+    let mut params = CertificateParams::new(Vec::new()).expect("no names");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = KeyPair::generate().and_then(|key| CertifiedIssuer::self_signed(params, key));
+    let authority = authority.expect("an authority");
+    let key = KeyPair::generate().expect("a key");
+    let params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+    let certificate = params.signed_by(&key, &authority).expect("a certificate");
+    let tls = ServerTls::from_pem(&certificate.pem(), &key.serialize_pem()).expect("usable");
+    // A device has those, too, and reads them when it connects.
+    let mut roots = std::fs::read_to_string("/etc/ssl/certs/ca-certificates.crt").unwrap_or_default();
+    roots.push_str(&authority.pem());
+    std::fs::write(trusted, roots).expect("the roots are written");
+    let (listener, port) = listener().await;
+    let (router, until) = (router.clone(), stop.clone());
+    tokio::spawn(async move { router.serve(Listener::Tls(listener, tls), until).await });
+    format!("wss://localhost:{port}/ws")
+}
+
+/// A device, connected over TLS, with five running apps, and a backend that answers from memory.
 struct Device {
     home: tempfile::TempDir,
     image: String,
@@ -173,11 +204,13 @@ struct Device {
 
 impl Device {
     async fn new() -> Device {
-        let (url, stop) = router().await;
         let home = tempfile::Builder::new()
             .prefix("reagent-bench-")
             .tempdir()
             .expect("a directory");
+        let (router, stop) = router();
+        let inside = serve_plain(&router, &stop).await;
+        let url = serve_tls(&router, &stop, &home.path().join("roots.pem")).await;
         let flock = json!({
             "name": "bench", "secret": SECRET, "swarm_key": 1, "device_key": 1, "swarm_name": "s", "swarm_owner_name": "o",
             "serial_number": "00000000-0000-4000-8000-000000000001", "device_endpoint_url": url,
@@ -189,7 +222,7 @@ impl Device {
         for app in 1..=APPS {
             docker::tag(&image, &format!("127.0.0.1:9/bench/prod_amd64_{app}_bench:1.0.0"));
         }
-        let backend = Session::connect(&config(&url, "system", SECRET))
+        let backend = Session::connect(&config(&inside, "system", SECRET))
             .await
             .expect("the backend joins");
         let (connected_sender, connected) = mpsc::channel(64);
@@ -261,7 +294,9 @@ impl Device {
             .arg("-logFile")
             .arg(path("reagent.log"))
             .args(["-nmw=false", "-update=false"]);
-        command.env("REAGENT_LOCK_FILE", path("lock"));
+        command
+            .env("REAGENT_LOCK_FILE", path("lock"))
+            .env("SSL_CERT_FILE", path("roots.pem"));
         let begin = Instant::now();
         (Process::start("agent", &mut command), begin)
     }

@@ -165,17 +165,3 @@ fn unsupported(request: &AppRequest) -> Option<&'static str> {
         _ => None,
     }
 }
-
-/// Whether a request asks for another version than the installed one (3.3, W56).
-fn is_update(request: &AppRequest, installed: &str, state: AppState) -> bool {
-    let present = match request.present_version.as_str() {
-        "" => installed,
-        present => present,
-    };
-    request.request_update
-        && request.app.stage == Stage::Prod
-        && matches!(request.target.normalised(), AppState::Present | AppState::Running)
-        && !matches!(state, AppState::Removed | AppState::Uninstalled)
-        && !request.newest_version.is_empty()
-        && request.newest_version != present
-}

@@ -5,6 +5,8 @@
 mod device;
 #[path = "apps/trouble.rs"]
 mod trouble;
+#[path = "apps/update.rs"]
+mod update;
 
 use std::time::Duration;
 
@@ -403,7 +405,6 @@ async fn what_this_version_cannot_do_is_refused_and_the_app_stays() {
     let id = device.container_id();
     for (target, members) in [
         (Running, json!({"docker_compose": {"services": {}}})),
-        (Running, json!({"request_update": true, "newest_version": "2.0"})),
         (protocol::AppState::Built, json!({})),
     ] {
         let refused = device
@@ -413,23 +414,7 @@ async fn what_this_version_cannot_do_is_refused_and_the_app_stays() {
             .unwrap_err();
         assert!(matches!(refused, RequestError::Unsupported(_)), "{refused}");
     }
-    // An update that the list asks for does not keep the installed version from its target.
-    let row = device.wanted(Running, json!({"request_update": true, "newest_version": "2.0"}));
-    device
-        .apps
-        .sync(Sync {
-            rows: vec![row],
-            unreadable: 0,
-        })
-        .await
-        .unwrap();
-    docker::kill(&device.container());
-    device.reports(&[Failed, Starting, Running]).await;
-    assert_ne!(device.container_id(), id);
-    assert_eq!(
-        docker::inspect(&device.container(), "{{.Config.Image}}"),
-        Some(device.image("1.0"))
-    );
+    assert_eq!(device.container_id(), id);
 }
 
 #[tokio::test]

@@ -61,6 +61,55 @@ async fn whenever_the_power_goes_what_was_acknowledged_comes_true() {
     foreign.are_untouched();
 }
 
+/// When the power goes during one update: while it is fetched, while the container is replaced, while the new version
+/// proves itself, with each of its reports.
+const UPDATE: &[Cut] = &[
+    Cut::After(0),
+    Cut::Report(1),
+    Cut::After(300),
+    Cut::After(600),
+    Cut::After(1200),
+    Cut::After(1800),
+    Cut::After(2500),
+    Cut::After(3500),
+    Cut::Report(2),
+];
+
+#[tokio::test]
+async fn whenever_the_power_goes_during_an_update_the_new_version_runs_in_the_end() {
+    let mut gateway = Gateway::new(SCRIPT).await;
+    gateway.publish("2.0", &format!("echo two; {SCRIPT}"));
+    gateway.power();
+    gateway.request(Running).await;
+    gateway.settles(Running).await;
+    gateway.request_update(Running, "2.0").await;
+    for cut in UPDATE {
+        let seen = until(&mut gateway, *cut).await;
+        gateway.cut();
+        let running = docker::inspect(&gateway.container(), "{{.State.Running}} {{.Config.Image}}");
+        eprintln!("update: cut {cut:?}, reported before {seen:?}, found {running:?}");
+        assert!(docker::count(&gateway.container()) <= 1);
+        gateway.power();
+    }
+    // Not the blocking one: the router runs on this thread.
+    wait::until_async("the new version is the installed one", gateway::SOON, || async {
+        (gateway.installed() == ("2.0".to_owned(), 101)).then_some(())
+    })
+    .await;
+    let image = docker::inspect(&gateway.container(), "{{.State.Running}} {{.Config.Image}}");
+    assert!(
+        image
+            .as_ref()
+            .is_some_and(|image| image.starts_with("true ") && image.ends_with(":2.0")),
+        "{image:?}"
+    );
+    assert_eq!(docker::count(&gateway.container()), 1);
+    gateway.request_update(Uninstalled, "2.0").await;
+    gateway.settles(Uninstalled).await;
+    assert_eq!(gateway.images(), Vec::<String>::new(), "both versions are gone");
+    gateway.cut();
+}
+
 /// Lets time pass or reports come; returns the reports.
 async fn until(gateway: &mut Gateway, cut: Cut) -> Vec<AppState> {
     let mut seen = Vec::new();

@@ -27,6 +27,8 @@ use crate::store::Recorded;
 const UNWIND: Duration = Duration::from_secs(5);
 /// A daemon that fell silent is looked for this often; of one that went away the events tell.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// The image of the version before an update is kept until the new one has run for this long.
+const OUTDATED_KEPT: Duration = Duration::from_secs(60);
 /// A daemon that does not say that it is there within this hangs as a whole.
 const PING: Duration = Duration::from_secs(5);
 
@@ -35,6 +37,10 @@ const PING: Duration = Duration::from_secs(5);
 pub(crate) struct Actor {
     worker: Worker,
     retry: Retry,
+    /// Of the update that is asked for; the installed version does not wait for it.
+    update_retry: Retry,
+    /// When the images of older versions go, if the app runs then.
+    outdated: Option<Instant>,
     /// Somebody waits for a report even if nothing is to be done.
     report_due: bool,
     /// The last failure was one of the network.
@@ -64,6 +70,7 @@ enum Step {
     Rest(Option<Instant>),
     Look,
     Report,
+    RemoveOutdatedImages,
 }
 
 /// What a look at the host found of an app.
@@ -87,6 +94,8 @@ impl Actor {
             engine_up: worker.shared.is_engine_up(),
             worker,
             retry: Retry::new(),
+            update_retry: Retry::new(),
+            outdated: None,
             report_due: false,
             failed_download: false,
             engine_lost: None,
@@ -107,6 +116,7 @@ impl Actor {
                 Step::Act(action, desired) => self.act(action, &desired).await,
                 Step::Look => self.observe(Look::Change).await,
                 Step::Report => self.report_settled().await,
+                Step::RemoveOutdatedImages => self.remove_outdated_images().await,
                 Step::Rest(until) => {
                     self.retire_if_gone().await;
                     tokio::select! {
@@ -125,6 +135,7 @@ impl Actor {
         }
         if nudge.asked {
             self.retry.forget();
+            self.update_retry.forget();
             self.report_due = true;
             if let Some(desired) = self
                 .worker
@@ -132,11 +143,15 @@ impl Actor {
                 .desired()
                 .filter(|desired| wanted(desired.request.target))
             {
+                if desired.request.cancel_transition {
+                    self.update_retry.shut();
+                }
                 self.worker.sync_ports(&desired.request, &[]);
             }
         }
         if nudge.online && self.failed_download {
             self.retry.open();
+            self.update_retry.open();
         }
         if nudge.asked || nudge.look != Look::No {
             self.looked = false;
@@ -164,13 +179,41 @@ impl Actor {
 
     /// What to do now. While Docker was last seen silent nothing is done but looking for it.
     fn decide(&mut self, now: Instant) -> Step {
-        match (self.choose(now), self.engine_lost) {
+        let step = match self.choose(now) {
+            Step::Rest(until) => self.rest_until_due(now, until),
+            step => step,
+        };
+        match (step, self.engine_lost) {
             (Step::Rest(_), Some(moment)) if self.engine_up && now >= moment => Step::Look,
             (Step::Rest(until), Some(moment)) if self.engine_up => {
                 Step::Rest(Some(until.map_or(moment, |until| until.min(moment))))
             }
             (step, _) => step,
         }
+    }
+
+    /// What an app that rests waits for besides.
+    fn rest_until_due(&self, now: Instant, until: Option<Instant>) -> Step {
+        let running = self.worker.state == AppState::Running && self.engine_up;
+        let outdated = self.outdated.filter(|_| running);
+        if outdated.is_some_and(|moment| now >= moment) {
+            return Step::RemoveOutdatedImages;
+        }
+        let update = match self.update_retry.gate() {
+            Gate::Until(moment) if now < moment => Some(moment),
+            Gate::Until(_) | Gate::Open | Gate::Shut => None,
+        };
+        Step::Rest([until, outdated, update].into_iter().flatten().min())
+    }
+
+    /// An update is asked for and may be tried. Until then the installed version is driven to its target (W9).
+    fn is_update_due(&self, now: Instant, request: &AppRequest) -> bool {
+        let open = match self.update_retry.gate() {
+            Gate::Open => true,
+            Gate::Until(moment) => now >= moment,
+            Gate::Shut => false,
+        };
+        open && self.worker.shared.is_online() && self.worker.is_update_pending(request)
     }
 
     fn choose(&mut self, now: Instant) -> Step {
@@ -190,8 +233,7 @@ impl Actor {
             stage: worker.app.stage,
             current: worker.state,
             target: request.target,
-            // Until updates are built the installed version is driven to its target.
-            update: false,
+            update: self.is_update_due(now, request),
         });
         match action {
             Action::Report => return self.settled(now, request.target),
@@ -203,7 +245,6 @@ impl Actor {
             | Action::Build
             | Action::Publish
             | Action::RemoveThenPublish
-            | Action::Update
             | Action::CancelBuild
             | Action::CancelPush => return self.rest(),
             Action::Pull
@@ -213,12 +254,16 @@ impl Actor {
             | Action::Uninstall
             | Action::RecoverPresent
             | Action::RecoverRunning
+            | Action::Update
             | Action::CancelPull
             | Action::CancelTransfer
             | Action::CancelUpdate => {}
         }
         if !self.engine_up || self.engine_lost.is_some() || self.waits_for_backend(action) {
             return Step::Rest(None);
+        }
+        if action == Action::Update {
+            return Step::Act(action, desired);
         }
         match self.retry.gate() {
             Gate::Until(moment) if now < moment => Step::Rest(Some(moment)),
@@ -272,8 +317,10 @@ impl Actor {
         self.worker.mailbox.set_status(|status| status.busy = false);
         self.failed_download = false;
         match result {
+            Ok(()) if action == Action::Update => self.updated(),
             Ok(()) => self.succeeded(before, request),
             Err(ActionError::Canceled) => {}
+            Err(error @ ActionError::NotUpdated(_)) => self.stays(&error),
             Err(error) if self.has_lost_engine(&error).await => {
                 tracing::warn!(app = %self.worker.app, ?action, error = %Chain(&error), "the app waits for Docker");
                 self.worker
@@ -310,7 +357,7 @@ impl Actor {
                 result = &mut work => return result.unwrap_or(Err(ActionError::Panicked)),
                 () = mailbox.nudged() => {
                     let status = mailbox.status();
-                    if mailbox.target().is_some_and(|target| cancels(action, status.state, target)) {
+                    if mailbox.desired().is_some_and(|desired| cancels(action, status.state, &desired.request)) {
                         cancel.cancel();
                     }
                     if mailbox.take_report()
@@ -333,6 +380,27 @@ impl Actor {
     async fn has_lost_engine(&self, error: &ActionError) -> bool {
         let engine = &self.worker.shared.context.engine;
         error.is_engine_down() || (error.is_engine_silent() && !engine.is_up(PING).await)
+    }
+
+    fn updated(&mut self) {
+        self.retry.forget();
+        self.update_retry.forget();
+        self.running_since = None;
+        self.outdated = Some(Instant::now() + OUTDATED_KEPT);
+    }
+
+    /// The update has failed, the app has not.
+    fn stays(&mut self, error: &ActionError) {
+        let delay = self.update_retry.failed(Instant::now());
+        tracing::warn!(app = %self.worker.app, error = %Chain(error), ?delay, "an update failed");
+        self.failed_download = error.is_download();
+    }
+
+    async fn remove_outdated_images(&mut self) {
+        self.outdated = None;
+        if let Err(error) = self.worker.remove_outdated_images().await {
+            tracing::warn!(app = %self.worker.app, error = %Chain(&error), "removing the images of older versions");
+        }
     }
 
     fn succeeded(&mut self, before: AppState, request: &AppRequest) {
@@ -495,13 +563,15 @@ impl Actor {
     }
 }
 
-/// Whether a newer target makes the running action pointless. A download toward PRESENT is never wasted: a start that
+/// Whether a newer request makes the running action pointless. A download toward PRESENT is never wasted: a start that
 /// is fetching its image goes on to PRESENT by itself.
-fn cancels(action: Action, state: AppState, target: AppState) -> bool {
+fn cancels(action: Action, state: AppState, request: &AppRequest) -> bool {
     let starts = matches!(action, Action::Run | Action::RecoverRunning);
     let fetches = matches!(action, Action::Pull | Action::RecoverPresent);
-    match target {
-        AppState::Removed | AppState::Uninstalled => starts || fetches,
+    let updates = action == Action::Update;
+    match request.target {
+        AppState::Removed | AppState::Uninstalled => starts || fetches || updates,
+        _ if updates => request.cancel_transition || !request.request_update,
         AppState::Present => starts && state != AppState::Downloading,
         _ => false,
     }

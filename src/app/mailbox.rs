@@ -125,6 +125,18 @@ impl Mailbox {
         self.lock().desired.clone()
     }
 
+    /// An update has come about: the intent that asked for it counts this version as present.
+    pub(crate) fn installed(&self, version: &str, release_key: u64) {
+        let mut inner = self.lock();
+        if let Some(desired) = &mut inner.desired
+            && desired.request.newest_version == version
+        {
+            let request = Arc::make_mut(&mut desired.request);
+            version.clone_into(&mut request.present_version);
+            request.release_key = release_key;
+        }
+    }
+
     pub(crate) fn target(&self) -> Option<AppState> {
         self.lock().desired.as_ref().map(|desired| desired.request.target)
     }

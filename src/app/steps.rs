@@ -4,6 +4,7 @@
 mod pull;
 mod remove;
 mod run;
+mod update;
 
 use std::future::Future;
 use std::time::Duration;
@@ -41,6 +42,7 @@ impl Worker {
                 }
                 self.run(request, adopted, cancel).await
             }
+            Action::Update => self.update(request, cancel).await,
             Action::CancelPull | Action::CancelTransfer | Action::CancelUpdate => {
                 self.cancel(request.target).await
             }
@@ -51,7 +53,6 @@ impl Worker {
             | Action::Build
             | Action::Publish
             | Action::RemoveThenPublish
-            | Action::Update
             | Action::CancelBuild
             | Action::CancelPush => Ok(()),
         }
@@ -130,7 +131,7 @@ impl Worker {
         self.remove_container().await?;
         let context = &self.shared.context;
         let repository = self.image_repository();
-        context.engine.remove_repository(&repository).await?;
+        context.engine.remove_repository(&repository, None).await?;
         let (app, from, to) = (self.app, self.app_name.clone(), app_name.to_owned());
         let apps_dir = context.settings.apps_dir.clone();
         if !self.shares_its_data().await? {

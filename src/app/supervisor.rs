@@ -21,7 +21,7 @@ use super::mailbox::{Desired, Mailbox, Nudge, Status};
 use super::observe::Look;
 use super::port_reports;
 use super::worker::{Shared, Worker};
-use super::{AppContext, RequestError, Sync, is_update};
+use super::{AppContext, RequestError, Sync};
 use crate::engine::EngineEvent;
 use crate::journal::Chain;
 use crate::store::{AppRow, FACT_ADOPT, Recorded, StoreError};
@@ -152,6 +152,8 @@ impl Supervisor {
         ));
         let stop = self.stop.child_token();
         let worker = Worker {
+            update_status: protocol::UpdateStatus::None,
+            keeps_history: false,
             shared: Arc::clone(&self.shared),
             mailbox: Arc::clone(&mailbox),
             app: row.app,
@@ -250,17 +252,6 @@ impl Supervisor {
     }
 
     async fn request(&mut self, request: AppRequest) -> Result<(), RequestError> {
-        let status = self.apps.get(&request.app).map(|entry| entry.mailbox.status());
-        let installed = self
-            .desired(request.app)
-            .map(|desired| desired.request.present_version.clone());
-        if let Some(status) = &status
-            && is_update(&request, installed.as_deref().unwrap_or_default(), status.state)
-        {
-            return Err(RequestError::Unsupported(
-                "updating apps is not supported by this agent version; the installed version stays",
-            ));
-        }
         // A request came in, so there is a way out.
         self.shared.online.store(true, Ordering::Relaxed);
         let nudge = Nudge {

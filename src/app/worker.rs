@@ -112,6 +112,9 @@ pub(crate) enum ActionError {
     /// The container did not do what it should.
     #[error("{0}")]
     Container(String),
+    /// An update did not come about; the installed version is what it was.
+    #[error("the installed version stays")]
+    NotUpdated(#[source] Box<ActionError>),
     #[error("internal error: the action panicked")]
     Panicked,
 }
@@ -142,10 +145,11 @@ impl ActionError {
 
     /// The network was needed: worth another try as soon as the backend is reached.
     pub(crate) fn is_download(&self) -> bool {
-        matches!(
-            self,
-            ActionError::Download(_) | ActionError::Token(_) | ActionError::TokenTimeout
-        )
+        match self {
+            ActionError::Download(_) | ActionError::Token(_) | ActionError::TokenTimeout => true,
+            ActionError::NotUpdated(cause) => cause.is_download(),
+            _ => false,
+        }
     }
 }
 
@@ -160,6 +164,10 @@ pub(crate) struct Worker {
     pub(crate) state: AppState,
     pub(crate) version: String,
     pub(crate) release_key: u64,
+    /// Of the last update since the start of the agent.
+    pub(crate) update_status: UpdateStatus,
+    /// The log says why an update failed: the start of the old version leaves it there.
+    pub(crate) keeps_history: bool,
     /// What the last recorded state did to the rows.
     pub(crate) rows: Recorded,
 }
@@ -216,12 +224,16 @@ impl Worker {
             release_key: self.release_key,
             request_update: request.is_some_and(|request| request.request_update),
             release_build: false,
-            update_status: UpdateStatus::None,
+            update_status: self.update_status,
         }
     }
 
-    /// Adopts version and release of the request before an action (7.4).
+    /// Adopts version and release of the request before an action (7.4). A request that still asks for the update which
+    /// has brought this very version is older than that.
     pub(crate) fn adopt_version(&mut self, request: &AppRequest) {
+        if request.request_update && !self.version.is_empty() && self.version == request.newest_version {
+            return;
+        }
         if !request.present_version.is_empty() {
             self.version = request.present_version.clone();
             if request.release_key != 0 {
@@ -230,6 +242,18 @@ impl Worker {
         } else if self.version.is_empty() {
             self.version = request.newest_version.clone();
         }
+    }
+
+    /// Whether the request asks for another version than the installed one (3.3, W56).
+    pub(crate) fn is_update_pending(&self, request: &AppRequest) -> bool {
+        let present = match request.present_version.as_str() {
+            "" => &self.version,
+            present => present,
+        };
+        request.request_update
+            && self.app.stage == Stage::Prod
+            && !request.newest_version.is_empty()
+            && ![present, &self.version].contains(&request.newest_version.as_str())
     }
 
     pub(crate) fn container(&self) -> String {

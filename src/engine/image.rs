@@ -113,12 +113,17 @@ impl Engine {
             .any(|name| Reference::parse(name).as_ref() == Some(&wanted)))
     }
 
-    /// Removes every tag whose repository equals `repository`; used by another container or missing is success.
-    pub async fn remove_repository(&self, repository: &str) -> Result<(), EngineError> {
+    /// Removes every tag whose repository equals `repository`, but not the image that is also called `keep`; used by another
+    /// container or missing is success.
+    pub async fn remove_repository(&self, repository: &str, keep: Option<&str>) -> Result<(), EngineError> {
         let Some(Reference { repository, .. }) = Reference::parse(repository) else {
             return Ok(());
         };
+        let keep = keep.and_then(Reference::parse);
         for image in self.listed_images().await? {
+            if keep.is_some() && image.names().any(|name| Reference::parse(name) == keep) {
+                continue;
+            }
             for name in image.removable_names() {
                 if Reference::parse(name).is_some_and(|found| found.repository == repository) {
                     self.remove_image(name).await?;

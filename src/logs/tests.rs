@@ -166,7 +166,7 @@ async fn a_prefix_subscription_counts_whenever_it_comes() {
     logs.agent_line(app(1), "x", "makes the app known");
     logs.attach(join(&url).await).await;
     let bridge = join(&url).await;
-    let prefix = wamp::client::MatchPolicy::Prefix;
+    let prefix = Dict::from([("match".to_owned(), wamp::Value::from("prefix"))]);
     let mut viewer = bridge.subscribe("reswarm.logs.", prefix).await.unwrap();
     wait_for_open_gate(&logs, app(1), "x", &mut viewer).await;
 }

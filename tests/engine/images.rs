@@ -148,8 +148,15 @@ async fn removing_a_repository_takes_its_tags_and_no_others() {
     }
     assert_eq!(engine.has_image(&mine).await, Ok(false), "there is no tag latest");
 
-    engine.remove_repository(&mine).await.unwrap();
-    engine.remove_repository(&mine).await.unwrap();
+    let other = scope.image("other", FOREVER);
+    let newer = format!("{mine}:3");
+    docker::tag(&other, &newer);
+    engine.remove_repository(&mine, Some(&newer)).await.unwrap();
+    let mut left = docker::images_of(&mine);
+    left.sort_unstable();
+    assert_eq!(left, [format!("{mine}2:1"), newer.clone()]);
+    engine.remove_repository(&mine, None).await.unwrap();
+    engine.remove_repository(&mine, None).await.unwrap();
     assert_eq!(docker::images_of(&mine), [format!("{mine}2:1")]);
     assert_eq!(
         engine.has_image(&image).await,
@@ -160,7 +167,7 @@ async fn removing_a_repository_takes_its_tags_and_no_others() {
     // The last tag of an image that a container uses.
     let used = scope.image("used", FOREVER);
     engine.create(&spec(&scope.name("app"), &used)).await.unwrap();
-    engine.remove_repository(&scope.name("used")).await.unwrap();
+    engine.remove_repository(&scope.name("used"), None).await.unwrap();
     assert_eq!(engine.has_image(&used).await, Ok(true));
 
     let raw = engine.images_raw().await.unwrap();

@@ -53,10 +53,7 @@ impl Gateway {
             stage: Stage::Prod,
         };
         let app_name = format!("Kill{key}");
-        let local = scope.image("source", script);
-        let name = naming::registry_image("", "apps/", app, build_arch(), &app_name);
-        registry.push(&local, &format!("{name}:1.0"), TOKEN, SECRET);
-        docker::remove_image(&local);
+        publish(&registry, &scope, app, &app_name, "1.0", script);
 
         let (url, stop) = router().await;
         let home = tempfile::tempdir().unwrap();
@@ -88,6 +85,18 @@ impl Gateway {
         }
     }
 
+    /// Puts another version into the registry.
+    pub(crate) fn publish(&self, version: &str, script: &str) {
+        publish(
+            &self.registry,
+            &self.scope,
+            self.app,
+            &self.app_name,
+            version,
+            script,
+        );
+    }
+
     /// The power comes (back).
     pub(crate) fn power(&mut self) {
         let path = |name: &str| self.home.path().join(name);
@@ -116,11 +125,16 @@ impl Gateway {
 
     /// Has the target accepted, however often it takes: what is not acknowledged may be lost.
     pub(crate) async fn request(&self, target: AppState) {
+        self.request_update(target, "1.0").await;
+    }
+
+    /// The same for version `newest`; 1.0 is what the backend takes for installed.
+    pub(crate) async fn request_update(&self, target: AppState, newest: &str) {
         let procedure = format!("re.mgmt.{}.request_app_state", self.serial);
         let kwargs = json!({
             "app_key": self.app.key, "app_name": self.app_name, "stage": "PROD", "current_state": "REMOVED",
-            "target_state": target.as_str(), "release_key": 100, "present_version": "1.0", "newest_version": "1.0",
-            "requestor_account_key": 12, "ports": [{"port": 8080}],
+            "target_state": target.as_str(), "release_key": 100, "present_version": "1.0", "newest_version": newest,
+            "new_release_key": 101, "request_update": newest != "1.0", "requestor_account_key": 12, "ports": [{"port": 8080}],
         });
         let Value::Object(kwargs) = kwargs else {
             unreachable!()
@@ -165,6 +179,15 @@ impl Gateway {
         self.home.path().join("agent/apps/prod").join(name)
     }
 
+    /// Version and release that the agent has recorded.
+    pub(crate) fn installed(&self) -> (String, i64) {
+        let file = Connection::open(self.home.path().join("agent/reagent.db")).unwrap();
+        let sql = "SELECT version, release_key FROM AppStates WHERE app_key = ?1";
+        let key = [i64::try_from(self.app.key).unwrap()];
+        file.query_row(sql, key, |row| Ok((row.get(0)?, row.get(1)?)))
+            .unwrap()
+    }
+
     /// Rows that `table` has of the app.
     pub(crate) fn rows(&self, table: &str) -> i64 {
         let file = Connection::open(self.home.path().join("agent/reagent.db")).unwrap();
@@ -180,6 +203,13 @@ impl Drop for Gateway {
         self.stop.cancel();
         docker::remove(&self.container());
     }
+}
+
+fn publish(registry: &Registry, scope: &Scope, app: AppId, app_name: &str, version: &str, script: &str) {
+    let local = scope.image("source", script);
+    let name = naming::registry_image("", "apps/", app, build_arch(), app_name);
+    registry.push(&local, &format!("{name}:{version}"), TOKEN, SECRET);
+    docker::remove_image(&local);
 }
 
 async fn router() -> (String, CancellationToken) {

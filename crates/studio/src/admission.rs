@@ -27,15 +27,14 @@ pub(crate) const SYSTEM: &str = "system";
 const ROUTER_ROLE: &str = "trusted";
 
 /// Asks the store for the secret of whoever wants in.
-pub(crate) fn authenticator(store: Store, system_secret: String) -> Authenticator {
+pub(crate) fn authenticator(store: Store) -> Authenticator {
     Arc::new(move |request: JoinRequest| {
         let store = store.clone();
-        let system_secret = system_secret.clone();
         Box::pin(async move {
             let Some(authid) = request.authid else {
                 return Err(None);
             };
-            match principal(&store, &authid, system_secret).await {
+            match principal(&store, &authid).await {
                 Ok(Some(Found {
                     secret,
                     role,
@@ -80,11 +79,8 @@ async fn authenticate(studio: Arc<Studio>, request: Request) -> Result<Payload, 
     let (Some(REALM), Some(authid)) = (text(0), text(1)) else {
         return Err(Fault::Invalid(format!("expected (\"{REALM}\", authid, details)")));
     };
-    // The system's secret is the router's own business.
-    let found = match authid {
-        SYSTEM => None,
-        _ => principal(&studio.store, authid, String::new()).await?,
-    };
+    // The system's secret is the router's own business: the store does not know it.
+    let found = principal(&studio.store, authid).await?;
     let Found { secret, role, .. } = found.ok_or_else(|| Fault::Denied("no such principal".to_owned()))?;
     let answer = Dict::from([
         ("secret".to_owned(), secret.into()),
@@ -101,14 +97,7 @@ struct Found {
     permissions: Vec<Permission>,
 }
 
-async fn principal(store: &Store, authid: &str, system_secret: String) -> Result<Option<Found>, StoreError> {
-    if authid == SYSTEM {
-        return Ok(Some(Found {
-            secret: system_secret,
-            role: SYSTEM,
-            permissions: Vec::new(),
-        }));
-    }
+async fn principal(store: &Store, authid: &str) -> Result<Option<Found>, StoreError> {
     if let Some(device) = DeviceAuthid::parse(authid) {
         let found = store.device_secret(device.swarm, device.device).await?;
         return Ok(found.map(|(secret, serial)| Found {
@@ -293,11 +282,10 @@ mod tests {
         let owner = store.ensure_first_account("operator").await.unwrap().key;
         let swarm = store.first_swarm().await.unwrap();
         let device = store.add_device("press".to_owned(), swarm, owner).await.unwrap();
-        let authenticate = authenticator(store.clone(), "system secret".to_owned());
+        let authenticate = authenticator(store.clone());
         let device_authid = format!("{swarm}-{}", device.device.key);
         let account_secret = store.account_secret(owner).await.unwrap().unwrap();
         for (authid, expected) in [
-            ("system", Some(("system secret", "system"))),
             (device_authid.as_str(), Some((device.secret.as_str(), "device"))),
             ("1", Some((account_secret.as_str(), "operator"))),
             ("01", None),
@@ -305,6 +293,8 @@ mod tests {
             ("99-1", None),
             ("1-99", None),
             ("nobody", None),
+            // The studio itself is a session of the router's own process.
+            (SYSTEM, None),
             ("", None),
         ] {
             match (authenticate(join(Some(authid))).await, expected) {

@@ -114,6 +114,24 @@ pub struct Serve {
         default_value = "127.0.0.1:8080"
     )]
     pub listen: SocketAddr,
+    /// Take wss connections only: PEM file with the certificate chain, the studio's own first
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "STUDIO_TLS_CERTIFICATE",
+        requires = "tls_key",
+        requires = "public_url",
+        conflicts_with = "router"
+    )]
+    pub tls_certificate: Option<PathBuf>,
+    /// PEM file with the private key of --tls-certificate
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "STUDIO_TLS_KEY",
+        requires = "tls_certificate"
+    )]
+    pub tls_key: Option<PathBuf>,
     /// Attach to a router that runs already (Crossbar.io) instead of opening one; see docs/crossbar.md
     #[arg(
         long,

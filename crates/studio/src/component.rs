@@ -8,13 +8,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use wamp::Dict;
-use wamp::client::{
-    ClientConfig, ConnectError, Handler, RegisterOptions, RequestError, Session, Subscription, handler,
-};
+use wamp::client::{Handler, RegisterOptions, RequestError, Session, Subscription, handler};
 
 use crate::admission;
 use crate::backend;
 use crate::fleet;
+use crate::plane::{Door, DoorError};
 use crate::studio::{Caller, Request, Studio};
 
 /// Pause between attempts to join; the router is a neighbour, so it is short and constant.
@@ -23,7 +22,7 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Where the component belongs.
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
-    pub(crate) config: ClientConfig,
+    pub(crate) door: Door,
     /// The router asks us for the secrets of its clients (`wamp-interop.md` 3.1, dynamic authenticator).
     pub(crate) answers_authentication: bool,
 }
@@ -32,7 +31,7 @@ pub(crate) struct Place {
 #[derive(Debug, thiserror::Error)]
 enum ComponentError {
     #[error("cannot join the router")]
-    Join(#[from] ConnectError),
+    Join(#[from] DoorError),
     #[error("the router refused {uri}")]
     Refused {
         uri: &'static str,
@@ -80,7 +79,7 @@ pub(crate) async fn run(
 
 /// Joins, registers everything, subscribes to testaments.
 async fn attach(studio: &Arc<Studio>, place: &Place) -> Result<(Session, Subscription), ComponentError> {
-    let session = Session::connect(&place.config).await?;
+    let session = place.door.join().await?;
     let options = RegisterOptions {
         force_reregister: true,
         ..RegisterOptions::default()
@@ -155,7 +154,7 @@ mod tests {
     async fn secrets_are_not_offered_to_a_router_of_our_own() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("studio.db")).await.unwrap();
-        let plane = Plane::embedded("127.0.0.1:0".parse().unwrap(), &store)
+        let plane = Plane::embedded("127.0.0.1:0".parse().unwrap(), None, &store)
             .await
             .unwrap();
         assert!(!plane.answers_authentication);
@@ -171,11 +170,11 @@ mod tests {
             router: plane.router(),
         });
         let place = Place {
-            config: plane.client.clone(),
+            door: plane.door.clone(),
             answers_authentication: plane.answers_authentication,
         };
         let (_session, _testaments) = attach(&studio, &place).await.unwrap();
-        let system = Session::connect(&plane.client).await.unwrap();
+        let system = plane.door.join().await.unwrap();
         for (uri, offered) in [
             ("reswarm.devices.check_privilege", true),
             (admission::PROCEDURE.0, false),

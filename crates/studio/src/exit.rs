@@ -89,8 +89,8 @@ impl From<RequestError> for Failure {
             RequestError::Timeout(_)
             | RequestError::Cancelled
             | RequestError::TooLarge(_)
-            | RequestError::NotSupported(_)
-            | RequestError::Encode(_) => Failure::new(Exit::Failed, cause.to_string()),
+            | RequestError::Encode(_)
+            | RequestError::Unexpected(_) => Failure::new(Exit::Failed, cause.to_string()),
         }
     }
 }

@@ -11,7 +11,7 @@ pub mod command;
 pub mod exit;
 pub mod keys;
 pub mod operator;
-mod plane;
+pub mod plane;
 pub mod serve;
 pub mod store;
 

@@ -1,20 +1,27 @@
 //! Which router carries the fleet's messages: the one inside this process, or one that somebody else runs.
 //!
-//! Either way the studio's own component joins it as an ordinary client; agents cannot tell the difference.
+//! Either way the studio's own component is an ordinary session there; agents cannot tell the difference.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use wamp::client::{ClientConfig, Credentials};
-use wamp::router::{Limits, Router, RouterConfig};
+use wamp::client::{ClientConfig, ConnectError, Credentials, Session};
+use wamp::router::{AttachError, Attachment, Limits, Listener, Router, RouterConfig, ServerTls};
 
 use crate::admission::{self, REALM, SYSTEM};
-use crate::secret;
 use crate::serve::{ExternalRouter, ServeError};
 use crate::store::Store;
+
+/// Certificate chain and key of the embedded router, PEM files.
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
 
 /// The message plane of a running studio.
 #[derive(Debug)]
@@ -22,10 +29,42 @@ pub(crate) struct Plane {
     /// Where this machine reaches the router.
     pub(crate) url: String,
     /// How the component joins.
-    pub(crate) client: ClientConfig,
+    pub(crate) door: Door,
     /// Clients of an external router are looked up by calling the component.
     pub(crate) answers_authentication: bool,
     router: Option<Embedded>,
+}
+
+/// The component's way to the router.
+#[derive(Clone, Debug)]
+pub(crate) enum Door {
+    /// It is in this process. No account `system` exists there: nobody else can be it.
+    Inside(Router),
+    /// Over the network.
+    Outside(Box<ClientConfig>),
+}
+
+/// Why the component has no session.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DoorError {
+    #[error(transparent)]
+    Inside(#[from] AttachError),
+    #[error(transparent)]
+    Outside(#[from] ConnectError),
+}
+
+impl Door {
+    /// A session as `system`.
+    pub(crate) async fn join(&self) -> Result<Session, DoorError> {
+        match self {
+            Door::Inside(router) => Ok(router.attach(Attachment {
+                realm: REALM.to_owned(),
+                authid: SYSTEM.to_owned(),
+                role: SYSTEM.to_owned(),
+            })?),
+            Door::Outside(config) => Ok(Session::connect(config).await?),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -37,29 +76,36 @@ struct Embedded {
 
 impl Plane {
     /// Opens the router of this process.
-    pub(crate) async fn embedded(listen: SocketAddr, store: &Store) -> Result<Plane, ServeError> {
+    pub(crate) async fn embedded(
+        listen: SocketAddr,
+        tls: Option<&TlsFiles>,
+        store: &Store,
+    ) -> Result<Plane, ServeError> {
+        let tls = tls.map(load).transpose()?;
         let failed = |error| ServeError::Listen(listen, error);
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         if address.ip().is_unspecified() {
             tracing::info!("listening on every address; identity files need --public-url");
         }
-        // Known to this process alone: nobody else can be the system.
-        let system_secret = secret::fresh().map_err(ServeError::Random)?;
         let router = Router::new(RouterConfig {
             realm: REALM.to_owned(),
             roles: admission::roles(),
-            authenticator: admission::authenticator(store.clone(), system_secret.clone()),
+            authenticator: admission::authenticator(store.clone()),
             limits: Limits::default(),
         });
         let stop = CancellationToken::new();
         let until = stop.clone();
         let serving = router.clone();
+        let scheme = if tls.is_some() { "wss" } else { "ws" };
+        let listener = match tls {
+            Some(tls) => Listener::Tls(listener, tls),
+            None => Listener::Tcp(listener),
+        };
         let task = tokio::spawn(async move { serving.serve(listener, until).await });
-        let url = format!("ws://{}", reachable(address));
         Ok(Plane {
-            client: client(&url, SYSTEM, system_secret),
-            url,
+            url: format!("{scheme}://{}", reachable(address)),
+            door: Door::Inside(router.clone()),
             answers_authentication: false,
             router: Some(Embedded { router, task, stop }),
         })
@@ -67,9 +113,14 @@ impl Plane {
 
     /// Uses a router that runs already.
     pub(crate) fn external(router: ExternalRouter) -> Plane {
+        let mut client = ClientConfig::new(&router.url, REALM);
+        client.credentials = Credentials::Cra {
+            authid: router.authid,
+            secret: router.secret,
+        };
         Plane {
-            client: client(&router.url, &router.authid, router.secret),
             url: router.url,
+            door: Door::Outside(Box::new(client)),
             answers_authentication: true,
             router: None,
         }
@@ -100,13 +151,14 @@ impl Plane {
     }
 }
 
-fn client(url: &str, authid: &str, secret: String) -> ClientConfig {
-    let mut client = ClientConfig::new(url, REALM);
-    client.credentials = Credentials::Cra {
-        authid: authid.to_owned(),
-        secret,
+fn load(files: &TlsFiles) -> Result<ServerTls, ServeError> {
+    let read = |path: &Path| {
+        std::fs::read_to_string(path).map_err(|source| ServeError::TlsFile {
+            path: path.display().to_string(),
+            source,
+        })
     };
-    client
+    ServerTls::from_pem(&read(&files.certificate)?, &read(&files.key)?).map_err(ServeError::Tls)
 }
 
 /// The address under which this machine reaches a listener.

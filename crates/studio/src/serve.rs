@@ -15,11 +15,12 @@ use rustix::fs::FlockOperation;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use wamp::transport::tls::TlsError;
 
 use crate::admission::REALM;
 use crate::component;
 use crate::operator::{self, Operator};
-use crate::plane::Plane;
+use crate::plane::{Plane, TlsFiles};
 use crate::registry::{Registry, RegistryError};
 use crate::secret;
 use crate::store::{Store, StoreError};
@@ -38,6 +39,8 @@ pub struct ServeConfig {
     pub data: PathBuf,
     /// Address of the embedded router; unused with `router`.
     pub listen: SocketAddr,
+    /// Only `wss` connections are taken; needs `public_url`, which names the host of the certificate.
+    pub tls: Option<TlsFiles>,
     /// Attach to a router that somebody else runs instead of opening one.
     pub router: Option<ExternalRouter>,
     /// Router URL written into `.flock` files and into the operator's credentials; by default where the studio itself
@@ -82,6 +85,14 @@ pub enum ServeError {
     Locked(String),
     #[error("cannot listen on {0}: choose another address with --listen")]
     Listen(SocketAddr, #[source] io::Error),
+    #[error("cannot read {path}")]
+    TlsFile {
+        path: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the files of --tls-certificate and --tls-key cannot be used: {0}")]
+    Tls(#[source] TlsError),
     #[error("the fleet store cannot be used")]
     Store(#[from] StoreError),
     #[error("the registry cannot be started: {0}")]
@@ -119,7 +130,7 @@ pub async fn serve(
     store.disconnect_all().await?;
     let mut plane = match config.router {
         Some(router) => Plane::external(router),
-        None => Plane::embedded(config.listen, &store).await?,
+        None => Plane::embedded(config.listen, config.tls.as_ref(), &store).await?,
     };
     let public_url = config.public_url.unwrap_or_else(|| plane.url.clone());
 
@@ -155,7 +166,7 @@ pub async fn serve(
     let (ready_sender, mut ready_watch) = watch::channel(false);
     let component_task = {
         let place = component::Place {
-            config: plane.client.clone(),
+            door: plane.door.clone(),
             answers_authentication: plane.answers_authentication,
         };
         tokio::spawn(component::run(

@@ -5,9 +5,9 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use wamp::Payload;
-use wamp::client::{Invocation, PublishOptions, Session};
+use wamp::client::{Invocation, Session};
 use wamp::router::Router;
+use wamp::{Dict, Payload};
 
 use crate::admission;
 use crate::fault::Fault;
@@ -138,10 +138,8 @@ impl Studio {
             Ok(viewers) => viewers,
             Err(error) => return tracing::error!(topic, %error, "event not published"),
         };
-        let options = PublishOptions {
-            eligible_authid: Some(viewers.iter().map(ToString::to_string).collect()),
-            ..PublishOptions::default()
-        };
+        let viewers = viewers.iter().map(|account| account.to_string().into()).collect();
+        let options = Dict::from([("eligible_authid".to_owned(), wamp::Value::List(viewers))]);
         let published = match Payload::one(event) {
             Ok(payload) => session
                 .publish(topic, options, payload)

@@ -91,6 +91,7 @@ pub struct Crossbar {
     _directory: TempDir,
     port: u16,
     dynamic_port: u16,
+    raw_port: u16,
 }
 
 impl Crossbar {
@@ -107,8 +108,14 @@ impl Crossbar {
     fn launch(users: &[User], dynamic: bool) -> Result<Crossbar, CrossbarError> {
         let port = wait::free_port();
         let dynamic_port = wait::free_port();
-        let config = config(users, port, dynamic.then_some(dynamic_port));
-        Crossbar::start_with(&config, port, if dynamic { dynamic_port } else { port })
+        let raw_port = wait::free_port();
+        let config = config(users, port, dynamic.then_some(dynamic_port), raw_port);
+        let mut node = Crossbar::start_with(&config, port, if dynamic { dynamic_port } else { port })?;
+        node.raw_port = raw_port;
+        wait::until("Crossbar.io listens for RawSocket", START, || {
+            TcpStream::connect(("127.0.0.1", raw_port)).ok()
+        });
+        Ok(node)
     }
 
     /// A node with a configuration of the caller's, which listens on these two ports of 127.0.0.1 at any path.
@@ -144,6 +151,7 @@ impl Crossbar {
             _directory: directory,
             port,
             dynamic_port,
+            raw_port: 0,
         })
     }
 
@@ -160,6 +168,11 @@ impl Crossbar {
     /// Where the users of the configuration connect.
     pub fn url(&self) -> String {
         format!("ws://127.0.0.1:{}/ws", self.port)
+    }
+
+    /// Where the users of the configuration connect by RawSocket. Nobody listens there after [`Crossbar::start_with`].
+    pub fn raw_url(&self) -> String {
+        format!("rs://127.0.0.1:{}", self.raw_port)
     }
 
     /// Where the clients connect whom the component knows. Nobody listens there after [`Crossbar::start`].
@@ -199,7 +212,7 @@ fn answers(port: u16) -> bool {
     upgrade().unwrap_or(false)
 }
 
-fn config(users: &[User], port: u16, dynamic_port: Option<u16>) -> Value {
+fn config(users: &[User], port: u16, dynamic_port: Option<u16>, raw_port: u16) -> Value {
     let mut principals = serde_json::Map::new();
     for user in users {
         let mut principal = json!({"secret": user.secret, "role": user.role});
@@ -210,11 +223,18 @@ fn config(users: &[User], port: u16, dynamic_port: Option<u16>) -> Value {
         }
         principals.insert(user.authid.clone(), principal);
     }
-    let mut transports = vec![transport(
-        "ws_static",
-        port,
-        &json!({"type": "static", "users": principals}),
-    )];
+    let known = json!({"type": "static", "users": principals});
+    let mut transports = vec![
+        transport("ws_static", port, &known),
+        json!({
+            "type": "rawsocket",
+            "id": "rs_static",
+            "endpoint": {"type": "tcp", "interface": "127.0.0.1", "port": raw_port},
+            "serializers": ["msgpack", "cbor", "json"],
+            "options": {"max_message_size": 16 << 20},
+            "auth": {"wampcra": known},
+        }),
+    ];
     if let Some(port) = dynamic_port {
         transports.push(transport(
             "ws_dynamic",

@@ -1,43 +1,65 @@
-//! Offers two procedures, and comes back when the router goes away for a while.
+//! Offers two procedures, and comes back whenever the router does.
 //!
-//! `cargo run --example callee [url] [realm]`, by default `ws://127.0.0.1:8080/ws` and `realm1`. Ctrl-C ends it.
+//!     cargo run -p wamp --example callee -- ws://127.0.0.1:8080 realm1
 
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
 use wamp::Payload;
-use wamp::client::reconnect::{Plan, WhenTaken};
-use wamp::client::{ClientConfig, Invocation, RegisterOptions, procedure};
+use wamp::client::{ClientConfig, Component, RegisterOptions, Report, Taken, WampError, handler, procedure};
+use wamp::payload::{Args, IntoPayload as _, One};
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+async fn main() {
     let mut arguments = std::env::args().skip(1);
     let url = arguments
         .next()
-        .unwrap_or_else(|| "ws://127.0.0.1:8080/ws".to_owned());
+        .unwrap_or_else(|| "ws://127.0.0.1:8080".to_owned());
     let realm = arguments.next().unwrap_or_else(|| "realm1".to_owned());
 
-    // Two positional arguments. Whoever sends anything else gets `wamp.error.invalid_argument`.
-    let add = procedure(|(a, b): (i64, i64), _| async move {
-        println!("add {a} and {b}");
-        Ok(a + b)
+    // Typed: arguments that are no two integers are refused before this is called.
+    let add = procedure(|Args((a, b)): Args<(i64, i64)>, _| async move {
+        println!("callee: {a} + {b}");
+        a.checked_add(b)
+            .map(One)
+            .ok_or_else(|| WampError::new("com.example.overflow", "the sum is too large"))
     });
-    // Answers in parts, if the caller wants them.
-    let countdown = procedure(|(from,): (u32,), invocation: Invocation| async move {
-        println!("count down from {from}");
-        for number in (1..=from).rev() {
-            if let Ok(number) = Payload::of(&number) {
-                invocation.progress(number).await;
+    // By hand: partial results while it works, and an end when the caller does not want it any more.
+    let count = handler(|invocation| async move {
+        for number in 1..=5_u64 {
+            if let Ok(part) = One(number).into_payload() {
+                invocation.progress(part).await;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(50)) => {}
+                () = invocation.cancelled.cancelled() => break,
             }
         }
-        Ok("lift-off")
+        Ok(Payload::Empty)
     });
 
-    let options = RegisterOptions::default;
-    let session = Plan::new(ClientConfig::new(url, realm))
-        .register("com.example.add", options(), WhenTaken::Retry, add)
-        .register("com.example.countdown", options(), WhenTaken::Retry, countdown)
-        .connected(|session| async move { println!("serving in session {}", session.id()) })
-        .start();
-    tokio::signal::ctrl_c().await?;
-    session.stop().await;
-    println!("left");
-    Ok(())
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
+    tokio::spawn(async move {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            stopping.cancel();
+        }
+    });
+    Component::new(ClientConfig::new(url, realm))
+        .register("com.example.add", RegisterOptions::default(), Taken::Retry, add)
+        .register(
+            "com.example.count",
+            RegisterOptions::default(),
+            Taken::Retry,
+            count,
+        )
+        .run(stop, |report| match report {
+            Report::Connected { session, .. } => println!("callee: ready as session {}", session.id()),
+            Report::Unreachable { error, retry_in } => println!("callee: {error}; again in {retry_in:?}"),
+            Report::Lost { reason, retry_in } => println!("callee: lost ({reason:?}); again in {retry_in:?}"),
+            Report::Registered { procedure } => println!("callee: {procedure} is ours"),
+            Report::Unregistered { procedure, .. } => println!("callee: {procedure} is somebody else's"),
+            Report::Stopped => println!("callee: goodbye"),
+        })
+        .await;
 }

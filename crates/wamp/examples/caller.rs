@@ -1,46 +1,44 @@
-//! Calls what the `callee` example offers.
+//! Calls the procedures of the example `callee`.
 //!
-//! `cargo run --example caller [url] [realm]`, by default `ws://127.0.0.1:8080/ws` and `realm1`. It ends by itself.
+//!     cargo run -p wamp --example caller -- ws://127.0.0.1:8080 realm1
 
+use std::error::Error;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use wamp::Payload;
-use wamp::client::{CallOptions, ClientConfig, RequestError, Session};
+use wamp::client::{CallOptions, CallPart, ClientConfig, RequestError, Session};
+use wamp::payload::{Args, One};
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+async fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let url = arguments
         .next()
-        .unwrap_or_else(|| "ws://127.0.0.1:8080/ws".to_owned());
+        .unwrap_or_else(|| "ws://127.0.0.1:8080".to_owned());
     let realm = arguments.next().unwrap_or_else(|| "realm1".to_owned());
-
     let session = Session::connect(&ClientConfig::new(url, realm)).await?;
-    let bound = CallOptions::timeout(Duration::from_secs(5));
+    let bound = || CallOptions::timeout(Duration::from_secs(5));
 
-    let numbers = Payload::of(&(2, 40))?;
-    let result = session.call("com.example.add", numbers, bound.clone()).await?;
-    println!("2 + 40 = {}", result.payload.parse::<i64>()?);
+    let One(sum): One<i64> = session.ask("com.example.add", Args((40, 2)), bound()).await?;
+    println!("caller: 40 + 2 = {sum}");
 
-    // An error of the callee has a URI and arguments of its own.
-    let nonsense = Payload::of(&(2, "forty"))?;
-    match session.call("com.example.add", nonsense, bound.clone()).await {
-        Err(RequestError::Peer(error)) => println!("2 + forty: {error}"),
-        other => println!("2 + forty: {other:?}"),
+    match session
+        .ask::<_, One<i64>>("com.example.add", Args((i64::MAX, 1)), bound())
+        .await
+    {
+        Ok(One(sum)) => println!("caller: a surprising {sum}"),
+        Err(RequestError::Peer(error)) => println!("caller: {error}"),
+        Err(other) => return Err(other.into()),
     }
 
-    let mut results = session
-        .call_stream("com.example.countdown", Payload::of(&(3,))?, bound)
-        .await?;
-    while let Some(result) = results.next().await {
-        let result = result?;
-        match result.is_partial() {
-            true => println!("{} …", result.payload.parse::<u32>()?),
-            false => println!("{}", result.payload.parse::<String>()?),
+    let mut parts = session.call_stream("com.example.count", Payload::Empty, bound());
+    while let Some(part) = parts.next().await {
+        match part? {
+            CallPart::Partial(part) => println!("caller: counted to {:?}", part.payload.first::<u64>()?),
+            CallPart::Final(_) => println!("caller: done"),
         }
     }
-
     session.leave().await;
     Ok(())
 }

@@ -1,30 +1,23 @@
-//! A router that lets everybody in and everybody do everything.
+//! A router for trying things out: everybody may do everything in one realm.
 //!
-//! `cargo run --example router [address] [realm]`, by default `127.0.0.1:8080` and `realm1`. Ctrl-C ends it.
+//!     cargo run -p wamp --example router -- 127.0.0.1:8080 realm1
+//!
+//! It takes WebSocket (ws://127.0.0.1:8080) and RawSocket (rs://127.0.0.1:8080) on the same port.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use wamp::router::{Authenticator, Limits, Permission, Principal, Router, RouterConfig};
+use wamp::router::{Limits, Permission, Principal, Router, RouterConfig};
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+async fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let address = arguments.next().unwrap_or_else(|| "127.0.0.1:8080".to_owned());
     let realm = arguments.next().unwrap_or_else(|| "realm1".to_owned());
 
-    // Asked about everybody who says HELLO. A router for others than oneself would look them up.
-    let authenticator: Authenticator = Arc::new(|request| {
-        Box::pin(async move {
-            Ok(Principal::Anonymous {
-                authid: request.authid.unwrap_or_else(|| "anonymous".to_owned()),
-                role: "anybody".to_owned(),
-            })
-        })
-    });
-    // The empty prefix matches every URI.
     let everything = Permission {
         uri: String::new(),
         prefix: true,
@@ -37,21 +30,32 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let router = Router::new(RouterConfig {
         realm: realm.clone(),
-        roles: HashMap::from([("anybody".to_owned(), vec![everything])]),
-        authenticator,
+        roles: HashMap::from([("everybody".to_owned(), vec![everything])]),
+        // Asked about everybody who says HELLO; it may look into a database, or answer `Principal::Cra` with a secret.
+        authenticator: Arc::new(|request| {
+            Box::pin(async move {
+                Ok(Principal::Anonymous {
+                    authid: request.authid.unwrap_or_else(|| "guest".to_owned()),
+                    role: "everybody".to_owned(),
+                })
+            })
+        }),
         limits: Limits::default(),
     });
 
     let listener = TcpListener::bind(&address).await?;
-    println!("listening on ws://{}/ws, realm {realm}", listener.local_addr()?);
+    println!(
+        "router: ws://{} realm {realm}, Ctrl-C ends it",
+        listener.local_addr()?
+    );
     let stop = CancellationToken::new();
-    let interrupted = async {
-        // Without signals there is no way to be told.
+    let stopping = stop.clone();
+    tokio::spawn(async move {
         if tokio::signal::ctrl_c().await.is_ok() {
-            println!("stopping: every session gets a GOODBYE");
-            stop.cancel();
+            stopping.cancel();
         }
-    };
-    let (served, ()) = tokio::join!(router.serve(listener, stop.clone()), interrupted);
-    Ok(served?)
+    });
+    router.serve(listener, stop).await?;
+    println!("router: every session has been told, goodbye");
+    Ok(())
 }

@@ -1,56 +1,56 @@
-//! Listens to what the `publisher` example and others publish below `com.example.`, also when the router goes away for a
-//! while.
+//! Shows the readings of the example `publisher`, until Ctrl-C or as many as is said.
 //!
-//! `cargo run --example subscriber [url] [realm]`, by default `ws://127.0.0.1:8080/ws` and `realm1`. Ctrl-C ends it.
+//!     cargo run -p wamp --example subscriber -- ws://127.0.0.1:8080 realm1 10
+
+use std::error::Error;
 
 use serde::Deserialize;
-use wamp::Value;
-use wamp::client::reconnect::{Feed, Plan};
-use wamp::client::{ClientConfig, MatchPolicy, SubscribeOptions};
+use wamp::client::{ClientConfig, Match, Session, SubscribeOptions};
+use wamp::payload::Kwargs;
 
-/// The keyword arguments of a tick.
 #[derive(Deserialize)]
-struct Tick {
-    seconds: u64,
+struct Reading {
+    number: u64,
+    celsius: f64,
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+async fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let url = arguments
         .next()
-        .unwrap_or_else(|| "ws://127.0.0.1:8080/ws".to_owned());
+        .unwrap_or_else(|| "ws://127.0.0.1:8080".to_owned());
     let realm = arguments.next().unwrap_or_else(|| "realm1".to_owned());
+    let times = arguments.next().map_or(Ok(u64::MAX), |times| times.parse())?;
+    let session = Session::connect(&ClientConfig::new(url, realm)).await?;
 
-    let mut plan = Plan::new(ClientConfig::new(url, realm))
-        .connected(|session| async move { println!("listening in session {}", session.id()) });
     let options = SubscribeOptions {
-        match_policy: MatchPolicy::Prefix,
+        match_policy: Match::Prefix,
         get_retained: true,
         ..SubscribeOptions::default()
     };
-    let mut events = plan.subscribe("com.example.", options);
-    let session = plan.start();
-    loop {
-        tokio::select! {
-            Some(feed) = events.recv() => match feed {
-                Feed::Gap => println!("the session was lost and is back: something may be missing here"),
-                Feed::Event(event) => {
-                    // Which topic it was is said only to those who subscribed to a pattern.
-                    let topic = event.details.get("topic").and_then(Value::as_str).unwrap_or_default();
-                    match event.payload.parse::<Tick>() {
-                        Ok(tick) => println!("{topic}: second {}", tick.seconds),
-                        Err(error) => println!("{topic}: {error}"),
-                    }
-                }
-            },
-            interrupted = tokio::signal::ctrl_c() => {
-                interrupted?;
-                break;
-            }
+    let mut readings = session.subscribe("com.example.", options).await?;
+    println!("subscriber: ready");
+    for _ in 0..times {
+        let event = tokio::select! {
+            event = readings.events.recv() => event,
+            _ = tokio::signal::ctrl_c() => break,
+        };
+        let Some(event) = event else {
+            println!("subscriber: {:?}", session.closed().await);
+            return Ok(());
+        };
+        if event.missed > 0 {
+            println!("subscriber: too slow for {} readings", event.missed);
+        }
+        match event.payload.parse::<Kwargs<Reading>>() {
+            Ok(Kwargs(reading)) => println!(
+                "subscriber: reading {} {:.1} degrees",
+                reading.number, reading.celsius
+            ),
+            Err(error) => println!("subscriber: {error}"),
         }
     }
-    session.stop().await;
-    println!("left");
+    session.leave().await;
     Ok(())
 }

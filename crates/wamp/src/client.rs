@@ -1,11 +1,11 @@
 //! The client: one session with a router.
 //!
 //! [`Session::connect`] joins and returns a cloneable handle; a task of the session reads, another writes. Everything a
-//! session had (registrations, subscriptions, pending calls) ends with it; [`reconnect`] has a session that comes back
-//! with what a plan says.
+//! session had (registrations, subscriptions, pending calls) ends with it. A [`Component`] is what joins again and
+//! re-establishes what it was told to have.
 
+use std::future::Future;
 use std::sync::Arc;
-#[cfg(feature = "router")]
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -20,7 +20,7 @@ use crate::transport::{Connection, Keepalive};
 use crate::value::{Dict, Value};
 use crate::{Id, uri};
 
-mod call;
+mod component;
 mod config;
 mod error;
 mod invocation;
@@ -31,22 +31,19 @@ mod link;
 mod options;
 #[cfg_attr(not(feature = "router"), allow(dead_code))]
 mod outbox;
-mod parts;
-pub mod reconnect;
 mod state;
+mod stream;
 mod task;
-mod testament;
+mod typed;
 
 pub use crate::transport::{Proxies, TlsOptions};
-pub use call::{CallResult, CallStream};
+pub use component::{Backoff, Component, EVICTIONS, Report, Taken};
 pub use config::{ClientConfig, Credentials};
 pub use error::{CloseReason, ConnectError, RequestError, WampError};
-pub use invocation::{Handler, HandlerFuture, HandlerResult, Invocation, handler, procedure};
-pub use options::{
-    CallOptions, CancelMode, InvokePolicy, MatchPolicy, PublishOptions, RegisterOptions, SubscribeOptions,
-};
-pub use parts::CallParts;
-pub use testament::{Testament, TestamentScope};
+pub use invocation::{Handler, HandlerFuture, HandlerResult, Invocation, handler};
+pub use options::{CallOptions, Invoke, Match, PublishOptions, Receivers, RegisterOptions, SubscribeOptions};
+pub use stream::{CallPart, CallStream};
+pub use typed::procedure;
 
 #[cfg(feature = "router")]
 pub(crate) use link::Host;
@@ -61,8 +58,17 @@ pub const EVENT_QUEUE: usize = 1024;
 /// Invocations of one session that are worked on at the same time. Further ones are answered with an ERROR at once.
 pub const MAX_INVOCATIONS: usize = 256;
 
-/// Largest message that is sent, bytes: routers drop a peer that sends a larger one.
+/// Largest message that is sent, bytes, unless the router has announced a lower limit: routers drop a peer that sends a
+/// larger one.
 pub const MAX_SENT_MESSAGE: usize = 16 << 20;
+
+/// A partial or final result.
+#[derive(Clone, Debug)]
+pub struct CallResult {
+    /// RESULT details.
+    pub details: Dict,
+    pub payload: Payload,
+}
 
 /// A procedure of ours at the router.
 #[derive(Debug)]
@@ -121,21 +127,14 @@ impl std::fmt::Debug for Session {
 }
 
 /// A request on its way. Dropped before its answer has come, it is forgotten, and a call is cancelled.
-struct Outstanding {
-    shared: Arc<Shared>,
+struct Outstanding<'a> {
+    shared: &'a Shared,
     request: Id,
 }
 
-impl Outstanding {
-    /// Does nothing when the answer has come, or the second time.
-    fn give_up(&self) {
-        self.shared.abandon(self.request);
-    }
-}
-
-impl Drop for Outstanding {
+impl Drop for Outstanding<'_> {
     fn drop(&mut self) {
-        self.give_up();
+        self.shared.abandon(self.request);
     }
 }
 
@@ -145,17 +144,27 @@ impl Session {
         let joined = join::join(config).await?;
         let Connection {
             codec,
+            max_sent,
             sink,
             stream,
             activity,
         } = joined.connection;
+        let ping_interval = match sink.is_raw() && cannot_be_pinged(&joined.welcome) {
+            true => Duration::ZERO,
+            false => config.ping_interval,
+        };
         let (outbox, queue) = outbox::outbox();
-        let shared = Arc::new(Shared::new(Form::Encoded(codec), config.reply_timeout, outbox));
+        let shared = Arc::new(Shared::new(
+            Form::Encoded(codec),
+            max_sent.min(MAX_SENT_MESSAGE),
+            config.reply_timeout,
+            outbox,
+        ));
         let (farewell, said) = oneshot::channel();
         let task = SessionTask {
             shared: shared.clone(),
             source: Source::Frames(stream),
-            keepalive: Keepalive::new(config.ping_interval, activity),
+            keepalive: Keepalive::new(ping_interval, activity),
             writer: tokio::spawn(queue.drain(sink, said)),
             farewell,
         };
@@ -168,7 +177,7 @@ impl Session {
     #[cfg(feature = "router")]
     pub(crate) fn hosted(id: Id, welcome: Dict, reply_timeout: Duration, host: Arc<dyn Host>) -> Session {
         let (outbox, queue) = outbox::outbox();
-        let shared = Arc::new(Shared::new(Form::Plain, reply_timeout, outbox));
+        let shared = Arc::new(Shared::new(Form::Plain, usize::MAX, reply_timeout, outbox));
         let (farewell, said) = oneshot::channel();
         let task = SessionTask {
             shared: shared.clone(),
@@ -202,14 +211,72 @@ impl Session {
         self.shared().form.codec()
     }
 
-    /// Registers a procedure, made by [`handler`] or, with typed arguments, by [`procedure`]. Several may be in flight at once; answers are matched by request id.
+    /// Calls a procedure and waits for the final result. Dropping the future cancels the call.
+    pub async fn call(
+        &self,
+        uri: &str,
+        payload: Payload,
+        options: CallOptions,
+    ) -> Result<CallResult, RequestError> {
+        let (answer, answered) = oneshot::channel();
+        let call = Pending::Call {
+            partial: None,
+            answer,
+        };
+        self.run_call(uri, payload, options, call, async {
+            answered.await.unwrap_or(Err(RequestError::ConnectionLost))
+        })
+        .await
+    }
+
+    async fn run_call(
+        &self,
+        procedure: &str,
+        payload: Payload,
+        options: CallOptions,
+        call: Pending,
+        answer: impl Future<Output = Result<CallResult, RequestError>>,
+    ) -> Result<CallResult, RequestError> {
+        check_uri(procedure)?;
+        let shared = self.shared();
+        let payload = shared.encode_payload(&payload)?;
+        let timeout = options.timeout;
+        let mut details = options.into_wire();
+        if matches!(call, Pending::Call { partial: Some(_), .. }) {
+            details.insert("receive_progress".to_owned(), Value::Bool(true));
+        }
+        let procedure = procedure.to_owned();
+        let exchange = async {
+            let place = self.place().await?;
+            let request = shared.submit(
+                place,
+                |request| Message::Call {
+                    request,
+                    options: details,
+                    procedure,
+                    payload,
+                },
+                Some(call),
+            )?;
+            let _outstanding = Outstanding { shared, request };
+            answer.await
+        };
+        match timeout {
+            None => exchange.await,
+            Some(bound) => tokio::time::timeout(bound, exchange)
+                .await
+                .unwrap_or(Err(RequestError::Timeout(bound))),
+        }
+    }
+
+    /// Registers a procedure. Several may be in flight at once; answers are matched by request id.
     pub async fn register(
         &self,
         uri: &str,
         options: RegisterOptions,
         handler: Handler,
     ) -> Result<Registration, RequestError> {
-        let details = options.into_details();
+        let details = options.into_wire();
         check_pattern(uri, &details)?;
         let procedure = uri.to_owned();
         self.request(
@@ -238,13 +305,13 @@ impl Session {
         .await
     }
 
-    /// Subscribes.
+    /// Subscribes. The options may be a [`Match`] alone.
     pub async fn subscribe(
         &self,
         topic: &str,
         options: impl Into<SubscribeOptions>,
     ) -> Result<Subscription, RequestError> {
-        let options = options.into().into_details();
+        let options = options.into().into_wire();
         check_pattern(topic, &options)?;
         let topic = topic.to_owned();
         self.request(
@@ -278,8 +345,8 @@ impl Session {
         payload: Payload,
     ) -> Result<(), RequestError> {
         check_uri(topic)?;
+        let options = options.into().into_wire();
         let shared = self.shared();
-        let options = options.into().into_details();
         let payload = shared.encode_payload(&payload)?;
         let topic = topic.to_owned();
         let place = self.place().await?;
@@ -304,7 +371,7 @@ impl Session {
         payload: Payload,
     ) -> Result<Id, RequestError> {
         check_uri(topic)?;
-        let mut options = options.into().into_details();
+        let mut options = options.into().into_wire();
         let payload = self.shared().encode_payload(&payload)?;
         options.insert("acknowledge".to_owned(), Value::Bool(true));
         let topic = topic.to_owned();
@@ -320,6 +387,11 @@ impl Session {
         .await
     }
 
+    /// Bound for every reply of the router.
+    fn reply_timeout(&self) -> Duration {
+        self.shared().reply_timeout
+    }
+
     /// Whether the session is still up.
     pub fn is_open(&self) -> bool {
         self.shared().is_open()
@@ -333,11 +405,6 @@ impl Session {
             .await
             .expect("the sender lives as long as this handle");
         reason.clone().expect("waited for")
-    }
-
-    /// Calls that failed because the session ended; 0 as long as it is open.
-    pub fn failed_calls(&self) -> usize {
-        self.shared().failed_calls()
     }
 
     /// GOODBYE, bounded wait for the router's, WebSocket close. Idempotent. Takes at most two reply timeouts, and
@@ -367,7 +434,7 @@ impl Session {
         self.shared().abort.cancel();
     }
 
-    fn shared(&self) -> &Arc<Shared> {
+    fn shared(&self) -> &Shared {
         &self.handle.shared
     }
 
@@ -391,16 +458,19 @@ impl Session {
             let (answer, answered) = oneshot::channel();
             let place = self.place().await?;
             let request = shared.submit(place, build, Some(pending(answer)))?;
-            let _outstanding = Outstanding {
-                shared: Arc::clone(shared),
-                request,
-            };
+            let _outstanding = Outstanding { shared, request };
             answered.await.unwrap_or(Err(RequestError::ConnectionLost))
         };
         tokio::time::timeout(bound, exchange)
             .await
             .unwrap_or(Err(RequestError::Timeout(bound)))
     }
+}
+
+/// Crossbar.io takes a PING on a RawSocket for a message of absurd length and hangs up (`wamp-interop.md` 3.8). There, TCP
+/// keep-alive has to do.
+fn cannot_be_pinged(welcome: &Dict) -> bool {
+    welcome.contains_key("x_cb_node")
 }
 
 fn check_uri(uri: &str) -> Result<(), RequestError> {

@@ -19,7 +19,7 @@ mod msgpack;
 mod node;
 mod shape;
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 
 /// A WAMP serialisation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

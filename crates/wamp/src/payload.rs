@@ -3,16 +3,16 @@
 //! A router forwards a payload between peers of the same codec without ever looking inside; between different codecs
 //! it is transcoded once. A client builds payloads from values, before it is known which codec the session speaks.
 
+mod typed;
+
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::codec::{Codec, CodecError};
-use crate::value::{ConvertError, Dict, Value};
+use crate::value::{Dict, Value};
 
-mod arguments;
-
-use arguments::Arguments;
+pub use typed::{Args, FromPayload, IntoPayload, Kwargs, One};
 
 /// Arguments of a CALL, RESULT, EVENT, … Cheap to clone.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -58,45 +58,8 @@ impl Payload {
     }
 
     /// One positional argument, from anything serialisable.
-    pub fn one<T: Serialize + ?Sized>(value: &T) -> Result<Payload, ConvertError> {
+    pub fn one<T: Serialize + ?Sized>(value: &T) -> Result<Payload, serde_json::Error> {
         Ok(Payload::from_args(vec![Value::from_serialize(value)?]))
-    }
-
-    /// The arguments that a value stands for: a tuple or a list gives positional ones, a structure or a map keyword
-    /// ones, `()` and `None` none, and anything else is a single positional argument. [`Payload::parse`] is the way
-    /// back.
-    ///
-    /// ```
-    /// use wamp::{Payload, Value};
-    ///
-    /// #[derive(serde::Serialize, serde::Deserialize)]
-    /// struct Range { from: u32, to: u32 }
-    ///
-    /// assert_eq!(Payload::of(&(1, "two"))?.args()?, [Value::Uint(1), Value::from("two")]);
-    /// let payload = Payload::of(&Range { from: 3, to: 7 })?;
-    /// assert_eq!(payload.kwargs()?["to"], Value::Uint(7));
-    /// assert_eq!(payload.parse::<Range>()?.from, 3);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn of<T: Serialize + ?Sized>(value: &T) -> Result<Payload, ConvertError> {
-        Ok(match Value::from_serialize(value)? {
-            Value::Null => Payload::Empty,
-            Value::List(args) => Payload::from_args(args),
-            Value::Dict(kwargs) => Payload::from_kwargs(kwargs),
-            single => Payload::from_args(vec![single]),
-        })
-    }
-
-    /// The arguments as a typed value, by the rules of [`Payload::of`]. What the type has no use for is ignored, but
-    /// for positional arguments beyond a tuple. A structure is also read from a dictionary that is the only positional
-    /// argument, which is how many callers send it. For a list that is one argument among others there is
-    /// [`Payload::first`].
-    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, ConvertError> {
-        let malformed = |error: CodecError| ConvertError::new(error.to_string());
-        T::deserialize(Arguments {
-            args: self.args().map_err(malformed)?,
-            kwargs: self.kwargs().map_err(malformed)?,
-        })
     }
 
     /// The positional arguments, decoded.

@@ -1,6 +1,6 @@
 //! The router: realms with dealer, broker, meta API and testaments.
 //!
-//! One [`Router`] holds the state; [`Router::serve`] accepts WebSocket connections. Authentication asks an
+//! One [`Router`] holds the state; [`Router::serve`] accepts WebSocket and RawSocket connections. Authentication asks an
 //! [`Authenticator`], which may look secrets up in a database.
 //!
 //! Inside, from the wire inwards: `wire` and `connection` move the frames of one session, `admission` is the handshake,
@@ -27,6 +27,7 @@ mod hub;
 mod id_map;
 mod joining;
 mod journal;
+mod listener;
 mod meta;
 mod outbox;
 mod pattern;
@@ -47,7 +48,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -59,7 +59,9 @@ pub use self::config::{
 };
 use self::connection::Setting;
 pub use self::counters::{Counters, Denied, Dropped, Queues, Refused, Traffic};
+pub use self::listener::Listener;
 use self::realms::Realms;
+pub use crate::transport::ServerTls;
 use crate::uri::close;
 
 /// The router. Cloneable handle.
@@ -93,9 +95,10 @@ impl Router {
         }
     }
 
-    /// Accepts connections until `stop`; then says GOODBYE `system_shutdown` to every session that came through this
+    /// Accepts WebSocket and RawSocket connections, from one and the same port, until `stop`; then says GOODBYE `system_shutdown` to every session that came through this
     /// listener and returns when all are gone or twice the goodbye timeout has passed.
-    pub async fn serve(&self, listener: TcpListener, stop: CancellationToken) -> std::io::Result<()> {
+    pub async fn serve(&self, listener: impl Into<Listener>, stop: CancellationToken) -> std::io::Result<()> {
+        let listener = listener.into();
         let limits = self.realms.limits().clone();
         let most = limits.max_sessions.saturating_add(SPARE_CONNECTIONS);
         let setting = Setting {
@@ -111,10 +114,10 @@ impl Router {
                 () = stop.cancelled() => break,
                 Some(ended) = connections.join_next() => report(ended),
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) if connections.len() < most => {
-                        connections.spawn(connection::run(setting.clone(), stream));
+                    Ok((accepted, peer)) if connections.len() < most => {
+                        connections.spawn(connection::run(setting.clone(), accepted, peer));
                     }
-                    Ok((_, peer)) => tracing::warn!(%peer, "too many connections"),
+                    Ok((_, peer)) => tracing::warn!(peer, "too many connections"),
                     Err(error) => {
                         tracing::warn!(%error, "cannot accept a connection");
                         tokio::time::sleep(ACCEPT_PAUSE).await;

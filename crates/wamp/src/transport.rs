@@ -1,25 +1,13 @@
-//! WebSocket framing over TCP and TLS: one WAMP message per WebSocket message, for both ends of a connection.
+//! How messages travel: WebSocket and RawSocket, over TCP, TLS and Unix sockets, for both ends of a connection.
 //!
 //! [`dial::dial`] opens a client's connection and [`accept::accept`] a server's; both give a [`Connection`], whose sink
-//! and stream belong to different tasks, so that writing bulk data never delays reading. Long messages leave in
-//! fragments, so that a PONG waits for one fragment at most, and because servers limit frames more tightly than
-//! messages. Nothing here knows what a frame says.
+//! and stream belong to different tasks, so that writing bulk data never delays reading. Nothing here knows what a frame
+//! says.
 
-use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::error::Error;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream::{SplitSink, SplitStream};
-use futures_util::{SinkExt as _, StreamExt as _};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::frame::Frame;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
-use tokio_tungstenite::tungstenite::{Error as WsError, Message as WsMessage, error::CapacityError};
 
 use crate::codec::Codec;
 
@@ -29,8 +17,10 @@ pub mod dial;
 pub mod keepalive;
 #[cfg(feature = "client")]
 pub mod proxy;
-#[cfg(feature = "client")]
+pub mod rawsocket;
+mod socket;
 pub mod tls;
+mod websocket;
 
 pub use accept::{AcceptError, accept};
 #[cfg(feature = "client")]
@@ -38,18 +28,25 @@ pub use dial::{DialError, dial};
 pub use keepalive::Keepalive;
 #[cfg(feature = "client")]
 pub use proxy::{Proxies, ProxyError};
+pub use rawsocket::RawSocketError;
+use rawsocket::{RawSink, RawSource};
+pub use socket::Activity;
+#[cfg(feature = "router")]
+pub(crate) use socket::Io;
+#[cfg(feature = "router")]
+pub use tls::ServerTls;
 #[cfg(feature = "client")]
 pub use tls::TlsOptions;
+use websocket::{WebSocketSink, WebSocketSource};
 
-/// Longest fragment of a message that is sent. Small enough for a PONG to slip in on a slow line, large enough for the
-/// frame headers not to matter.
-const FRAGMENT: usize = 64 << 10;
-
-/// An upgraded connection.
+/// A connection on which messages can travel.
 #[derive(Debug)]
 pub struct Connection {
     /// The codec that both ends agreed on.
     pub codec: Codec,
+    /// Largest message that the peer takes, bytes; `usize::MAX` where the transport does not tell (WebSocket). A larger
+    /// one would end the connection.
+    pub max_sent: usize,
     pub sink: FrameSink,
     pub stream: FrameStream,
     /// Tells whether the peer is alive.
@@ -58,16 +55,22 @@ pub struct Connection {
 
 /// The sending half. None of its functions may be abandoned half-way: the connection is unusable afterwards.
 #[derive(Debug)]
-pub struct FrameSink {
-    inner: SplitSink<WebSocketStream<Socket>, WsMessage>,
-    opcode: Data,
+pub struct FrameSink(SinkKind);
+
+#[derive(Debug)]
+enum SinkKind {
+    WebSocket(WebSocketSink),
+    Raw(RawSink),
 }
 
 /// The receiving half. It must be polled all the time: it also answers pings and close frames.
 #[derive(Debug)]
-pub struct FrameStream {
-    inner: SplitStream<WebSocketStream<Socket>>,
-    binary: bool,
+pub struct FrameStream(StreamKind);
+
+#[derive(Debug)]
+enum StreamKind {
+    WebSocket(WebSocketSource),
+    Raw(RawSource),
 }
 
 /// What comes in.
@@ -77,7 +80,7 @@ pub enum Incoming {
     Data(Bytes),
     /// A PONG with its payload.
     Pong(Bytes),
-    /// The peer's close frame. It is answered by polling on until the end.
+    /// The peer's close frame. It is answered by polling on until the end. RawSocket has none: it just ends.
     Close { code: Option<u16>, reason: String },
 }
 
@@ -90,16 +93,16 @@ pub enum TransportError {
     /// Larger than the configured message size. Close with 1009.
     #[error("the message is too large")]
     TooLarge,
-    /// Against the WebSocket protocol. Close with 1002.
-    #[error("WebSocket protocol violation")]
-    Protocol(#[source] Box<WsError>),
+    /// Against the protocol of the transport. Close with 1002.
+    #[error("protocol violation in the transport")]
+    Protocol(#[source] Box<dyn Error + Send + Sync>),
     /// The socket failed, or the peer vanished without a close frame.
     #[error("the connection broke")]
-    Lost(#[source] Box<WsError>),
+    Lost(#[source] Box<dyn Error + Send + Sync>),
 }
 
 impl TransportError {
-    /// The close code that tells the peer what was wrong; `None` when nobody is left to tell.
+    /// The WebSocket close code that tells the peer what was wrong; `None` when nobody is left to tell.
     pub fn close_code(&self) -> Option<u16> {
         match self {
             TransportError::WrongFrame => Some(1003),
@@ -110,59 +113,44 @@ impl TransportError {
     }
 }
 
-impl From<WsError> for TransportError {
-    fn from(error: WsError) -> TransportError {
-        use tokio_tungstenite::tungstenite::error::ProtocolError;
-        match error {
-            WsError::Capacity(CapacityError::MessageTooLong { .. }) => TransportError::TooLarge,
-            WsError::Protocol(
-                ProtocolError::ResetWithoutClosingHandshake | ProtocolError::SendAfterClosing,
-            ) => TransportError::Lost(Box::new(error)),
-            WsError::Protocol(_) | WsError::Utf8(_) => TransportError::Protocol(Box::new(error)),
-            _ => TransportError::Lost(Box::new(error)),
-        }
-    }
-}
-
 impl FrameSink {
-    /// Hands over one encoded message. Waits while the socket takes nothing more; use [`FrameSink::flush`] when no
-    /// further message is at hand.
+    /// Hands over one encoded message of at most [`Connection::max_sent`] bytes. Waits while the socket takes nothing
+    /// more; use [`FrameSink::flush`] when no further message is at hand.
     pub async fn feed(&mut self, message: Bytes) -> Result<(), TransportError> {
-        let mut rest = message;
-        let mut opcode = self.opcode;
-        while rest.len() > FRAGMENT {
-            let fragment = rest.split_to(FRAGMENT);
-            self.feed_frame(Frame::message(fragment, OpCode::Data(opcode), false))
-                .await?;
-            opcode = Data::Continue;
+        match &mut self.0 {
+            SinkKind::WebSocket(sink) => sink.feed(message).await,
+            SinkKind::Raw(sink) => sink.feed(message).await,
         }
-        self.feed_frame(Frame::message(rest, OpCode::Data(opcode), true))
-            .await
-    }
-
-    async fn feed_frame(&mut self, frame: Frame) -> Result<(), TransportError> {
-        Ok(self.inner.feed(WsMessage::Frame(frame)).await?)
     }
 
     /// Writes out everything that was fed.
     pub async fn flush(&mut self) -> Result<(), TransportError> {
-        Ok(self.inner.flush().await?)
+        match &mut self.0 {
+            SinkKind::WebSocket(sink) => sink.flush().await,
+            SinkKind::Raw(sink) => sink.flush().await,
+        }
     }
 
     /// Sends a PING of at most 125 bytes.
     pub async fn ping(&mut self, payload: Bytes) -> Result<(), TransportError> {
-        Ok(self.inner.send(WsMessage::Ping(payload)).await?)
+        match &mut self.0 {
+            SinkKind::WebSocket(sink) => sink.ping(payload).await,
+            SinkKind::Raw(sink) => sink.ping(payload).await,
+        }
     }
 
-    /// Sends a close frame. The reason is cut to what a close frame can carry. Polling [`FrameStream::next`] until the
-    /// end waits for the peer's.
+    /// Says that nothing more will come: by a close frame with code and reason on a WebSocket, by the end of the stream on a
+    /// RawSocket, which has no words for it. Polling [`FrameStream::next`] until the end waits for the peer's.
     pub async fn close(&mut self, code: u16, reason: &str) -> Result<(), TransportError> {
-        let end = reason.floor_char_boundary(120);
-        let frame = CloseFrame {
-            code: CloseCode::from(code),
-            reason: reason[..end].into(),
-        };
-        Ok(self.inner.send(WsMessage::Close(Some(frame))).await?)
+        match &mut self.0 {
+            SinkKind::WebSocket(sink) => sink.close(code, reason).await,
+            SinkKind::Raw(sink) => sink.close().await,
+        }
+    }
+
+    /// Whether this is a RawSocket.
+    pub fn is_raw(&self) -> bool {
+        matches!(self.0, SinkKind::Raw(_))
     }
 }
 
@@ -170,29 +158,24 @@ impl FrameStream {
     /// The next thing from the peer; `None` when the connection has been closed in good order. May be abandoned and
     /// called again.
     pub async fn next(&mut self) -> Option<Result<Incoming, TransportError>> {
-        loop {
-            let message = match self.inner.next().await? {
-                Ok(message) => message,
-                Err(error) => return Some(Err(error.into())),
-            };
-            return Some(match message {
-                WsMessage::Text(text) if !self.binary => Ok(Incoming::Data(text.into())),
-                WsMessage::Binary(bytes) if self.binary => Ok(Incoming::Data(bytes)),
-                WsMessage::Text(_) | WsMessage::Binary(_) => Err(TransportError::WrongFrame),
-                // The next poll sends the PONG, before anything else is read.
-                WsMessage::Ping(_) => continue,
-                WsMessage::Pong(payload) => Ok(Incoming::Pong(payload)),
-                WsMessage::Close(frame) => Ok(Incoming::Close {
-                    code: frame.as_ref().map(|frame| frame.code.into()),
-                    reason: frame.map(|frame| frame.reason.to_string()).unwrap_or_default(),
-                }),
-                WsMessage::Frame(_) => continue,
-            });
+        match &mut self.0 {
+            StreamKind::WebSocket(source) => source.next().await,
+            StreamKind::Raw(source) => source.next().await,
+        }
+    }
+
+    /// Whether the peer survives a PING. Every WebSocket does; on a RawSocket only one that has sent PING or PONG itself is
+    /// known to: autobahn-python and Crossbar.io take the header for a length and are lost (`wamp-interop.md` 3.8).
+    #[cfg(feature = "router")]
+    pub(crate) fn knows_pings(&self) -> bool {
+        match &self.0 {
+            StreamKind::WebSocket(_) => true,
+            StreamKind::Raw(source) => source.knows_pings,
         }
     }
 }
 
-/// Sends a close frame and waits for the peer to hang up, both together no longer than `within`.
+/// Closes the sending half and waits for the peer to hang up, both together no longer than `within`.
 pub async fn close(
     sink: &mut FrameSink,
     stream: &mut FrameStream,
@@ -209,113 +192,4 @@ pub async fn close(
         sent
     })
     .await;
-}
-
-/// Tells whether the peer has shown life: a byte from it, or room in a full send buffer, which its acknowledgements
-/// make. The latter keeps a connection alive whose line is too slow for a ping to get through behind a long message.
-/// Cheap to clone.
-#[derive(Clone, Debug, Default)]
-pub struct Activity(Arc<AtomicBool>);
-
-impl Activity {
-    /// Whether there was a sign of life since the last call.
-    pub fn take(&self) -> bool {
-        self.0.swap(false, Ordering::Relaxed)
-    }
-}
-
-trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Io for S {}
-
-/// A byte stream that notes signs of life.
-struct Socket {
-    inner: Box<dyn Io>,
-    activity: Activity,
-    /// The send buffer was full at the last attempt.
-    full: bool,
-}
-
-impl std::fmt::Debug for Socket {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("Socket")
-    }
-}
-
-impl Socket {
-    fn new(inner: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Socket {
-        Socket {
-            inner: Box::new(inner),
-            activity: Activity::default(),
-            full: false,
-        }
-    }
-}
-
-impl AsyncRead for Socket {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.inner).poll_read(context, buffer);
-        if buffer.filled().len() > before {
-            self.activity.0.store(true, Ordering::Relaxed);
-        }
-        polled
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
-        let polled = Pin::new(&mut self.inner).poll_write(context, bytes);
-        if self.full && matches!(polled, Poll::Ready(Ok(_))) {
-            self.activity.0.store(true, Ordering::Relaxed);
-        }
-        self.full = polled.is_pending();
-        polled
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(context)
-    }
-}
-
-fn websocket_config(max_message_size: usize) -> WebSocketConfig {
-    WebSocketConfig::default()
-        // Allocated for every connection, used or not.
-        .read_buffer_size(4 << 10)
-        // Many small messages leave in one write; a fragment leaves at once.
-        .write_buffer_size(16 << 10)
-        .max_message_size(Some(max_message_size))
-        .max_frame_size(Some(max_message_size))
-}
-
-fn connection(socket: WebSocketStream<Socket>, codec: Codec) -> Connection {
-    let activity = socket.get_ref().activity.clone();
-    let (sink, stream) = socket.split();
-    Connection {
-        codec,
-        sink: FrameSink {
-            inner: sink,
-            opcode: if codec.is_binary() {
-                Data::Binary
-            } else {
-                Data::Text
-            },
-        },
-        stream: FrameStream {
-            inner: stream,
-            binary: codec.is_binary(),
-        },
-        activity,
-    }
 }

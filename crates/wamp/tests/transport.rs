@@ -15,18 +15,29 @@ use wamp::transport::{
 const ALL: [Codec; 3] = [Codec::Json, Codec::MessagePack, Codec::Cbor];
 const LIMIT: usize = 1 << 20;
 
+const SCHEMES: [&str; 2] = ["ws", "rs"];
+
 async fn listener() -> (TcpListener, String) {
+    listener_for("ws").await
+}
+
+async fn listener_for(scheme: &str) -> (TcpListener, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("ws://{}", listener.local_addr().unwrap());
+    let url = format!("{scheme}://{}", listener.local_addr().unwrap());
     (listener, url)
 }
 
 async fn pair(offered: &[Codec], known: &[Codec]) -> (Connection, Connection) {
-    pair_with_limit(offered, known, LIMIT).await
+    pair_over("ws", offered, known, LIMIT).await
 }
 
-async fn pair_with_limit(offered: &[Codec], known: &[Codec], limit: usize) -> (Connection, Connection) {
-    let (listener, url) = listener().await;
+async fn pair_over(
+    scheme: &str,
+    offered: &[Codec],
+    known: &[Codec],
+    limit: usize,
+) -> (Connection, Connection) {
+    let (listener, url) = listener_for(scheme).await;
     let server = async {
         let (tcp, _) = listener.accept().await.unwrap();
         accept(tcp, known, limit).await.unwrap()
@@ -87,6 +98,31 @@ async fn offers_spread_over_several_header_lines_count() {
 }
 
 #[tokio::test]
+async fn compression_is_not_agreed_on() {
+    let (listener, _) = listener().await;
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (tcp, _) = listener.accept().await.unwrap();
+    let request = "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+        Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\
+        Sec-WebSocket-Protocol: wamp.2.json\r\n\r\n";
+    client.write_all(request.as_bytes()).await.unwrap();
+    let mut server = accept(tcp, &ALL, LIMIT).await.unwrap();
+    let mut answer = vec![0; 1024];
+    let length = client.read(&mut answer).await.unwrap();
+    let answer = String::from_utf8_lossy(&answer[..length]).to_ascii_lowercase();
+    assert!(answer.starts_with("http/1.1 101 "), "{answer}");
+    assert!(!answer.contains("sec-websocket-extensions"), "{answer}");
+    // Who compresses all the same (RSV1) breaks the protocol.
+    client
+        .write_all(&[0xC1, 0x82, 0, 0, 0, 0, b'[', b']'])
+        .await
+        .unwrap();
+    let refused = server.stream.next().await.unwrap().unwrap_err();
+    assert!(matches!(refused, TransportError::Protocol(_)), "{refused:?}");
+}
+
+#[tokio::test]
 async fn a_server_without_our_subprotocols_is_named_as_such() {
     let (listener, url) = listener().await;
     let server = tokio::spawn(async move {
@@ -102,8 +138,8 @@ async fn a_server_without_our_subprotocols_is_named_as_such() {
 
 #[tokio::test]
 async fn messages_of_every_size_arrive_whole_and_in_order() {
-    for codec in ALL {
-        let (mut client, mut server) = pair(&[codec], &ALL).await;
+    for (scheme, codec) in SCHEMES.iter().flat_map(|scheme| ALL.map(|codec| (scheme, codec))) {
+        let (mut client, mut server) = pair_over(scheme, &[codec], &ALL, LIMIT).await;
         // JSON travels as text: two bytes per character make a fragment end inside one.
         let messages: Vec<Bytes> = [0, 1, 125, 126, 65_535, 65_536, 65_537, 300_001, LIMIT]
             .iter()
@@ -127,9 +163,9 @@ async fn messages_of_every_size_arrive_whole_and_in_order() {
 }
 
 #[tokio::test]
-async fn a_ping_is_answered_while_a_long_message_is_being_sent() {
+async fn c_17_rule_23_a_ping_is_answered_while_a_long_message_is_being_sent() {
     const LONG: usize = 64 << 20;
-    let (mut client, mut server) = pair_with_limit(&[Codec::Cbor], &ALL, LONG).await;
+    let (mut client, mut server) = pair_over("ws", &[Codec::Cbor], &ALL, LONG).await;
     let reader = tokio::spawn(async move { while let Some(Ok(_)) = client.stream.next().await {} });
     let writer = tokio::spawn(async move {
         client.sink.feed(Bytes::from(vec![0; LONG])).await.unwrap();

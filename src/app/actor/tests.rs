@@ -203,6 +203,7 @@ impl House {
                 Step::Rest(until) => return until,
                 Step::Look => self.look(Look::Change).await,
                 Step::Report => self.actor.report_settled().await,
+                Step::RemoveOutdatedImages => panic!("nothing was updated"),
                 Step::Act(action, desired) => {
                     self.check_action(action, &desired, now);
                     self.act(action, &desired, outcomes.next().unwrap_or(true)).await;
@@ -323,6 +324,8 @@ fn worker(
     rows: Recorded,
 ) -> Worker {
     Worker {
+        update_status: protocol::UpdateStatus::None,
+        keeps_history: false,
         shared: Arc::clone(shared),
         mailbox: Arc::clone(mailbox),
         app,

@@ -18,6 +18,13 @@ const TOKEN: Duration = Duration::from_secs(10);
 /// Progress records between the daemon and the log; when full the engine drops records, the pull goes on.
 const PROGRESS: usize = 256;
 
+/// What an image is fetched for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Installation,
+    Update,
+}
+
 impl Worker {
     /// Fetches exactly the version that will be run (W14).
     pub(super) async fn pull(
@@ -32,18 +39,35 @@ impl Worker {
             self.app_name
         ));
         self.clear_history();
+        let image = self.image();
+        self.fetch(&image, request, Purpose::Installation, cancel).await?;
+        self.line(&format!(
+            "Succesfully installed the app: {} (Version: {})",
+            self.app_name, self.version
+        ));
+        self.set(AppState::Present).await
+    }
+
+    /// Fetches an image, with its progress in the app's log.
+    pub(super) async fn fetch(
+        &mut self,
+        image: &str,
+        request: &AppRequest,
+        purpose: Purpose,
+        cancel: &CancellationToken,
+    ) -> Result<(), ActionError> {
+        let logs = self.shared.context.logs.clone();
         let login = match unless_canceled(cancel, self.registry_login(request)).await {
-            Err(ActionError::Canceled) => return self.download_canceled(),
+            Err(ActionError::Canceled) => return self.download_canceled(purpose),
             Err(error) => {
                 self.line(&Chain(&error).to_string());
                 return Err(error);
             }
             Ok(login) => login,
         };
-        let image = self.image();
         let engine = self.shared.context.engine.clone();
         let (progress, mut records) = mpsc::channel(PROGRESS);
-        let mut pull = std::pin::pin!(engine.pull(&image, Some(&login), progress, cancel));
+        let mut pull = std::pin::pin!(engine.pull(image, Some(&login), progress, cancel));
         let mut accepted = false;
         let mut result = None;
         // DOWNLOADING is shown only once the daemon has accepted the pull: with its first record.
@@ -53,7 +77,7 @@ impl Worker {
                 Some(record) = records.recv() => {
                     if !accepted {
                         accepted = true;
-                        self.set(AppState::Downloading).await?;
+                        self.show_download(purpose).await?;
                     }
                     logs.output_line(self.app, &self.app_name, record);
                 }
@@ -65,7 +89,7 @@ impl Worker {
         }
         match result {
             None | Some(Ok(())) => {}
-            Some(Err(EngineError::Canceled)) => return self.download_canceled(),
+            Some(Err(EngineError::Canceled)) => return self.download_canceled(purpose),
             Some(Err(error)) => {
                 if !accepted {
                     self.line(&format!("Error occured while trying to pull the image: {error}"));
@@ -74,17 +98,24 @@ impl Worker {
             }
         }
         if !accepted {
-            self.set(AppState::Downloading).await?;
+            self.show_download(purpose).await?;
         }
-        self.line(&format!(
-            "Succesfully installed the app: {} (Version: {})",
-            self.app_name, self.version
-        ));
-        self.set(AppState::Present).await
+        Ok(())
     }
 
-    fn download_canceled(&self) -> Result<(), ActionError> {
-        self.line("The app download was canceled");
+    /// During an update the app goes on running and shows UPDATING.
+    async fn show_download(&mut self, purpose: Purpose) -> Result<(), ActionError> {
+        match purpose {
+            Purpose::Installation => self.set(AppState::Downloading).await,
+            Purpose::Update => Ok(()),
+        }
+    }
+
+    fn download_canceled(&self, purpose: Purpose) -> Result<(), ActionError> {
+        self.line(match purpose {
+            Purpose::Installation => "The app download was canceled",
+            Purpose::Update => "The update was canceled",
+        });
         Err(ActionError::Canceled)
     }
 

@@ -37,7 +37,8 @@ impl Worker {
     pub(super) async fn remove_artefacts(&self) -> Result<(), ActionError> {
         self.remove_container().await?;
         let repository = self.image_repository();
-        self.shared.context.engine.remove_repository(&repository).await?;
+        let engine = &self.shared.context.engine;
+        engine.remove_repository(&repository, None).await?;
         self.shared.ports.release(self.app);
         self.shared.port_reports.forget(self.app);
         Ok(())

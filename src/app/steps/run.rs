@@ -28,7 +28,9 @@ impl Worker {
         adopted: bool,
         cancel: &CancellationToken,
     ) -> Result<(), ActionError> {
-        self.clear_history();
+        if !std::mem::take(&mut self.keeps_history) {
+            self.clear_history();
+        }
         self.line(&format!("Starting {}...", self.app_name));
         self.set(AppState::Starting).await?;
         match self.start(request, adopted, cancel).await {
@@ -54,7 +56,7 @@ impl Worker {
         Ok(())
     }
 
-    async fn start(
+    pub(super) async fn start(
         &mut self,
         request: &AppRequest,
         adopted: bool,
@@ -269,7 +271,7 @@ impl Worker {
     }
 }
 
-enum Started {
+pub(super) enum Started {
     Yes,
     NotWanted,
 }

@@ -8,6 +8,7 @@ use super::Out;
 use super::client::read_secret;
 use crate::cli::{Place, Serve};
 use crate::exit::{Exit, Failure};
+use crate::plane::TlsFiles;
 use crate::serve::{ExternalRouter, Ready, ServeConfig, ServeError, serve};
 
 pub(super) async fn run(place: &Place, options: Serve) -> Result<(), Failure> {
@@ -35,6 +36,10 @@ pub(super) async fn run(place: &Place, options: Serve) -> Result<(), Failure> {
         router,
         data: place.data.clone(),
         listen: options.listen,
+        tls: match (options.tls_certificate, options.tls_key) {
+            (Some(certificate), Some(key)) => Some(TlsFiles { certificate, key }),
+            _ => None,
+        },
         public_url: options.public_url,
         registry: options.registry,
         with_registry: options.with_registry,

@@ -121,9 +121,12 @@ impl Studio {
         let log = std::fs::File::create(folder.path().join("serve.log")).unwrap();
         command
             .current_dir(folder.path())
-            .args(["--json", "serve", "--listen", "127.0.0.1:0"])
+            .args(["--json", "serve"])
             .args(flags)
             .stderr(log);
+        if !flags.contains(&"--listen") {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
         let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let line = within("studio ready", lines.next_line()).await.unwrap();

@@ -10,3 +10,4 @@ mod harness;
 mod interruptions;
 mod registry;
 mod rights;
+mod secure;

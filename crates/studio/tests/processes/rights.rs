@@ -2,8 +2,7 @@
 
 use serde_json::{Value, json};
 use wamp::client::{
-    ClientConfig, Credentials, Event, MatchPolicy, RegisterOptions, RequestError, Session, Subscription,
-    handler,
+    ClientConfig, Credentials, Event, RegisterOptions, RequestError, Session, Subscription, handler,
 };
 use wamp::{Dict, Payload};
 
@@ -48,7 +47,7 @@ async fn a_device_has_its_own_procedures_and_topics_and_nothing_of_another() {
         ..RegisterOptions::default()
     };
     let prefix = RegisterOptions {
-        match_policy: MatchPolicy::Prefix,
+        extra: Dict::from([("match".to_owned(), "prefix".into())]),
         ..RegisterOptions::default()
     };
 

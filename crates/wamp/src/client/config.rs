@@ -38,20 +38,22 @@ impl std::fmt::Debug for Credentials {
 /// Everything [`Session::connect`](super::Session::connect) needs.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
-    /// `ws://`, `wss://` (aliases `http://`, `https://`).
+    /// WebSocket: `ws://`, `wss://` (aliases `http://`, `https://`), `ws+unix:///path/of/socket`. RawSocket: `rs://`,
+    /// `rss://`, `rs+unix:///path/of/socket`.
     pub url: String,
     pub realm: String,
     pub credentials: Credentials,
-    /// Subprotocols offered, in order.
+    /// Codecs offered, in order.
     pub codecs: Vec<Codec>,
     pub tls: TlsOptions,
     /// The way out; by default what the environment says.
     pub proxies: Proxies,
-    /// Bound for DNS + TCP + TLS + WebSocket upgrade. Zero: none.
+    /// Bound for DNS + TCP + TLS + the handshake of the transport. Zero: none.
     pub connect_timeout: Duration,
     /// Bound for every reply of the router: HELLO, AUTHENTICATE, SUBSCRIBE, REGISTER, acknowledged PUBLISH, GOODBYE.
     pub reply_timeout: Duration,
-    /// WebSocket ping interval; dead after two unanswered. Zero: no pings.
+    /// Ping interval; dead after two unanswered. Zero: no pings. Crossbar.io is never pinged on a RawSocket, which it does
+    /// not survive.
     pub ping_interval: Duration,
     /// Largest message accepted from the router, bytes.
     pub max_message_size: usize,

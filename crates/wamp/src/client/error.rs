@@ -39,12 +39,6 @@ impl ConnectError {
                 | "wamp.error.authentication_denied"
         ))
     }
-
-    /// Whether the router has answered and does not want the session: credentials, realm, role, or a reason of its
-    /// authenticator. Worth a long pause (rule 20); a router that only shuts down is not.
-    pub fn is_refusal(&self) -> bool {
-        matches!(self, ConnectError::Aborted { reason, .. } if !reason.starts_with("wamp.close."))
-    }
 }
 
 impl From<DialError> for ConnectError {
@@ -54,6 +48,8 @@ impl From<DialError> for ConnectError {
             DialError::NoSubprotocol => ConnectError::NoSubprotocol,
             DialError::Resolve { .. }
             | DialError::Connect { .. }
+            | DialError::ConnectUnix { .. }
+            | DialError::RawSocket(_)
             | DialError::Proxy { .. }
             | DialError::Tls { .. }
             | DialError::Upgrade(_) => ConnectError::Transport(chain(&error)),
@@ -91,12 +87,12 @@ pub enum RequestError {
     /// Refused locally: larger than the router accepts.
     #[error("message of {0} bytes exceeds the limit")]
     TooLarge(usize),
-    /// Refused locally: the router does not announce this feature.
-    #[error("the router does not announce {0}")]
-    NotSupported(&'static str),
     /// The arguments could not be encoded.
     #[error("could not encode the message: {0}")]
     Encode(String),
+    /// The answer came, but is not of the type that was asked for.
+    #[error("unexpected answer: {0}")]
+    Unexpected(String),
     /// ERROR from the peer.
     #[error("{}", .0)]
     Peer(WampError),

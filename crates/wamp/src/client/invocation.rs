@@ -7,13 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::error::{RequestError, WampError};
-use super::parts::Incoming;
 use super::state::Shared;
 use crate::message::{Message, code};
 use crate::payload::Payload;
@@ -28,7 +24,6 @@ pub struct Invocation {
     /// Cancelled by INTERRUPT, by the call's `timeout`, or because the session ended.
     pub cancelled: CancellationToken,
     progress: ProgressSender,
-    parts: Incoming,
 }
 
 #[derive(Clone, Debug)]
@@ -44,21 +39,13 @@ impl Invocation {
         details: Dict,
         payload: Payload,
         cancelled: CancellationToken,
-        parts: Incoming,
     ) -> Invocation {
         Invocation {
             details,
             payload,
             cancelled,
             progress: ProgressSender { shared, request },
-            parts,
         }
-    }
-
-    /// The parts of the arguments that follow those in `payload`, to be taken once; `None` when the call came whole. The
-    /// receiver ends after the last part, or with `cancelled`. When it is 1024 parts behind, the call is cancelled.
-    pub fn parts(&self) -> Option<mpsc::Receiver<Payload>> {
-        self.parts.take()
     }
 
     /// Whether the caller wants partial results.
@@ -131,47 +118,6 @@ where
     Fut: Future<Output = HandlerResult> + Send + 'static,
 {
     Arc::new(move |invocation| Box::pin(function(invocation)))
-}
-
-/// Wraps an async function of typed arguments as a [`Handler`]. [`Payload::of`] and [`Payload::parse`] say how arguments
-/// and results are typed. Arguments that do not fit are answered with `wamp.error.invalid_argument` and a text that says
-/// what was expected; it never repeats what was there.
-///
-/// ```
-/// use wamp::client::procedure;
-///
-/// let add = procedure(|(a, b): (i64, i64), _invocation| async move { Ok(a + b) });
-///
-/// #[derive(serde::Deserialize)]
-/// struct Greeting { name: String, #[serde(default)] loudly: bool }
-///
-/// let greet = procedure(|greeting: Greeting, invocation| async move {
-///     let by = invocation.caller_authid().unwrap_or_else(|| "somebody".to_owned());
-///     let mark = if greeting.loudly { "!" } else { "." };
-///     Ok(format!("{by} greets {}{mark}", greeting.name))
-/// });
-/// ```
-pub fn procedure<A, R, F, Fut>(function: F) -> Handler
-where
-    A: DeserializeOwned + 'static,
-    R: Serialize + 'static,
-    F: Fn(A, Invocation) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<R, WampError>> + Send + 'static,
-{
-    Arc::new(move |invocation| {
-        let work = invocation
-            .payload
-            .parse()
-            .map(|arguments| function(arguments, invocation));
-        Box::pin(async move {
-            let work =
-                work.map_err(|error| WampError::new(uri::error::INVALID_ARGUMENT, error.to_string()))?;
-            Payload::of(&work.await?).map_err(|error| {
-                tracing::warn!(%error, "the result of a procedure cannot be encoded");
-                WampError::new(uri::error::RUNTIME_ERROR, "the result cannot be encoded")
-            })
-        })
-    })
 }
 
 /// Runs the handler and sends the one final answer: its result, or ERROR as soon as the call is cancelled.

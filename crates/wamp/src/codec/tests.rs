@@ -36,7 +36,7 @@ fn any_text() -> impl Strategy<Value = String> {
     any::<String>().prop_filter("NUL marks binary in JSON", |text| !text.starts_with('\0'))
 }
 
-pub(crate) fn any_value() -> impl Strategy<Value = Value> {
+fn any_value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::Bool),
@@ -56,7 +56,7 @@ pub(crate) fn any_value() -> impl Strategy<Value = Value> {
     })
 }
 
-pub(crate) fn any_dict() -> impl Strategy<Value = Dict> {
+fn any_dict() -> impl Strategy<Value = Dict> {
     proptest::collection::btree_map(any::<String>(), any_value(), 0..4)
 }
 

@@ -177,7 +177,8 @@ pub struct Limits {
     pub opening_timeout: Duration,
     /// HELLO or AUTHENTICATE missing: closed.
     pub auth_timeout: Duration,
-    /// WebSocket pings; a peer silent for two intervals is gone.
+    /// Pings; a peer silent for two intervals is gone. On a RawSocket only a peer that has sent PING or PONG itself is
+    /// pinged, because some do not survive it; for the others the same time goes to TCP keep-alive. Zero: neither.
     pub ping_interval: Duration,
     /// Larger messages close the connection with 1009.
     pub max_message_size: usize,

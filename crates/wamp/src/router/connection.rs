@@ -1,4 +1,4 @@
-//! One WebSocket session of the router, from upgrade to close.
+//! One session of the router, from the first octet to the last.
 //!
 //! One task per connection reads and writes side by side: writing never waits for reading nor the other way round, and
 //! a session that is slow in either direction keeps nobody but itself waiting. Deadlines: opening handshake, HELLO and
@@ -8,7 +8,6 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +15,8 @@ use super::Limits;
 use super::admission::{self, Admitted, Step};
 use super::counters::Cause;
 use super::hub::Hub;
-use super::outbox::{Ending, abort};
+use super::listener::Accepted;
+use super::outbox::{Ending, Undeliverable, abort};
 use super::queue::{Next, Queue};
 use super::realms::Realms;
 use super::wire::Wire;
@@ -53,26 +53,20 @@ mod closing {
 /// How the WebSocket is to be closed; `None`: it is gone already.
 type Close = Option<(u16, &'static str)>;
 
-/// Serves one accepted TCP connection until it is closed.
-pub(super) async fn run(setting: Setting, stream: TcpStream) {
-    let peer = stream
-        .peer_addr()
-        .map_or_else(|_| "unknown".to_owned(), |address| address.to_string());
-    // Without it a message that follows an unacknowledged one waits 40 ms; a failure costs only that.
-    let _ = stream.set_nodelay(true);
-    let (wire, stream) = Wire::new(stream, STRANGERS_BYTES);
+/// Serves one accepted connection until it is closed.
+pub(super) async fn run(setting: Setting, accepted: Accepted, peer: String) {
     let limits = &setting.limits;
-    let known = [Codec::Json, Codec::MessagePack, Codec::Cbor];
-    let upgrade = accept(stream, &known, limits.max_message_size);
-    let mut connection = tokio::select! {
+    // Boxed like what follows: they need more room than a session does, which would keep it for as long as it lives.
+    let opening = Box::pin(open(accepted, limits));
+    let opened = tokio::select! {
         () = setting.stop.cancelled() => return,
-        upgraded = timeout(limits.opening_timeout, upgrade) => match upgraded {
-            Ok(Ok(connection)) => connection,
-            Ok(Err(error)) => return tracing::debug!(peer, %error, "upgrade refused"),
-            Err(_) => return tracing::debug!(peer, "no upgrade in time"),
-        },
+        opened = timeout(limits.opening_timeout, opening) => opened,
     };
-    // Boxed: it needs more room than a session does, and a session would keep that for as long as it lives.
+    let (wire, mut connection) = match opened {
+        Ok(Ok(open)) => open,
+        Ok(Err(error)) => return tracing::debug!(peer, error, "connection refused"),
+        Err(_) => return tracing::debug!(peer, "no handshake in time"),
+    };
     let close = match Box::pin(admit(&setting, &mut connection, &wire, &peer)).await {
         Ok(session) => session.serve(&setting, &mut connection, &wire).await,
         Err(close) => close,
@@ -82,6 +76,24 @@ pub(super) async fn run(setting: Setting, stream: TcpStream) {
         transport::close(sink, stream, code, reason, limits.goodbye_timeout).await;
         drop(connection);
         wire.drain(limits.goodbye_timeout).await;
+    }
+}
+
+/// The handshakes of TLS and of WebSocket or RawSocket.
+async fn open(accepted: Accepted, limits: &Limits) -> Result<(Wire, Connection), String> {
+    let wire = Wire::new(STRANGERS_BYTES);
+    let stream = accepted
+        .open(&wire, limits.ping_interval)
+        .await
+        .map_err(|error| error.to_string())?;
+    let known = [Codec::Json, Codec::MessagePack, Codec::Cbor];
+    match accept(wire.carry(stream), &known, limits.max_message_size).await {
+        Ok(connection) => Ok((wire, connection)),
+        Err(error) => {
+            // Whoever sent more than was read would not see the refusal.
+            wire.drain(limits.goodbye_timeout).await;
+            Err(error.to_string())
+        }
     }
 }
 
@@ -217,7 +229,11 @@ async fn next_frame(stream: &mut FrameStream, codec: Codec) -> Frame {
     loop {
         let bytes = match stream.next().await {
             Some(Ok(Incoming::Data(bytes))) => bytes,
-            Some(Ok(Incoming::Pong(_))) => continue,
+            Some(Ok(Incoming::Pong(_))) => {
+                // No message, so it is not part of a burst; the writer and the timer have their turn all the same.
+                tokio::task::yield_now().await;
+                continue;
+            }
             // The peer closes: the answer is due even if it said nothing else.
             Some(Ok(Incoming::Close { .. })) => return Frame::End(Some(closing::NORMAL)),
             None => return Frame::End(None),
@@ -251,11 +267,15 @@ impl Drop for Session {
 impl Session {
     async fn serve(self, setting: &Setting, connection: &mut Connection, wire: &Wire) -> Close {
         let Connection {
-            codec, sink, stream, ..
+            codec,
+            max_sent,
+            sink,
+            stream,
+            ..
         } = connection;
         let codec = *codec;
         let limits = &setting.limits;
-        let mut writer = pin!(self.write(sink, codec));
+        let mut writer = pin!(self.write(sink, codec, *max_sent));
         let mut vigil = Vigil::new(limits, wire);
         let mut timer = pin!(sleep_until(vigil.due()));
         let mut burst = 0;
@@ -275,6 +295,8 @@ impl Session {
                         self.hub.violate(self.id, &text);
                         break finish(writer.as_mut(), limits).await;
                     }
+                    // A RawSocket that says GOODBYE and nothing more may still be read from.
+                    Frame::End(None) if self.queue.has_ended() => break finish(writer.as_mut(), limits).await,
                     Frame::End(close) => return close,
                 },
                 ending = &mut writer => break ending,
@@ -285,6 +307,7 @@ impl Session {
                     timer.as_mut().reset(farewell);
                 }
                 () = &mut timer => {
+                    vigil.can_ping = stream.knows_pings();
                     if !self.keep_watch(&mut vigil) {
                         tracing::debug!(session = self.id, "peer is silent or does not read");
                         return None;
@@ -306,7 +329,7 @@ impl Session {
     }
 
     /// Writes the queue until the session ends; `None`: the connection is lost.
-    async fn write(&self, sink: &mut FrameSink, codec: Codec) -> Option<Ending> {
+    async fn write(&self, sink: &mut FrameSink, codec: Codec, max_sent: usize) -> Option<Ending> {
         loop {
             let next = match self.queue.try_pop() {
                 Some(next) => next,
@@ -317,10 +340,15 @@ impl Session {
             };
             match next {
                 Next::Message(outgoing) => match outgoing.encode(codec) {
-                    Ok(frame) => sink.feed(frame).await.ok()?,
-                    Err(error) => self
-                        .hub
-                        .unencodable(self.id, outgoing.message(), &error.to_string()),
+                    Ok(frame) if frame.len() <= max_sent => sink.feed(frame).await.ok()?,
+                    Ok(_) => {
+                        let undeliverable = Undeliverable::TooLarge(max_sent);
+                        self.hub.fail(self.id, outgoing.message(), &undeliverable);
+                    }
+                    Err(error) => {
+                        let undeliverable = Undeliverable::Unencodable(error);
+                        self.hub.fail(self.id, outgoing.message(), &undeliverable);
+                    }
                 },
                 Next::Ping => sink.ping(bytes::Bytes::new()).await.ok()?,
                 Next::End(message, ending) => {
@@ -386,6 +414,8 @@ struct Vigil<'w> {
     limits: &'w Limits,
     /// The session's next call timeout.
     deadline: Option<Instant>,
+    /// The peer knows pings. Otherwise its silence says nothing, and TCP keep-alive has to do.
+    can_ping: bool,
     /// A ping has gone out since the last sign of life before this instant.
     pinged: Option<Instant>,
     /// The session has ended; its last message has to be out by then.
@@ -406,6 +436,7 @@ impl<'w> Vigil<'w> {
             wire,
             limits,
             deadline: None,
+            can_ping: false,
             pinged: None,
             farewell: None,
             started: Instant::now(),
@@ -422,10 +453,10 @@ impl<'w> Vigil<'w> {
             .wire
             .blocked_since()
             .is_some_and(|since| now - since >= 2 * interval);
-        if stuck || now - life >= 2 * interval {
+        if stuck || (self.can_ping && now - life >= 2 * interval) {
             return Sign::Dead;
         }
-        if now - life >= interval && self.pinged != Some(life) {
+        if self.can_ping && now - life >= interval && self.pinged != Some(life) {
             self.pinged = Some(life);
             return Sign::Quiet;
         }
@@ -439,6 +470,8 @@ impl<'w> Vigil<'w> {
         let watch = if interval.is_zero() {
             // No pings wanted: only call timeouts matter, and they come through `deadline`.
             self.started + std::time::Duration::from_secs(365 * 24 * 3600)
+        } else if !self.can_ping {
+            Instant::now() + interval
         } else if self.pinged == Some(life) {
             life + 2 * interval
         } else {

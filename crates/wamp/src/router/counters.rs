@@ -52,6 +52,8 @@ pub struct Dropped {
     pub queue_full: u64,
     /// The payload has no form in the receiver's encoding.
     pub unencodable: u64,
+    /// The receiver takes no message as large as that (RawSocket).
+    pub too_large: u64,
 }
 
 /// Peers refused before WELCOME, by cause.
@@ -256,6 +258,7 @@ impl Counters {
         }
         self.dropped_events.queue_full += other.dropped_events.queue_full;
         self.dropped_events.unencodable += other.dropped_events.unencodable;
+        self.dropped_events.too_large += other.dropped_events.too_large;
         self.overflowed_sessions += other.overflowed_sessions;
         let (refused, more) = (&mut self.refused_sessions, &other.refused_sessions);
         refused.no_such_realm += more.no_such_realm;
@@ -310,6 +313,7 @@ impl Counters {
                 dict(&[
                     ("queue_full", dropped.queue_full),
                     ("unencodable", dropped.unencodable),
+                    ("too_large", dropped.too_large),
                 ]),
             ),
             (

@@ -107,9 +107,9 @@ impl Realm {
 
     /// A RESULT cannot be given to the caller. Ends the call if it was a partial one and the call still goes on, so that
     /// the ERROR is its only final reply.
-    pub(super) fn fail_call(&mut self, caller: Id, request: Id, cause: &str) {
+    pub(super) fn fail_call(&mut self, caller: Id, request: Id, uri: &str, text: &str) {
         self.interrupt_call(caller, request, error::CANCELED);
-        self.send_error(caller, code::CALL, request, error::RUNTIME_ERROR, cause);
+        self.send_error(caller, code::CALL, request, uri, text);
     }
 
     /// Ends a call on both sides, except for the caller's reply; `false` when there is none under this id.

@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use super::hub::Hub;
 use super::joining::Seats;
+use super::outbox::Undeliverable;
 use super::queue::{Next, Queue};
 use super::realm::Realm;
 use super::session::{Features, Identity};
@@ -161,7 +162,9 @@ impl Stage {
             match next {
                 Next::Message(outgoing) => match outgoing.encode(CODECS[who]) {
                     Ok(frame) => self.understand(who, &frame),
-                    Err(error) => self.hub.unencodable(id, outgoing.message(), &error.to_string()),
+                    Err(error) => self
+                        .hub
+                        .fail(id, outgoing.message(), &Undeliverable::Unencodable(error)),
                 },
                 Next::Ping => {}
                 Next::End(last, _) => {

@@ -14,7 +14,7 @@ use super::Counters;
 use super::counters::Cause;
 use super::id_map::IdMap;
 use super::joining::JoinError;
-use super::outbox::{Delivery, Outgoing};
+use super::outbox::{Delivery, Outgoing, Undeliverable};
 use super::permission::Lines;
 use super::queue::{Pushed, Queue};
 use super::realm::Realm;
@@ -155,23 +155,43 @@ impl Hub {
         });
     }
 
-    /// A message could not be put into the session's encoding: whoever waits for it gets an ERROR instead.
-    pub(super) fn unencodable(&self, id: Id, message: &Message, cause: &str) {
-        self.with(|state| match message {
-            Message::Event { .. } => state.realm.tally.dropped_events.unencodable += 1,
-            Message::Invocation { request, .. } => {
-                let uri = error::INVALID_ARGUMENT;
-                state.realm.fail_invocation(id, *request, uri, cause);
+    /// A message could not be given to its session: whoever waits for it gets an ERROR instead.
+    pub(super) fn fail(&self, id: Id, message: &Message, undeliverable: &Undeliverable) {
+        let text = undeliverable.to_string();
+        let too_large = matches!(undeliverable, Undeliverable::TooLarge(_));
+        let uri = |unencodable| {
+            if too_large {
+                error::PAYLOAD_SIZE_EXCEEDED
+            } else {
+                unencodable
             }
-            Message::Result { request, .. } => state.realm.fail_call(id, *request, cause),
+        };
+        self.with(|state| match message {
+            Message::Event { .. } => {
+                let dropped = &mut state.realm.tally.dropped_events;
+                *(if too_large {
+                    &mut dropped.too_large
+                } else {
+                    &mut dropped.unencodable
+                }) += 1;
+            }
+            Message::Invocation { request, .. } => {
+                let uri = uri(error::INVALID_ARGUMENT);
+                state.realm.fail_invocation(id, *request, uri, &text);
+            }
+            Message::Result { request, .. } => {
+                state
+                    .realm
+                    .fail_call(id, *request, uri(error::RUNTIME_ERROR), &text);
+            }
             Message::Error {
                 request_type,
                 request,
                 error,
                 ..
-            } => state.realm.send_error(id, *request_type, *request, error, cause),
+            } => state.realm.send_error(id, *request_type, *request, error, &text),
             // The router made every other message itself, from text and numbers.
-            _ => state.realm.violate(id, cause),
+            _ => state.realm.violate(id, &text),
         });
     }
 

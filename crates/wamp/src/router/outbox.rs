@@ -52,6 +52,17 @@ impl Outgoing {
     }
 }
 
+/// Why a message could not be given to a session whose connection is well.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Undeliverable {
+    /// Its payload has no form in the session's encoding.
+    #[error("{0}")]
+    Unencodable(CodecError),
+    /// It is above what the session takes, bytes.
+    #[error("the peer takes no message above {0} bytes")]
+    TooLarge(usize),
+}
+
 /// An EVENT and its encodings so far.
 #[derive(Debug)]
 pub(super) struct SharedEvent {

@@ -167,6 +167,11 @@ impl Queue {
         Poll::Pending
     }
 
+    /// Whether the queue has been ended, even if the last message is still in it.
+    pub(super) fn has_ended(&self) -> bool {
+        self.lock().end.is_some()
+    }
+
     fn take(&self) -> Option<Next> {
         let mut state = self.lock();
         let next = state.pop();

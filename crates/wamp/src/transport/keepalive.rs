@@ -61,8 +61,6 @@ impl Keepalive {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::Ordering;
-
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -83,7 +81,7 @@ mod tests {
         for _ in 0..20 {
             assert_eq!(keepalive.due().await, Due::Ping);
             assert_eq!(keepalive.due().await, Due::Ping);
-            activity.0.store(true, Ordering::Relaxed);
+            activity.note();
         }
     }
 

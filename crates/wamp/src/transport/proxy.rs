@@ -14,8 +14,8 @@ use hyper_util::rt::TokioIo;
 use tokio_tungstenite::tungstenite::http::Uri;
 use tower_service::Service;
 
-use super::Io;
 use super::dial::{DialError, connect};
+use super::socket::Io;
 use super::tls::{self, TlsOptions};
 
 /// Which proxy leads where.

@@ -1,38 +1,22 @@
-//! TLS by rustls with the ring provider: what is trusted, what is presented, and what went wrong in plain words.
+//! TLS by rustls with the ring provider: what went wrong in plain words, and what both ends share.
+
+#[cfg(feature = "client")]
+mod client;
+#[cfg(feature = "router")]
+mod server;
 
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-/// What the TLS layer trusts and presents.
-#[derive(Clone, Default)]
-pub struct TlsOptions {
-    /// PEM certificates trusted in addition to the system's and the built-in roots.
-    pub extra_roots_pem: Option<String>,
-    /// PEM certificate chain and key presented to the server (legacy endpoints, `session-and-api.md` 4.3).
-    pub client_identity_pem: Option<(String, String)>,
-    /// Do not verify the server. Only for the legacy endpoint mode; logged as a warning on every connect.
-    pub insecure: bool,
-}
-
-impl std::fmt::Debug for TlsOptions {
-    /// Without the key.
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter
-            .debug_struct("TlsOptions")
-            .field("extra_roots", &self.extra_roots_pem.is_some())
-            .field("client_identity", &self.client_identity_pem.is_some())
-            .field("insecure", &self.insecure)
-            .finish()
-    }
-}
+#[cfg(feature = "client")]
+pub use client::TlsOptions;
+#[cfg(feature = "client")]
+pub(super) use client::connect;
+#[cfg(feature = "router")]
+pub use server::ServerTls;
 
 /// Why there is no secure connection.
 #[derive(Debug, thiserror::Error)]
@@ -60,76 +44,6 @@ pub enum TlsError {
     Config(#[source] rustls::Error),
 }
 
-/// The handshake on a fresh connection to `host`.
-pub(super) async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
-    stream: S,
-    host: &str,
-    options: &TlsOptions,
-) -> Result<TlsStream<S>, TlsError> {
-    let name = ServerName::try_from(host.to_owned()).map_err(|_| TlsError::HostName)?;
-    let config = if options.insecure {
-        tracing::warn!(host, "the server's certificate is not verified");
-        insecure_config(options)?
-    } else {
-        verifying_config(options).await?
-    };
-    TlsConnector::from(Arc::new(config))
-        .connect(name, stream)
-        .await
-        .map_err(explain)
-}
-
-async fn verifying_config(options: &TlsOptions) -> Result<ClientConfig, TlsError> {
-    // Reads and parses a file of some 200 KiB; SSL_CERT_FILE and SSL_CERT_DIR are respected there.
-    let native = tokio::task::spawn_blocking(rustls_native_certs::load_native_certs)
-        .await
-        .map_err(|error| TlsError::Handshake(std::io::Error::other(error)))?;
-    for error in &native.errors {
-        tracing::debug!(%error, "a system certificate could not be loaded");
-    }
-    let mut roots = RootCertStore {
-        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
-    };
-    roots.add_parsable_certificates(native.certs);
-    if let Some(pem) = &options.extra_roots_pem {
-        for certificate in certificates(pem, "extra root certificates")? {
-            roots
-                .add(certificate)
-                .map_err(|_| TlsError::Pem("extra root certificates"))?;
-        }
-    }
-    let builder = ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .map_err(TlsError::Config)?
-        .with_root_certificates(roots);
-    match &options.client_identity_pem {
-        None => Ok(builder.with_no_client_auth()),
-        Some(pem) => {
-            let (chain, key) = identity(pem)?;
-            builder
-                .with_client_auth_cert(chain, key)
-                .map_err(TlsError::Config)
-        }
-    }
-}
-
-fn insecure_config(options: &TlsOptions) -> Result<ClientConfig, TlsError> {
-    let builder = ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .map_err(TlsError::Config)?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyServer(provider())));
-    match &options.client_identity_pem {
-        None => Ok(builder.with_no_client_auth()),
-        Some(pem) => {
-            let (chain, key) = identity(pem)?;
-            builder
-                .with_client_auth_cert(chain, key)
-                .map_err(TlsError::Config)
-        }
-    }
-}
-
 /// Named explicitly: the process-wide default depends on which crates are linked in.
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
@@ -147,69 +61,8 @@ fn certificates(pem: &str, what: &'static str) -> Result<Vec<CertificateDer<'sta
 
 type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
-fn identity((chain, key): &(String, String)) -> Result<Identity, TlsError> {
-    let chain = certificates(chain, "client certificate")?;
-    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|_| TlsError::Pem("client key"))?;
+fn identity(chain: &str, key: &str) -> Result<Identity, TlsError> {
+    let chain = certificates(chain, "certificate")?;
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|_| TlsError::Pem("private key"))?;
     Ok((chain, key))
-}
-
-fn explain(error: std::io::Error) -> TlsError {
-    let cause = error
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    match cause {
-        Some(rustls::Error::InvalidCertificate(reason)) => match reason {
-            CertificateError::UnknownIssuer => TlsError::UnknownAuthority,
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                TlsError::WrongName
-            }
-            CertificateError::Expired
-            | CertificateError::ExpiredContext { .. }
-            | CertificateError::NotValidYet
-            | CertificateError::NotValidYetContext { .. } => TlsError::OutOfDate,
-            _ => TlsError::Handshake(error),
-        },
-        _ => TlsError::Handshake(error),
-    }
-}
-
-/// Accepts every certificate, but still insists that the server holds its key.
-#[derive(Debug)]
-struct AnyServer(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyServer {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

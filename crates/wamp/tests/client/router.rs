@@ -7,16 +7,20 @@ use std::time::Duration;
 use testkit::wait;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use wamp::client::{CallOptions, RegisterOptions, Session, handler};
+use wamp::client::{CallOptions, RegisterOptions, RequestError, Session, handler};
 use wamp::router::{
     AttachError, Attachment, JoinRequest, Limits, Lookup, Permission, Principal, Router, RouterConfig,
 };
 use wamp::value::Dict;
-use wamp::{Codec, Payload, Value};
+use wamp::{Codec, Payload, Value, uri};
 
 use crate::suite::{self, Way};
 
-pub(crate) fn router() -> Router {
+fn router() -> Router {
+    router_with(Limits::default())
+}
+
+fn router_with(limits: Limits) -> Router {
     let everything = Permission {
         uri: String::new(),
         prefix: true,
@@ -46,12 +50,15 @@ pub(crate) fn router() -> Router {
         realm: suite::REALM.to_owned(),
         roles: HashMap::from(roles),
         authenticator: Arc::new(authenticator),
-        limits: Limits::default(),
+        limits,
     })
 }
 
 pub(crate) async fn start() -> String {
-    let router = router();
+    serve(router()).await
+}
+
+async fn serve(router: Router) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("ws://{}", listener.local_addr().unwrap());
     // Ends with the test's runtime.
@@ -77,6 +84,49 @@ async fn c_01_our_router_serves_the_client_over_messagepack() {
 #[tokio::test]
 async fn c_01_our_router_serves_the_client_over_cbor() {
     suite::all(&start().await, Codec::Cbor).await;
+}
+
+#[tokio::test]
+async fn c_01_our_router_serves_the_client_over_rawsocket() {
+    for codec in [Codec::Json, Codec::MessagePack, Codec::Cbor] {
+        let url = start().await.replace("ws://", "rs://");
+        suite::admission(&url).await;
+        suite::all(&url, codec).await;
+    }
+}
+
+#[tokio::test]
+async fn c_23_what_is_above_the_routers_limit_is_refused_locally() {
+    // RawSocket tells the limit of the router in the handshake.
+    let limits = Limits {
+        max_message_size: 64 << 10,
+        ..Limits::default()
+    };
+    let url = serve(router_with(limits)).await.replace("ws://", "rs://");
+    let session = Session::connect(&suite::config(&url, Codec::Cbor, suite::DEVICE))
+        .await
+        .unwrap();
+    let echo = handler(|invocation| async move {
+        let doubled = invocation.payload.first::<String>().unwrap().unwrap().repeat(2);
+        Ok(Payload::from_args(vec![doubled.into()]))
+    });
+    session
+        .register("re.mgmt.double", RegisterOptions::default(), echo)
+        .await
+        .unwrap();
+    let call = |length| {
+        let payload = Payload::from_args(vec!["x".repeat(length).into()]);
+        session.call("re.mgmt.double", payload, CallOptions::default())
+    };
+    let refused = call(64 << 10).await;
+    assert!(matches!(refused, Err(RequestError::TooLarge(_))), "{refused:?}");
+    // A result that is too large becomes an error at the callee.
+    let refused = call(40 << 10).await;
+    assert!(
+        matches!(&refused, Err(RequestError::Peer(error)) if error.uri == uri::error::PAYLOAD_SIZE_EXCEEDED),
+        "{refused:?}"
+    );
+    assert!(call(10 << 10).await.is_ok(), "the session goes on");
 }
 
 #[tokio::test]

@@ -7,8 +7,8 @@ use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
 use wamp::auth::Salting;
 use wamp::client::{
-    CallOptions, CallResult, ClientConfig, CloseReason, ConnectError, Credentials, Handler, RegisterOptions,
-    RequestError, Session, WampError, handler,
+    CallOptions, CallPart, CallResult, ClientConfig, CloseReason, ConnectError, Credentials, Handler,
+    RegisterOptions, RequestError, Session, WampError, handler,
 };
 use wamp::router::{Attachment, Router};
 use wamp::value::Dict;
@@ -72,7 +72,7 @@ pub(crate) enum Way<'a> {
 }
 
 impl Way<'_> {
-    pub(crate) async fn join(&self, authid: &str) -> Session {
+    async fn join(&self, authid: &str) -> Session {
         match self {
             Way::Network { url, codec } => Session::connect(&config(url, *codec, authid)).await.unwrap(),
             Way::Inside(router) => {
@@ -202,9 +202,9 @@ pub(crate) async fn all_by(way: &Way<'_>) {
         )*};
     }
     cases!(
-        calls_carry_every_kind_of_value_and_the_callers_identity,
-        failures_of_a_handler_reach_the_caller_and_spare_the_others,
-        partial_results_arrive_in_order_before_the_final_one,
+        c_24_calls_carry_every_kind_of_value_and_the_callers_identity,
+        c_14_failures_of_a_handler_reach_the_caller_and_spare_the_others,
+        c_09_partial_results_arrive_in_order_before_the_final_one,
         a_timeout_cancels_the_handler_and_the_session_goes_on,
         dropping_a_call_cancels_the_handler,
         a_taken_procedure_is_refused_unless_forced,
@@ -213,13 +213,12 @@ pub(crate) async fn all_by(way: &Way<'_>) {
         a_testament_is_published_when_the_connection_is_lost,
         large_messages_travel_both_ways,
         many_calls_at_once_are_all_answered,
-        invalid_requests_are_refused_locally,
+        c_22_rules_06_07_invalid_requests_are_refused_locally,
     );
-    crate::options::all(way).await;
     leaving_and_being_killed(way).await;
 }
 
-async fn calls_carry_every_kind_of_value_and_the_callers_identity(pair: &Pair) {
+async fn c_24_calls_carry_every_kind_of_value_and_the_callers_identity(pair: &Pair) {
     let (seen, mut saw) = mpsc::channel(1);
     let echo = handler(move |invocation| {
         let seen = seen.clone();
@@ -258,7 +257,7 @@ async fn calls_carry_every_kind_of_value_and_the_callers_identity(pair: &Pair) {
     assert_eq!(result.payload.args().unwrap(), Vec::new());
 }
 
-async fn failures_of_a_handler_reach_the_caller_and_spare_the_others(pair: &Pair) {
+async fn c_14_failures_of_a_handler_reach_the_caller_and_spare_the_others(pair: &Pair) {
     let failing = handler(|invocation| async move {
         let how = invocation.payload.first::<String>().unwrap().unwrap();
         match how.as_str() {
@@ -292,7 +291,7 @@ async fn failures_of_a_handler_reach_the_caller_and_spare_the_others(pair: &Pair
     assert!(pair.device.is_open() && pair.backend.is_open());
 }
 
-async fn partial_results_arrive_in_order_before_the_final_one(pair: &Pair) {
+async fn c_09_partial_results_arrive_in_order_before_the_final_one(pair: &Pair) {
     let counting = handler(|invocation| async move {
         let mut sent = 0;
         for number in 0..100_u64 {
@@ -306,22 +305,21 @@ async fn partial_results_arrive_in_order_before_the_final_one(pair: &Pair) {
         Ok(Payload::from_args(vec![Value::Uint(sent)]))
     });
     pair.serve("re.mgmt.suite.count", counting).await;
-    let options = CallOptions::timeout(Duration::from_secs(20));
     let stream = pair
         .backend
-        .call_stream("re.mgmt.suite.count", Payload::Empty, options)
-        .await
-        .unwrap();
-    let results: Vec<_> = soon("progress", stream.collect()).await;
-    let results: Vec<CallResult> = results.into_iter().map(Result::unwrap).collect();
-    let numbers = |result: &CallResult| result.payload.first::<u64>().unwrap().unwrap();
-    let (last, partial) = results.split_last().unwrap();
-    assert!(!last.is_partial() && partial.iter().all(CallResult::is_partial));
-    assert_eq!(numbers(last), 100);
-    assert_eq!(
-        partial.iter().map(numbers).collect::<Vec<_>>(),
-        (0..100).collect::<Vec<_>>()
-    );
+        .call_stream("re.mgmt.suite.count", Payload::Empty, CallOptions::default());
+    let parts: Vec<_> = soon("progress", stream.collect()).await;
+    let mut numbers = Vec::new();
+    let mut last = None;
+    for part in parts {
+        assert!(last.is_none(), "nothing follows the final result");
+        match part.unwrap() {
+            CallPart::Partial(result) => numbers.push(result.payload.first::<u64>().unwrap().unwrap()),
+            CallPart::Final(result) => last = result.payload.first::<u64>().unwrap(),
+        }
+    }
+    assert_eq!(last, Some(100));
+    assert_eq!(numbers, (0..100).collect::<Vec<_>>());
     // Without the wish nothing partial is sent.
     let result = pair.call("re.mgmt.suite.count", Payload::Empty).await.unwrap();
     assert_eq!(result.payload.first::<u64>().unwrap(), Some(0));
@@ -501,7 +499,7 @@ async fn many_calls_at_once_are_all_answered(pair: &Pair) {
     assert_eq!(answered, 200);
 }
 
-async fn invalid_requests_are_refused_locally(pair: &Pair) {
+async fn c_22_rules_06_07_invalid_requests_are_refused_locally(pair: &Pair) {
     let nothing = || handler(|_| async { Ok(Payload::Empty) });
     for invalid in ["", "a..b", "a b", "a.#", ".a", "a."] {
         let refused = pair.call(invalid, Payload::Empty).await;

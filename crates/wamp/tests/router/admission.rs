@@ -2,6 +2,9 @@
 
 use tokio::io::AsyncWriteExt as _;
 
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::http::header::{HeaderValue, SEC_WEBSOCKET_PROTOCOL};
+
 use super::*;
 use wamp::auth;
 use wamp::client::ConnectError;

@@ -1,7 +1,7 @@
 //! Many at once, and peers that do not keep up.
 
 use super::*;
-use wamp::client::{RegisterOptions, handler};
+use wamp::client::{CallOptions, RegisterOptions, handler};
 use wamp::{Dict, Payload};
 
 /// Every call is on its way before the first result is read.
@@ -207,5 +207,46 @@ async fn r_s22_many_clients_join_at_once_and_all_get_an_event() {
     for peer in &mut peers {
         let event = peer.next().await;
         assert_eq!((&event[0], &event[2]), (&json!(36), &published[2]));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_pings_keeps_the_router_from_nothing() {
+    let limits = Limits {
+        goodbye_timeout: Duration::from_millis(200),
+        ..Limits::default()
+    };
+    let running = start(limits).await;
+    let admin = running.client().await;
+    for raw in [true, false] {
+        for pong in [false, true] {
+            let (peer, id) = match raw {
+                true => running.joined_raw_as(Codec::Json, None).await,
+                false => running.joined_as(Codec::Json, None).await,
+            };
+            let (stream, frame) = match peer.socket {
+                Carrier::Raw(framed, _) => (framed.into_inner(), vec![1 + u8::from(pong), 0, 0, 0]),
+                Carrier::WebSocket(socket) => {
+                    let opcode = 0x89 + u8::from(pong);
+                    (socket.into_inner(), vec![opcode, 0x80, 0, 0, 0, 0])
+                }
+            };
+            let mut stream = stream.into_std().unwrap();
+            stream.set_nonblocking(false).unwrap();
+            // In a thread of its own, so that there is always more to read.
+            let mut flood = stream.try_clone().unwrap();
+            let (ended, end) = tokio::sync::oneshot::channel();
+            std::thread::spawn(move || {
+                let frames = frame.repeat(16 << 10);
+                while std::io::Write::write_all(&mut flood, &frames).is_ok() {}
+                ended.send(()).unwrap();
+            });
+            std::thread::spawn(move || std::io::copy(&mut stream, &mut std::io::sink()));
+            let id = Payload::from_args(vec![id.into()]);
+            let kill = admin.call("wamp.session.kill", id, CallOptions::timeout(SOON));
+            kill.await.unwrap();
+            soon("the end of the flood", end).await.unwrap();
+            running.holds(1).await;
+        }
     }
 }

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
-use wamp::client::{CallOptions, Invocation, RegisterOptions, RequestError, WampError, handler};
+use wamp::client::{CallOptions, CallPart, Invocation, RegisterOptions, RequestError, WampError, handler};
 use wamp::{Codec, Payload};
 
 async fn with_codec(running: &Running, codec: Codec) -> Session {
@@ -64,18 +65,15 @@ async fn r_r10_partial_results_stream_to_the_caller() {
         .register("re.count", RegisterOptions::default(), count)
         .await
         .unwrap();
-    let mut results = caller
-        .call_stream("re.count", Payload::Empty, CallOptions::default())
-        .await
-        .unwrap();
+    let mut stream = caller.call_stream("re.count", Payload::Empty, CallOptions::default());
     let mut numbers = Vec::new();
     let last = loop {
-        let result = results.next().await.unwrap().unwrap();
-        if !result.is_partial() {
-            break result;
+        match stream.next().await.unwrap().unwrap() {
+            CallPart::Partial(result) => numbers.push(result.payload.first::<u64>().unwrap().unwrap()),
+            CallPart::Final(result) => break result,
         }
-        numbers.push(result.payload.first::<u64>().unwrap().unwrap());
     };
+    assert!(stream.next().await.is_none());
     assert_eq!(last.payload.first::<String>().unwrap().as_deref(), Some("done"));
     assert_eq!(numbers, vec![0, 1, 2]);
 }

@@ -1,5 +1,5 @@
-//! The cases of `wamp-interop.md` 5.1 to 5.5 on the wire, each for JSON, MessagePack and CBOR. What needs a socket of a
-//! special kind (deadlines, floods, malformed frames) is in the other files.
+//! The cases of `wamp-interop.md` 5.1 to 5.5 on the wire, each for JSON, MessagePack and CBOR, over WebSocket and over
+//! RawSocket. What needs a socket of a special kind (deadlines, floods, malformed frames) is in the other files.
 
 use super::*;
 
@@ -8,29 +8,49 @@ mod pubsub;
 mod rpc;
 mod session;
 
-/// A router and the codec of the run.
+/// A router, and how the run's peers speak to it.
 struct Stage {
     running: Running,
     codec: Codec,
+    raw: bool,
 }
 
-/// Runs a case once per codec, each time with a router of its own.
-async fn for_every_codec(case: impl AsyncFn(&Stage)) {
-    for codec in CODECS {
-        let running = start(Limits::default()).await;
-        case(&Stage { running, codec }).await;
+/// Runs a case once per codec and transport, each time with a router of its own.
+async fn for_every_way(case: impl AsyncFn(&Stage)) {
+    for raw in [false, true] {
+        for codec in CODECS {
+            let running = start(Limits::default()).await;
+            case(&Stage { running, codec, raw }).await;
+        }
     }
 }
 
 impl Stage {
     /// Somebody anonymous of role `device`, who may do everything and whose name is disclosed.
     async fn peer(&self) -> Peer {
-        self.running.joined_as(self.codec, None).await.0
+        self.joined(None).await.0
     }
 
     /// Somebody named `as-<role>-<name>`, and the session.
     async fn named(&self, authid: &str) -> (Peer, u64) {
-        self.running.joined_as(self.codec, Some(authid)).await
+        self.joined(Some(authid)).await
+    }
+
+    async fn joined(&self, authid: Option<&str>) -> (Peer, u64) {
+        match self.raw {
+            false => self.running.joined_as(self.codec, authid).await,
+            true => self.running.joined_raw_as(self.codec, authid).await,
+        }
+    }
+
+    /// Somebody who has not joined.
+    async fn stranger(&self) -> Peer {
+        match self.raw {
+            false => Peer::connect(self.running.address, self.codec.subprotocol())
+                .await
+                .unwrap(),
+            true => Peer::connect_raw(self.running.address, self.codec).await,
+        }
     }
 }
 

@@ -101,7 +101,7 @@ async fn r_m6_a_testament_is_published_once_when_tcp_drops_and_when_the_peer_clo
         let mut peer = running.joined().await;
         bequeath(&mut peer).await;
         if graceful {
-            peer.socket.close(None).await.unwrap();
+            peer.socket.close().await;
         }
         drop(peer);
         soon("the testament", words.events.recv()).await.unwrap();

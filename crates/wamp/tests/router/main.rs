@@ -6,26 +6,26 @@ mod admission;
 mod authenticator;
 mod burst;
 mod calls;
+mod carrier;
 mod conformance;
 mod lifetime;
 mod logs;
 mod malformed;
 mod mutated;
 mod peers;
+mod rawsocket;
 mod realms;
+mod secure;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{SinkExt as _, StreamExt as _};
+use carrier::Carrier;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
-use tokio_tungstenite::tungstenite::http::header::{HeaderValue, SEC_WEBSOCKET_PROTOCOL};
 use tokio_tungstenite::tungstenite::{self, Bytes, Message as Frame};
 use tokio_util::sync::CancellationToken;
 use wamp::Codec;
@@ -176,20 +176,26 @@ impl Running {
 
     /// A bare peer that has joined under this name (see [`authenticate`]) and speaks `codec`; its session id.
     async fn joined_as(&self, codec: Codec, authid: Option<&str>) -> (Peer, u64) {
-        let mut peer = Peer::connect(self.address, codec.subprotocol()).await.unwrap();
-        let welcome = peer.ask(hello(json!({"authid": authid}))).await;
-        assert_eq!(welcome[0], 2, "{welcome}");
-        let session = welcome[1].as_u64().unwrap();
-        (peer, session)
+        let peer = Peer::connect(self.address, codec.subprotocol()).await.unwrap();
+        join(peer, authid).await
+    }
+
+    /// The same over RawSocket.
+    async fn joined_raw_as(&self, codec: Codec, authid: Option<&str>) -> (Peer, u64) {
+        join(Peer::connect_raw(self.address, codec).await, authid).await
     }
 
     /// A bare peer that has joined.
     async fn joined(&self) -> Peer {
-        let mut peer = self.peer().await;
-        peer.send(hello(json!({}))).await;
-        assert_eq!(peer.next().await[0], 2);
-        peer
+        self.joined_as(Codec::Json, None).await.0
     }
+}
+
+async fn join(mut peer: Peer, authid: Option<&str>) -> (Peer, u64) {
+    let welcome = peer.ask(hello(json!({"authid": authid}))).await;
+    assert_eq!(welcome[0], 2, "{welcome}");
+    let session = welcome[1].as_u64().unwrap();
+    (peer, session)
 }
 
 /// Looks again and again until `condition` holds.
@@ -219,10 +225,9 @@ fn hello(mut details: Value) -> Value {
     json!([1, "realm1", details])
 }
 
-/// A client without any knowledge of WAMP: arrays in WebSocket frames. Tests write and read them as JSON, whatever is on
-/// the wire.
+/// A client without any knowledge of WAMP: arrays in frames. Tests write and read them as JSON, whatever is on the wire.
 struct Peer {
-    socket: WebSocketStream<TcpStream>,
+    socket: Carrier,
     codec: Codec,
 }
 
@@ -230,17 +235,15 @@ const CODECS: [Codec; 3] = [Codec::Json, Codec::MessagePack, Codec::Cbor];
 
 impl Peer {
     async fn connect(address: SocketAddr, protocols: &str) -> tungstenite::Result<Peer> {
-        let mut request = format!("ws://{address}/ws").into_client_request()?;
-        if !protocols.is_empty() {
-            let protocols = HeaderValue::from_str(protocols).unwrap();
-            request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, protocols);
-        }
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        let (socket, _) = tokio_tungstenite::client_async(request, stream).await?;
+        let socket = Carrier::upgrade(address, protocols).await?;
         let codec = CODECS.into_iter().find(|codec| codec.subprotocol() == protocols);
         let codec = codec.unwrap_or(Codec::Json);
         Ok(Peer { socket, codec })
+    }
+
+    async fn connect_raw(address: SocketAddr, codec: Codec) -> Peer {
+        let socket = Carrier::raw(address, codec).await;
+        Peer { socket, codec }
     }
 
     async fn send(&mut self, message: Value) {
@@ -292,6 +295,11 @@ impl Peer {
         self.next().await
     }
 
+    /// The close code that has to come: RawSocket has none.
+    fn closes_with(&self, code: u16) -> Option<u16> {
+        (!self.socket.is_raw()).then_some(code)
+    }
+
     /// Reads until the router closes; the close code, if it said one.
     async fn closed(&mut self) -> Option<u16> {
         let mut code = None;
@@ -317,7 +325,8 @@ impl Peer {
                 "at {caller}: {abort}"
             );
             assert!(abort[1]["message"].is_string(), "at {caller}: {abort}");
-            assert_eq!(self.closed().await, Some(1002), "at {caller}");
+            let code = self.closed().await;
+            assert_eq!(code, self.closes_with(1002), "at {caller}");
         }
     }
 }

@@ -232,7 +232,9 @@ fn a_partial_result_that_cannot_be_delivered_ends_the_call_with_one_error() {
         callee,
         yields(invocation, json!({"progress": true}), Payload::Empty),
     );
-    world.realm.fail_call(caller, 1, "no form in this encoding");
+    world
+        .realm
+        .fail_call(caller, 1, error::RUNTIME_ERROR, "no form in this encoding");
     let sent = world.drain();
     assert_eq!(
         receivers_of_all(&sent),

@@ -41,7 +41,7 @@ const REGISTRATIONS: [&str; 4] = [
 
 #[tokio::test]
 async fn r_m1_the_life_of_a_subscription_is_told_in_order_with_the_real_sessions() {
-    for_every_codec(async |stage| {
+    for_every_way(async |stage| {
         let mut watcher = Watcher::new(stage, &SUBSCRIPTIONS).await;
         let (mut one, id_one) = stage.named("as-device-one").await;
         let (mut two, id_two) = stage.named("as-device-two").await;
@@ -68,7 +68,7 @@ async fn r_m1_the_life_of_a_subscription_is_told_in_order_with_the_real_sessions
 
 #[tokio::test]
 async fn r_m2_the_life_of_a_registration_is_told_in_order_eviction_included() {
-    for_every_codec(async |stage| {
+    for_every_way(async |stage| {
         let mut watcher = Watcher::new(stage, &REGISTRATIONS).await;
         let (mut one, id_one) = stage.named("as-device-one").await;
         let (mut two, id_two) = stage.named("as-device-two").await;
@@ -95,7 +95,7 @@ async fn r_m2_the_life_of_a_registration_is_told_in_order_eviction_included() {
 
 #[tokio::test]
 async fn r_m3_subscriptions_and_registrations_can_be_looked_up_listed_and_counted() {
-    for_every_codec(async |stage| {
+    for_every_way(async |stage| {
         let (mut peer, session) = stage.named("as-device-a").await;
         for (kind, verb, code, members) in [
             ("subscription", "list_subscribers", 32, "count_subscribers"),
@@ -146,7 +146,7 @@ async fn r_m3_subscriptions_and_registrations_can_be_looked_up_listed_and_counte
 
 #[tokio::test]
 async fn r_m4_joining_and_leaving_is_announced_with_the_identity() {
-    for_every_codec(async |stage| {
+    for_every_way(async |stage| {
         let topics = ["wamp.session.on_join", "wamp.session.on_leave"];
         let mut watcher = Watcher::new(stage, &topics).await;
         let (peer, session) = stage.named("as-device-a").await;
@@ -174,7 +174,7 @@ async fn r_m4_joining_and_leaving_is_announced_with_the_identity() {
 
 #[tokio::test]
 async fn r_m5_sessions_are_killed_by_id_authid_role_and_all_but_never_the_caller() {
-    for_every_codec(async |stage| {
+    for_every_way(async |stage| {
         let (mut admin, own) = stage.named("as-backend-admin").await;
         for (procedure, args, by_list) in [
             ("kill_by_authid", json!(["as-device-a"]), true),
@@ -211,7 +211,7 @@ async fn r_m5_sessions_are_killed_by_id_authid_role_and_all_but_never_the_caller
                 (&json!("bye"), &json!("my.reason"))
             );
             victim.send(json!([6, {}, "wamp.close.goodbye_and_out"])).await;
-            assert_eq!(victim.closed().await, Some(1000));
+            assert_eq!(victim.closed().await, victim.closes_with(1000));
         }
         let (mut victim, session) = stage.named("as-device-a").await;
         admin.meta("wamp.session.kill", json!([session])).await;
@@ -232,7 +232,7 @@ const ADD: &str = "wamp.session.add_testament";
 
 #[tokio::test]
 async fn r_m6_testaments_are_published_once_in_order_however_the_session_ends() {
-    for_every_codec(async |stage| {
+    for_every_way(async |stage| {
         let (mut admin, _) = stage.named("as-backend-admin").await;
         admin.established(json!([32, 1, {}, "re.words"])).await;
         for end in ["lost", "closed", "goodbye", "killed", "violation"] {
@@ -249,7 +249,7 @@ async fn r_m6_testaments_are_published_once_in_order_however_the_session_ends() 
             }
             match end {
                 "lost" => drop(peer),
-                "closed" => peer.socket.close(None).await.unwrap(),
+                "closed" => peer.socket.close().await,
                 "goodbye" => {
                     peer.ask(json!([6, {}, "wamp.close.close_realm"])).await;
                 }
@@ -274,7 +274,7 @@ async fn r_m6_testaments_are_published_once_in_order_however_the_session_ends() 
 
 #[tokio::test]
 async fn r_m7_testaments_are_flushed_by_scope_and_checked_when_they_are_added() {
-    for_every_codec(async |stage| {
+    for_every_way(async |stage| {
         let (mut peer, _) = stage.named("as-device-a").await;
         for scope in ["detached", "destroyed", "destroyed"] {
             peer.meta(ADD, json!(["re.words", [], {}, {}, scope])).await;
@@ -308,7 +308,7 @@ async fn r_m7_testaments_are_flushed_by_scope_and_checked_when_they_are_added() 
 
 #[tokio::test]
 async fn r_m8_meta_procedures_and_topics_need_permission() {
-    for_every_codec(async |stage| {
+    for_every_way(async |stage| {
         let (mut limited, _) = stage.named("as-limited-x").await;
         for procedure in [
             "wamp.session.count",
@@ -328,7 +328,7 @@ async fn r_m8_meta_procedures_and_topics_need_permission() {
 
 #[tokio::test]
 async fn the_counters_of_the_router_are_a_procedure() {
-    for_every_codec(async |stage| {
+    for_every_way(async |stage| {
         let (mut admin, _) = stage.named("as-backend-admin").await;
         admin.established(json!([32, 1, {}, "re.t"])).await;
         let counters = admin.meta("wamp.router.counters", json!([])).await;

@@ -4,7 +4,7 @@ use super::*;
 
 #[tokio::test]
 async fn r_p1_subscribing_twice_is_one_subscription() {
-    for_every_codec(async |stage| {
+    for_every_way(async |stage| {
         let (mut peer, mut publisher) = (stage.peer().await, stage.peer().await);
         let id = peer.established(json!([32, 1, {}, "re.t"])).await;
         assert_eq!(peer.established(json!([32, 2, {}, "re.t"])).await, id);
@@ -19,7 +19,7 @@ async fn r_p1_subscribing_twice_is_one_subscription() {
 
 #[tokio::test]
 async fn r_p2_only_an_acknowledged_publication_is_answered() {
-    for_every_codec(async |stage| {
+    for_every_way(async |stage| {
         let (mut peer, mut publisher) = (stage.peer().await, stage.peer().await);
         peer.established(json!([32, 1, {}, "re.t"])).await;
         publisher
@@ -39,7 +39,7 @@ async fn r_p2_only_an_acknowledged_publication_is_answered() {
 
 #[tokio::test]
 async fn r_p3_every_matching_subscription_gives_one_event() {
-    for_every_codec(async |stage| {
+    for_every_way(async |stage| {
         let (mut peer, mut publisher) = (stage.peer().await, stage.peer().await);
         let mut expected = Vec::new();
         for (policy, uri) in [("exact", "re.a.c"), ("prefix", "re.a"), ("wildcard", "re..c")] {
@@ -66,7 +66,7 @@ async fn r_p3_every_matching_subscription_gives_one_event() {
 
 #[tokio::test]
 async fn r_p4_the_publisher_hears_itself_only_if_it_asks() {
-    for_every_codec(async |stage| {
+    for_every_way(async |stage| {
         let mut peer = stage.peer().await;
         peer.established(json!([32, 1, {}, "re.t"])).await;
         peer.send(json!([16, 2, {}, "re.t"])).await;
@@ -79,7 +79,7 @@ async fn r_p4_the_publisher_hears_itself_only_if_it_asks() {
 
 #[tokio::test]
 async fn r_p5_exclusion_and_eligibility_are_sets_and_an_empty_eligible_list_is_nobody() {
-    for_every_codec(async |stage| {
+    for_every_way(async |stage| {
         let (mut a, id_a) = stage.named("as-device-a").await;
         let (mut b, id_b) = stage.named("as-backend-b").await;
         let mut publisher = stage.peer().await;
@@ -119,7 +119,7 @@ async fn r_p5_exclusion_and_eligibility_are_sets_and_an_empty_eligible_list_is_n
 #[tokio::test]
 async fn r_p6_events_keep_their_order_and_end_with_unsubscribed() {
     const EVENTS: u64 = 200;
-    for_every_codec(async |stage| {
+    for_every_way(async |stage| {
         let (mut peer, mut publisher) = (stage.peer().await, stage.peer().await);
         let id = peer.established(json!([32, 1, {}, "re.t"])).await;
         for number in 0..EVENTS {
@@ -147,7 +147,7 @@ async fn r_p6_events_keep_their_order_and_end_with_unsubscribed() {
 
 #[tokio::test]
 async fn r_p7_a_publication_without_permission_is_dropped_or_refused() {
-    for_every_codec(async |stage| {
+    for_every_way(async |stage| {
         let mut peer = stage.peer().await;
         let (mut limited, _) = stage.named("as-limited-x").await;
         peer.established(json!([32, 1, {}, "other.t"])).await;
@@ -165,7 +165,7 @@ async fn r_p7_a_publication_without_permission_is_dropped_or_refused() {
 
 #[tokio::test]
 async fn r_p10_a_retained_event_follows_subscribed() {
-    for_every_codec(async |stage| {
+    for_every_way(async |stage| {
         let (mut peer, mut publisher) = (stage.peer().await, stage.peer().await);
         let published = publisher
             .ask(json!([16, 1, {"retain": true, "acknowledge": true}, "re.state", ["on", "\0AQI="]]))

@@ -22,7 +22,7 @@ async fn answer_too_late(callee: &mut Peer, caller: &mut Peer) {
 
 #[tokio::test]
 async fn r_r1_arguments_reach_the_callee_and_the_result_the_caller_unchanged() {
-    for_every_codec(async |stage| {
+    for_every_way(async |stage| {
         let (mut callee, mut caller) = (stage.peer().await, stage.peer().await);
         let registration = callee.established(json!([64, 1, {}, "re.echo"])).await;
         // The last one is binary.
@@ -50,7 +50,7 @@ async fn r_r1_arguments_reach_the_callee_and_the_result_the_caller_unchanged() {
 
 #[tokio::test]
 async fn r_r2_an_unknown_procedure_is_an_error() {
-    for_every_codec(async |stage| {
+    for_every_way(async |stage| {
         let mut caller = stage.peer().await;
         let error = caller.refused(json!([48, 1, {}, "re.nobody"])).await;
         assert_eq!(error, "wamp.error.no_such_procedure");
@@ -60,7 +60,7 @@ async fn r_r2_an_unknown_procedure_is_an_error() {
 
 #[tokio::test]
 async fn r_r3_a_single_procedure_is_registered_once() {
-    for_every_codec(async |stage| {
+    for_every_way(async |stage| {
         let (mut one, mut two) = (stage.peer().await, stage.peer().await);
         one.established(json!([64, 1, {}, "re.p"])).await;
         for peer in [&mut one, &mut two] {
@@ -73,7 +73,7 @@ async fn r_r3_a_single_procedure_is_registered_once() {
 
 #[tokio::test]
 async fn r_r4_force_reregister_takes_over_and_running_invocations_go_on() {
-    for_every_codec(async |stage| {
+    for_every_way(async |stage| {
         let (mut old, mut caller) = pending(stage, json!({})).await;
         let mut new = stage.peer().await;
         let taken = new
@@ -99,7 +99,7 @@ async fn r_r4_force_reregister_takes_over_and_running_invocations_go_on() {
 
 #[tokio::test]
 async fn r_r5_force_reregister_evicts_every_callee_of_a_shared_registration() {
-    for_every_codec(async |stage| {
+    for_every_way(async |stage| {
         let mut old = Vec::new();
         for _ in 0..3 {
             let mut callee = stage.peer().await;
@@ -121,7 +121,7 @@ async fn r_r5_force_reregister_evicts_every_callee_of_a_shared_registration() {
 
 #[tokio::test]
 async fn r_r6_force_reregister_needs_permission() {
-    for_every_codec(async |stage| {
+    for_every_way(async |stage| {
         let mut old = stage.peer().await;
         let (mut thief, _) = stage.named("as-limited-thief").await;
         old.established(json!([64, 1, {}, "re.p"])).await;
@@ -136,7 +136,7 @@ async fn r_r6_force_reregister_needs_permission() {
 
 #[tokio::test]
 async fn r_r7_shared_registrations_choose_as_their_policy_says() {
-    for_every_codec(async |stage| {
+    for_every_way(async |stage| {
         let (mut one, mut two, mut caller) = (stage.peer().await, stage.peer().await, stage.peer().await);
         for (policy, expected) in [
             ("roundrobin", [1, 2, 1, 2]),
@@ -169,7 +169,7 @@ async fn r_r7_shared_registrations_choose_as_their_policy_says() {
 
 #[tokio::test]
 async fn r_r8_exact_before_longest_prefix_before_the_wildcard_with_the_longest_leading_part() {
-    for_every_codec(async |stage| {
+    for_every_way(async |stage| {
         let (mut callee, mut caller) = (stage.peer().await, stage.peer().await);
         let mut ids = Vec::new();
         for (policy, uri) in [
@@ -206,7 +206,7 @@ async fn r_r8_exact_before_longest_prefix_before_the_wildcard_with_the_longest_l
 
 #[tokio::test]
 async fn r_r9_the_callees_error_is_forwarded_with_its_arguments() {
-    for_every_codec(async |stage| {
+    for_every_way(async |stage| {
         let (mut callee, mut caller) = pending(stage, json!({})).await;
         callee
             .send(json!([8, 68, 1, {}, "my.error", ["a", 1], {"k": null}]))
@@ -219,7 +219,7 @@ async fn r_r9_the_callees_error_is_forwarded_with_its_arguments() {
 
 #[tokio::test]
 async fn r_r10_partial_results_come_in_order_before_the_final_one() {
-    for_every_codec(async |stage| {
+    for_every_way(async |stage| {
         let (mut callee, mut caller) = pending(stage, json!({"receive_progress": true})).await;
         for number in 0..3 {
             callee.send(json!([70, 1, {"progress": true}, [number]])).await;
@@ -240,7 +240,7 @@ async fn r_r10_partial_results_come_in_order_before_the_final_one() {
 
 #[tokio::test]
 async fn r_r11_partial_results_that_nobody_asked_for_are_not_forwarded() {
-    for_every_codec(async |stage| {
+    for_every_way(async |stage| {
         let (mut callee, mut caller) = pending(stage, json!({})).await;
         callee.send(json!([70, 1, {"progress": true}, [1]])).await;
         callee.send(json!([70, 1, {}, ["final"]])).await;
@@ -251,7 +251,7 @@ async fn r_r11_partial_results_that_nobody_asked_for_are_not_forwarded() {
 
 #[tokio::test]
 async fn r_r12_cancel_skip_answers_the_caller_and_does_not_tell_the_callee() {
-    for_every_codec(async |stage| {
+    for_every_way(async |stage| {
         let (mut callee, mut caller) = pending(stage, json!({})).await;
         let error = caller.ask(json!([49, 1, {"mode": "skip"}])).await;
         assert_eq!(
@@ -266,7 +266,7 @@ async fn r_r12_cancel_skip_answers_the_caller_and_does_not_tell_the_callee() {
 
 #[tokio::test]
 async fn r_r13_cancel_kill_waits_for_the_callee() {
-    for_every_codec(async |stage| {
+    for_every_way(async |stage| {
         let (mut callee, mut caller) = pending(stage, json!({})).await;
         caller.send(json!([49, 1, {"mode": "kill"}])).await;
         assert_eq!(callee.next_of(INTERRUPT).await[2]["mode"], "kill");
@@ -279,7 +279,7 @@ async fn r_r13_cancel_kill_waits_for_the_callee() {
 
 #[tokio::test]
 async fn r_r14_cancel_killnowait_is_the_default_and_tells_both_at_once() {
-    for_every_codec(async |stage| {
+    for_every_way(async |stage| {
         for options in [json!({}), json!({"mode": "killnowait"})] {
             let (mut callee, mut caller) = pending(stage, json!({})).await;
             let error = caller.ask(json!([49, 1, options])).await;
@@ -295,10 +295,8 @@ async fn r_r14_cancel_killnowait_is_the_default_and_tells_both_at_once() {
 
 #[tokio::test]
 async fn r_r15_cancel_kill_of_a_callee_that_cannot_be_interrupted_is_a_skip() {
-    for_every_codec(async |stage| {
-        let mut callee = Peer::connect(stage.running.address, stage.codec.subprotocol())
-            .await
-            .unwrap();
+    for_every_way(async |stage| {
+        let mut callee = stage.stranger().await;
         callee
             .ask(hello(json!({"roles": {"callee": {}, "publisher": {}}})))
             .await;
@@ -315,7 +313,7 @@ async fn r_r15_cancel_kill_of_a_callee_that_cannot_be_interrupted_is_a_skip() {
 
 #[tokio::test]
 async fn r_r16_cancelling_what_is_not_pending_is_ignored() {
-    for_every_codec(async |stage| {
+    for_every_way(async |stage| {
         let (mut callee, mut caller) = pending(stage, json!({})).await;
         caller.send(json!([49, 99, {}])).await;
         callee.send(json!([70, 1, {}])).await;
@@ -329,7 +327,7 @@ async fn r_r16_cancelling_what_is_not_pending_is_ignored() {
 
 #[tokio::test]
 async fn r_r17_a_timeout_tells_caller_and_callee() {
-    for_every_codec(async |stage| {
+    for_every_way(async |stage| {
         let (mut callee, mut caller) = pending(stage, json!({"timeout": 30})).await;
         assert_eq!(caller.next_of(8).await[4], "wamp.error.timeout");
         let interrupt = callee.next_of(INTERRUPT).await;
@@ -341,7 +339,7 @@ async fn r_r17_a_timeout_tells_caller_and_callee() {
 
 #[tokio::test]
 async fn r_r18_a_lost_caller_interrupts_the_callee() {
-    for_every_codec(async |stage| {
+    for_every_way(async |stage| {
         let (mut callee, caller) = pending(stage, json!({})).await;
         drop(caller);
         assert_eq!(callee.next_of(INTERRUPT).await[2]["mode"], "killnowait");
@@ -353,7 +351,7 @@ async fn r_r18_a_lost_caller_interrupts_the_callee() {
 
 #[tokio::test]
 async fn r_r19_a_lost_callee_cancels_the_calls_it_had() {
-    for_every_codec(async |stage| {
+    for_every_way(async |stage| {
         let (callee, mut caller) = pending(stage, json!({})).await;
         drop(callee);
         assert_eq!(caller.next_of(8).await[4], "wamp.error.canceled");
@@ -363,7 +361,7 @@ async fn r_r19_a_lost_callee_cancels_the_calls_it_had() {
 
 #[tokio::test]
 async fn r_r20_answering_somebody_elses_invocation_is_a_violation_and_changes_nothing() {
-    for_every_codec(async |stage| {
+    for_every_way(async |stage| {
         let (mut callee, mut caller) = pending(stage, json!({})).await;
         let mut intruder = stage.peer().await;
         intruder.send(json!([70, 1, {}, ["forged"]])).await;
@@ -376,7 +374,7 @@ async fn r_r20_answering_somebody_elses_invocation_is_a_violation_and_changes_no
 
 #[tokio::test]
 async fn r_r21_the_caller_is_named_if_its_role_is_disclosed() {
-    for_every_codec(async |stage| {
+    for_every_way(async |stage| {
         let mut callee = stage.peer().await;
         let (mut open, session) = stage.named("as-device-open").await;
         let (mut hidden, _) = stage.named("as-backend-hidden").await;
@@ -394,7 +392,7 @@ async fn r_r21_the_caller_is_named_if_its_role_is_disclosed() {
 
 #[tokio::test]
 async fn r_r22_unregistering_what_is_not_ones_own_is_an_error() {
-    for_every_codec(async |stage| {
+    for_every_way(async |stage| {
         let (mut owner, mut other) = (stage.peer().await, stage.peer().await);
         let id = owner.established(json!([64, 1, {}, "re.p"])).await;
         for id in [id, 12345] {
@@ -408,7 +406,7 @@ async fn r_r22_unregistering_what_is_not_ones_own_is_an_error() {
 
 #[tokio::test]
 async fn r_r23_invocations_of_each_callee_count_from_one() {
-    for_every_codec(async |stage| {
+    for_every_way(async |stage| {
         let mut caller = stage.peer().await;
         for name in ["re.one", "re.two"] {
             let mut callee = stage.peer().await;
@@ -426,7 +424,7 @@ async fn r_r23_invocations_of_each_callee_count_from_one() {
 
 #[tokio::test]
 async fn a_call_in_parts_reaches_its_callee_part_by_part() {
-    for_every_codec(async |stage| {
+    for_every_way(async |stage| {
         let (mut callee, mut caller) = pending(stage, json!({"progress": true})).await;
         for number in 1..=3 {
             let more = number < 3;

@@ -2,16 +2,10 @@
 
 use super::*;
 
-async fn fresh(stage: &Stage) -> Peer {
-    Peer::connect(stage.running.address, stage.codec.subprotocol())
-        .await
-        .unwrap()
-}
-
 #[tokio::test]
 async fn r_s6_a_hello_with_unknown_details_is_welcomed_with_every_feature() {
-    for_every_codec(async |stage| {
-        let mut peer = fresh(stage).await;
+    for_every_way(async |stage| {
+        let mut peer = stage.stranger().await;
         let details = json!({"_vendor": [null, -1, 1.5], "agent": "x", "roles": {
             "caller": {"features": {"teleportation": true}}, "_custom": 5, "publisher": {"x": {}}
         }});
@@ -40,15 +34,15 @@ async fn r_s6_a_hello_with_unknown_details_is_welcomed_with_every_feature() {
 
 #[tokio::test]
 async fn r_s4_an_unknown_realm_or_none_at_all_is_refused() {
-    for_every_codec(async |stage| {
+    for_every_way(async |stage| {
         for realm in [json!("elsewhere"), json!(null)] {
-            let mut peer = fresh(stage).await;
+            let mut peer = stage.stranger().await;
             let abort = peer.ask(json!([1, realm, {"roles": {"caller": {}}}])).await;
             assert_eq!(
                 (&abort[0], &abort[2]),
                 (&json!(3), &json!("wamp.error.no_such_realm"))
             );
-            assert_eq!(peer.closed().await, Some(1000));
+            assert_eq!(peer.closed().await, peer.closes_with(1000));
         }
         assert_eq!(stage.running.router.counters().refused_sessions.no_such_realm, 2);
     })
@@ -57,9 +51,9 @@ async fn r_s4_an_unknown_realm_or_none_at_all_is_refused() {
 
 #[tokio::test]
 async fn r_s5_a_hello_without_roles_is_refused() {
-    for_every_codec(async |stage| {
+    for_every_way(async |stage| {
         for details in [json!({}), json!({"roles": {}}), json!({"roles": {"dealer": {}}})] {
-            let mut peer = fresh(stage).await;
+            let mut peer = stage.stranger().await;
             peer.send(json!([1, "realm1", details])).await;
             peer.violated().await;
         }
@@ -69,10 +63,10 @@ async fn r_s5_a_hello_without_roles_is_refused() {
 
 #[tokio::test]
 async fn r_s9_r_s10_a_signature_decides_and_refusals_are_alike() {
-    for_every_codec(async |stage| {
+    for_every_way(async |stage| {
         let mut refusals = Vec::new();
         for (authid, secret) in [("7-42", SECRET), ("7-42", "wrong"), ("nobody", SECRET)] {
-            let mut peer = fresh(stage).await;
+            let mut peer = stage.stranger().await;
             let challenge = peer
                 .ask(hello(json!({"authid": authid, "authmethods": ["wampcra"]})))
                 .await;
@@ -93,8 +87,8 @@ async fn r_s9_r_s10_a_signature_decides_and_refusals_are_alike() {
 
 #[tokio::test]
 async fn r_s14_r_s15_r_s16_messages_out_of_place_are_violations() {
-    for_every_codec(async |stage| {
-        let mut first = fresh(stage).await;
+    for_every_way(async |stage| {
+        let mut first = stage.stranger().await;
         first.send(json!([32, 1, {}, "re.t"])).await;
         first.violated().await;
         for message in [
@@ -128,7 +122,7 @@ async fn r_s14_r_s15_r_s16_messages_out_of_place_are_violations() {
 
 #[tokio::test]
 async fn r_s17_r_s18_goodbye_frees_everything_before_it_is_answered_and_nothing_comes_after_it() {
-    for_every_codec(async |stage| {
+    for_every_way(async |stage| {
         let (mut peer, mut callee) = (stage.peer().await, stage.peer().await);
         callee.established(json!([64, 1, {}, "re.p"])).await;
         peer.established(json!([64, 1, {}, "re.q"])).await;
@@ -147,7 +141,7 @@ async fn r_s17_r_s18_goodbye_frees_everything_before_it_is_answered_and_nothing_
 
 #[tokio::test]
 async fn r_v6_r_v7_r_v8_what_a_request_says_wrong_is_an_error_and_the_session_lives() {
-    for_every_codec(async |stage| {
+    for_every_way(async |stage| {
         let mut peer = stage.peer().await;
         for (code, options) in [
             (48, json!({})),
@@ -188,7 +182,7 @@ async fn r_v6_r_v7_r_v8_what_a_request_says_wrong_is_an_error_and_the_session_li
 
 #[tokio::test]
 async fn r_v4_the_largest_request_id_is_2_to_the_53() {
-    for_every_codec(async |stage| {
+    for_every_way(async |stage| {
         let mut peer = stage.peer().await;
         let largest = 1_u64 << 53;
         let reply = peer.ask(json!([32, largest, {}, "re.t"])).await;

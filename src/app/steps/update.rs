@@ -1,0 +1,172 @@
+//! Another version of an installed app (`app-lifecycle.md` 3.5 "update", weakness W9).
+//!
+//! The new image is fetched while the old version runs on. Then the container is replaced, and only when the new one
+//! has proved that it runs is the new version the installed one. Whatever fails before that, the old version is back
+//! and reported with its own release, so that the backend still sees the update as open.
+
+use std::time::Duration;
+
+use protocol::{AppRequest, AppState, UpdateStatus};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::pull::Purpose;
+use super::{GRACE, unless_canceled};
+use crate::app::worker::{ActionError, Worker};
+use crate::engine::ContainerStatus;
+use crate::journal::Chain;
+
+/// How long the container of a new version has to run before it counts.
+const PROVING: Duration = Duration::from_secs(3);
+/// Between two looks at it.
+const POLL: Duration = Duration::from_millis(250);
+
+/// What an update that does not succeed goes back to.
+struct Before {
+    state: AppState,
+    version: String,
+    release_key: u64,
+}
+
+impl Worker {
+    pub(super) async fn update(
+        &mut self,
+        request: &AppRequest,
+        cancel: &CancellationToken,
+    ) -> Result<(), ActionError> {
+        let before = Before {
+            state: self.state,
+            version: self.version.clone(),
+            release_key: self.release_key,
+        };
+        self.set(AppState::Updating).await?;
+        match self.replace(request, cancel).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.go_back(before, request, error).await),
+        }
+    }
+
+    async fn replace(&mut self, request: &AppRequest, cancel: &CancellationToken) -> Result<(), ActionError> {
+        self.line(&format!(
+            "Initialising download for the app: {}...",
+            self.app_name
+        ));
+        self.clear_history();
+        let image = format!("{}:{}", self.image_repository(), request.newest_version);
+        self.fetch(&image, request, Purpose::Update, cancel).await?;
+        self.line(&format!(
+            "Succesfully installed the app: {} (Version: {})",
+            self.app_name, request.newest_version
+        ));
+        // In memory only: nothing is recorded before the new version has run.
+        self.version.clone_from(&request.newest_version);
+        if request.new_release_key != 0 {
+            self.release_key = request.new_release_key;
+        }
+        if request.target == AppState::Running {
+            self.stop_gently().await?;
+            self.start(request, false, cancel).await?;
+            unless_canceled(cancel, self.prove()).await?;
+        } else {
+            self.remove_container().await?;
+        }
+        self.update_status = UpdateStatus::PendingRemoteConfirmation;
+        let recorded = self.set(AppState::Present).await;
+        self.mailbox.installed(&self.version, self.release_key);
+        recorded?;
+        // Reports arrive in order: when the next one does, this one has been confirmed.
+        self.update_status = UpdateStatus::Completed;
+        if request.target == AppState::Running {
+            self.pass_through(&[AppState::Starting, AppState::Running])
+                .await?;
+            self.sync_ports(request, &[]);
+            self.line(&format!("Now running app {} ({})", self.app_name, self.version));
+            self.shared.context.logs.follow(self.app, &self.app_name);
+        }
+        Ok(())
+    }
+
+    /// The old version may end as at any stop; its container is replaced by what comes after.
+    async fn stop_gently(&self) -> Result<(), ActionError> {
+        if let Some(container) = self.inspect().await?
+            && container.status == ContainerStatus::Running
+        {
+            self.shared.context.engine.stop(&container.id, GRACE).await?;
+        }
+        Ok(())
+    }
+
+    /// A program that ends right after its start has not started.
+    async fn prove(&self) -> Result<(), ActionError> {
+        let proven = Instant::now() + PROVING;
+        while Instant::now() < proven {
+            tokio::time::sleep(POLL).await;
+            match self.inspect().await? {
+                Some(facts) if facts.status == ContainerStatus::Running => {}
+                Some(facts) => {
+                    let code = facts.exit_code;
+                    let text = format!("the container has exited with status code {code}");
+                    return Err(ActionError::Container(text));
+                }
+                None => return Err(ActionError::Container("the container is gone".to_owned())),
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing of the new version stays but its image. The actor starts the old one again if it is to run.
+    async fn go_back(&mut self, before: Before, request: &AppRequest, error: ActionError) -> ActionError {
+        if self.version == before.version && self.update_status == UpdateStatus::Completed {
+            // Recorded already: what failed came after.
+            return error;
+        }
+        let tried = self.version != before.version;
+        self.version = before.version;
+        self.release_key = before.release_key;
+        if error.is_engine_down() || error.is_engine_silent() {
+            // Docker tells what there is when it is back.
+            return error;
+        }
+        let canceled = matches!(error, ActionError::Canceled);
+        if canceled {
+            self.update_status = UpdateStatus::Canceled;
+        } else {
+            if tried {
+                self.keeps_history = true;
+                self.line(&format!("The app failed to start, reason: {}", Chain(&error)));
+            }
+            self.line(&format!(
+                "The update to version {} failed: {}; version {} stays",
+                request.newest_version,
+                Chain(&error),
+                self.version
+            ));
+        }
+        if let Err(worse) = self.settle_as_before(tried, before.state).await {
+            return worse;
+        }
+        match error {
+            ActionError::Canceled => ActionError::Canceled,
+            error => ActionError::NotUpdated(Box::new(error)),
+        }
+    }
+
+    async fn settle_as_before(&mut self, tried: bool, state: AppState) -> Result<(), ActionError> {
+        if tried {
+            self.remove_container().await?;
+            return self.settle_by_image().await;
+        }
+        match self.inspect().await? {
+            Some(facts) if facts.status == ContainerStatus::Running => self.set(AppState::Running).await,
+            _ if state == AppState::Failed => self.set(AppState::Failed).await,
+            _ => self.settle_by_image().await,
+        }
+    }
+
+    /// The images of all versions but the installed one go.
+    pub(crate) async fn remove_outdated_images(&self) -> Result<(), ActionError> {
+        let engine = &self.shared.context.engine;
+        let (repository, image) = (self.image_repository(), self.image());
+        Ok(engine.remove_repository(&repository, Some(&image)).await?)
+    }
+}
