@@ -19,7 +19,7 @@ mod msgpack;
 mod node;
 mod shape;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// A WAMP serialisation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::codec::{Codec, CodecError};
-use crate::value::{Dict, Value};
+use crate::value::{ConvertError, Dict, Value};
 
 pub use typed::{Args, FromPayload, IntoPayload, Kwargs, One};
 
@@ -58,7 +58,7 @@ impl Payload {
     }
 
     /// One positional argument, from anything serialisable.
-    pub fn one<T: Serialize + ?Sized>(value: &T) -> Result<Payload, serde_json::Error> {
+    pub fn one<T: Serialize + ?Sized>(value: &T) -> Result<Payload, ConvertError> {
         Ok(Payload::from_args(vec![Value::from_serialize(value)?]))
     }
 

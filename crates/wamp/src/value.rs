@@ -6,9 +6,22 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::de::{self, DeserializeOwned, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeOwned, Error, MapAccess, SeqAccess, Visitor};
 use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+mod de;
+mod error;
+mod ser;
+#[cfg(test)]
+mod tests;
+
+use de::FromValue;
+pub use error::ConvertError;
+
+/// Under this name values read and write themselves, so that a conversion between values, which is not JSON, takes their
+/// texts and their binary for what they are.
+const NATIVE: &str = "$wamp::Value";
 
 /// String-keyed dictionary: details, options, keyword arguments.
 pub type Dict = BTreeMap<String, Value>;
@@ -93,14 +106,14 @@ impl Value {
         serde_json::to_value(self).unwrap_or_default()
     }
 
-    /// Turns any serialisable value into a WAMP value.
-    pub fn from_serialize<T: Serialize + ?Sized>(value: &T) -> Result<Value, serde_json::Error> {
-        serde_json::to_value(value).map(Value::from)
+    /// Turns any serialisable value into a WAMP value. Bytes become [`Value::Bytes`], everything else is as in JSON.
+    pub fn from_serialize<T: Serialize + ?Sized>(value: &T) -> Result<Value, ConvertError> {
+        value.serialize(ser::ToValue)
     }
 
     /// Reads a typed value out of this one.
-    pub fn deserialize<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        serde_json::from_value(self.to_json())
+    pub fn deserialize<T: DeserializeOwned>(&self) -> Result<T, ConvertError> {
+        T::deserialize(FromValue(self.clone()))
     }
 }
 
@@ -207,7 +220,7 @@ impl Serialize for Value {
                 if serializer.is_human_readable() {
                     use base64::Engine as _;
                     let encoded = base64::engine::general_purpose::STANDARD.encode(bytes);
-                    serializer.serialize_str(&format!("\0{encoded}"))
+                    serializer.serialize_newtype_struct(NATIVE, &format!("\0{encoded}"))
                 } else {
                     serializer.serialize_bytes(bytes)
                 }
@@ -233,7 +246,7 @@ impl Serialize for Value {
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
         let human_readable = deserializer.is_human_readable();
-        deserializer.deserialize_any(ValueVisitor { human_readable })
+        deserializer.deserialize_newtype_struct(NATIVE, ValueVisitor { human_readable })
     }
 }
 
@@ -246,6 +259,11 @@ impl<'de> Visitor<'de> for ValueVisitor {
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("a WAMP value")
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        let human_readable = deserializer.is_human_readable();
+        deserializer.deserialize_any(ValueVisitor { human_readable })
     }
 
     fn visit_unit<E>(self) -> Result<Value, E> {
@@ -276,7 +294,7 @@ impl<'de> Visitor<'de> for ValueVisitor {
         Ok(Value::Float(number))
     }
 
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Value, E> {
+    fn visit_str<E: Error>(self, text: &str) -> Result<Value, E> {
         self.visit_string(text.to_owned())
     }
 

@@ -36,7 +36,7 @@ fn any_text() -> impl Strategy<Value = String> {
     any::<String>().prop_filter("NUL marks binary in JSON", |text| !text.starts_with('\0'))
 }
 
-fn any_value() -> impl Strategy<Value = Value> {
+pub(crate) fn any_value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::Bool),

@@ -36,12 +36,12 @@ fn value<T: Serialize>(value: &T) -> Result<Value, CodecError> {
     Value::from_serialize(value).map_err(|error| CodecError::Syntax(error.to_string()))
 }
 
-/// serde's texts quote values; those may be secrets, and they travel back to the peer.
+/// Says which argument it is, where and what was expected: the text travels back to the peer.
 fn read<T: DeserializeOwned>(value: &Value, what: &str) -> Result<T, CodecError> {
     let expected = std::any::type_name::<T>();
     value
         .deserialize()
-        .map_err(|_| CodecError::Syntax(format!("{what} do not fit {expected}")))
+        .map_err(|error| CodecError::Syntax(format!("{what} do not fit {expected}: {error}")))
 }
 
 impl<T: Serialize> IntoPayload for Args<T> {
@@ -203,11 +203,23 @@ mod tests {
     }
 
     #[test]
+    fn binary_is_binary_for_types_too() {
+        let args = Args((Value::Bytes(vec![0, 255]), Value::from("\0AP8="), f64::INFINITY));
+        let payload = args.clone().into_payload().unwrap();
+        assert_eq!(payload.args().unwrap()[..2], [args.0.0.clone(), args.0.1.clone()]);
+        assert_eq!(payload.parse::<Args<(Value, Value, f64)>>().unwrap(), args);
+        for codec in [Codec::MessagePack, Codec::Cbor] {
+            let travelled = codec.encode_payload(&payload).unwrap();
+            assert_eq!(travelled.parse::<Args<(Value, Value, f64)>>().unwrap(), args);
+        }
+    }
+
+    #[test]
     fn what_does_not_fit_is_refused_without_being_quoted() {
         let secret = Args(("hunter2",)).into_payload().unwrap();
         let error = secret.parse::<Args<(u64,)>>().unwrap_err().to_string();
         assert!(
-            error.contains("positional arguments") && error.contains("u64"),
+            error.ends_with("the positional arguments do not fit (u64,): [0]: expected u64, got text"),
             "{error}"
         );
         assert!(!error.contains("hunter2"), "{error}");
