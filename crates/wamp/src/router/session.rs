@@ -71,8 +71,8 @@ impl Features {
         Features {
             callee_canceling: true,
             callee_identification: true,
-            callee_streaming: false,
-            caller_streaming: false,
+            callee_streaming: true,
+            caller_streaming: true,
         }
     }
 
