@@ -90,6 +90,7 @@ impl From<RequestError> for Failure {
             | RequestError::Cancelled
             | RequestError::TooLarge(_)
             | RequestError::Encode(_)
+            | RequestError::NotSupported(_)
             | RequestError::Unexpected(_) => Failure::new(Exit::Failed, cause.to_string()),
         }
     }

@@ -31,6 +31,7 @@ mod link;
 mod options;
 #[cfg_attr(not(feature = "router"), allow(dead_code))]
 mod outbox;
+mod parts;
 mod state;
 mod stream;
 mod task;
@@ -41,7 +42,10 @@ pub use component::{Backoff, Component, EVICTIONS, Report, Taken};
 pub use config::{ClientConfig, Credentials};
 pub use error::{CloseReason, ConnectError, RequestError, WampError};
 pub use invocation::{Handler, HandlerFuture, HandlerResult, Invocation, handler};
-pub use options::{CallOptions, Invoke, Match, PublishOptions, Receivers, RegisterOptions, SubscribeOptions};
+pub use options::{
+    CallOptions, CancelMode, Invoke, Match, PublishOptions, Receivers, RegisterOptions, SubscribeOptions,
+};
+pub use parts::CallParts;
 pub use stream::{CallPart, CallStream};
 pub use typed::procedure;
 
@@ -127,12 +131,12 @@ impl std::fmt::Debug for Session {
 }
 
 /// A request on its way. Dropped before its answer has come, it is forgotten, and a call is cancelled.
-struct Outstanding<'a> {
-    shared: &'a Shared,
+struct Outstanding {
+    shared: Arc<Shared>,
     request: Id,
 }
 
-impl Drop for Outstanding<'_> {
+impl Drop for Outstanding {
     fn drop(&mut self) {
         self.shared.abandon(self.request);
     }
@@ -221,6 +225,7 @@ impl Session {
         let (answer, answered) = oneshot::channel();
         let call = Pending::Call {
             partial: None,
+            cancel: options.cancel,
             answer,
         };
         self.run_call(uri, payload, options, call, async {
@@ -258,7 +263,10 @@ impl Session {
                 },
                 Some(call),
             )?;
-            let _outstanding = Outstanding { shared, request };
+            let _outstanding = Outstanding {
+                shared: Arc::clone(shared),
+                request,
+            };
             answer.await
         };
         match timeout {
@@ -434,7 +442,7 @@ impl Session {
         self.shared().abort.cancel();
     }
 
-    fn shared(&self) -> &Shared {
+    fn shared(&self) -> &Arc<Shared> {
         &self.handle.shared
     }
 
@@ -458,7 +466,10 @@ impl Session {
             let (answer, answered) = oneshot::channel();
             let place = self.place().await?;
             let request = shared.submit(place, build, Some(pending(answer)))?;
-            let _outstanding = Outstanding { shared, request };
+            let _outstanding = Outstanding {
+                shared: Arc::clone(shared),
+                request,
+            };
             answered.await.unwrap_or(Err(RequestError::ConnectionLost))
         };
         tokio::time::timeout(bound, exchange)

@@ -411,6 +411,7 @@ impl Post<'_> {
             | RequestError::Cancelled
             | RequestError::InvalidUri(_)
             | RequestError::TooLarge(_)
+            | RequestError::NotSupported(_)
             | RequestError::Encode(_)
             | RequestError::Unexpected(_)
             | RequestError::Peer(_) => false,

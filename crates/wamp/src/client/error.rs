@@ -87,6 +87,9 @@ pub enum RequestError {
     /// Refused locally: larger than the router accepts.
     #[error("message of {0} bytes exceeds the limit")]
     TooLarge(usize),
+    /// Refused locally: the router does not announce this feature.
+    #[error("the router does not announce {0}")]
+    NotSupported(&'static str),
     /// The arguments could not be encoded.
     #[error("could not encode the message: {0}")]
     Encode(String),

@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::error::{RequestError, WampError};
+use super::parts::Incoming;
 use super::state::Shared;
 use crate::message::{Message, code};
 use crate::payload::Payload;
@@ -24,6 +26,7 @@ pub struct Invocation {
     /// Cancelled by INTERRUPT, by the call's `timeout`, or because the session ended.
     pub cancelled: CancellationToken,
     progress: ProgressSender,
+    parts: Incoming,
 }
 
 #[derive(Clone, Debug)]
@@ -39,13 +42,21 @@ impl Invocation {
         details: Dict,
         payload: Payload,
         cancelled: CancellationToken,
+        parts: Incoming,
     ) -> Invocation {
         Invocation {
             details,
             payload,
             cancelled,
             progress: ProgressSender { shared, request },
+            parts,
         }
+    }
+
+    /// The parts of the arguments that follow those in `payload`, to be taken once; `None` when the call came whole. The
+    /// receiver ends after the last part, or with `cancelled`. When it is 1024 parts behind, the call is cancelled.
+    pub fn parts(&self) -> Option<mpsc::Receiver<Payload>> {
+        self.parts.take()
     }
 
     /// Whether the caller wants partial results.

@@ -237,6 +237,7 @@ fn roles() -> Dict {
                 "call_timeout",
                 "caller_identification",
                 "pattern_based_registration",
+                "progressive_call_invocations",
                 "progressive_call_results",
                 "registration_revocation",
                 "shared_registration",
@@ -247,6 +248,7 @@ fn roles() -> Dict {
             &[
                 "call_canceling",
                 "caller_identification",
+                "progressive_call_invocations",
                 "progressive_call_results",
             ],
         ),

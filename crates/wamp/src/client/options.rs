@@ -51,11 +51,36 @@ impl Invoke {
     }
 }
 
+/// What the callee is told when the caller gives a call up. The call itself ends at once in every mode: some routers
+/// never answer a CANCEL (`wamp-interop.md` rules 1 and 3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CancelMode {
+    /// Nothing: it works on.
+    Skip,
+    /// To stop; the router waits for its answer.
+    Kill,
+    /// To stop; nobody waits for its answer.
+    #[default]
+    KillNoWait,
+}
+
+impl CancelMode {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            CancelMode::Skip => "skip",
+            CancelMode::Kill => "kill",
+            CancelMode::KillNoWait => "killnowait",
+        }
+    }
+}
+
 /// Options of a call.
 #[derive(Clone, Debug, Default)]
 pub struct CallOptions {
-    /// Local deadline; on expiry CANCEL `killnowait` goes out and the call ends at once. `None`: as long as the session.
+    /// Local deadline; on expiry CANCEL goes out and the call ends at once. `None`: as long as the session.
     pub timeout: Option<Duration>,
+    /// What CANCEL says when the call ends before its answer.
+    pub cancel: CancelMode,
     /// Asks the router to tell the callee who we are. Crossbar.io decides that by itself.
     pub disclose_me: bool,
     /// Further options for the wire, as they are.
@@ -255,6 +280,7 @@ mod tests {
         let extra = Dict::from([("x_own".to_owned(), Value::Uint(1))]);
         let call = CallOptions {
             timeout: Some(Duration::from_secs(1)),
+            cancel: CancelMode::Skip,
             disclose_me: true,
             extra: extra.clone(),
         };

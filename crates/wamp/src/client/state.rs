@@ -4,7 +4,7 @@
 //! never across an await: the id of a request and its place in the send queue must be given out together, because some
 //! routers insist on consecutive ids.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use super::error::{CloseReason, RequestError};
 use super::invocation::Handler;
 use super::link::{Form, Parcel};
 use super::outbox::{Outbox, Place};
-use super::{CallResult, Event};
+use super::{CallResult, CancelMode, Event};
 use crate::message::Message;
 use crate::payload::Payload;
 use crate::value::{Dict, Value};
@@ -23,6 +23,9 @@ use crate::{Id, MAX_ID};
 
 /// Partial results of one call that wait for its receiver. Beyond it the call is cancelled.
 pub(super) const PARTIAL_QUEUE: usize = 1024;
+
+/// Invocations remembered in [`Tables::cut_short`].
+const CUT_SHORT: usize = 64;
 
 pub(super) type Answer<T> = oneshot::Sender<Result<T, RequestError>>;
 
@@ -50,7 +53,10 @@ pub(super) struct Tables {
     pub(super) registrations: HashMap<Id, Registered>,
     pub(super) subscriptions: HashMap<Id, Vec<Subscriber>>,
     /// Invocations that have no final answer yet.
-    pub(super) invocations: HashMap<Id, CancellationToken>,
+    pub(super) invocations: HashMap<Id, Running>,
+    /// Invocations that were answered before all their parts had come. Some may still be on their way, and must not be
+    /// taken for new invocations. The oldest give way.
+    pub(super) cut_short: VecDeque<Id>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +73,8 @@ pub(super) enum Pending {
     Call {
         /// Where partial results go, if they were asked for.
         partial: Option<mpsc::Sender<CallResult>>,
+        /// What CANCEL says when the call is given up.
+        cancel: CancelMode,
         answer: Answer<CallResult>,
     },
     Register {
@@ -97,6 +105,14 @@ impl std::fmt::Debug for HandlerSlot {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str("Handler")
     }
+}
+
+/// An invocation whose handler works.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) cancelled: CancellationToken,
+    /// Where further parts of its arguments go, as long as some follow.
+    pub(super) parts: Option<mpsc::Sender<Payload>>,
 }
 
 #[derive(Debug)]
@@ -167,6 +183,7 @@ impl Shared {
                 registrations: HashMap::new(),
                 subscriptions: HashMap::new(),
                 invocations: HashMap::new(),
+                cut_short: VecDeque::new(),
             }),
         }
     }
@@ -253,13 +270,37 @@ impl Shared {
     /// Gives up waiting for a request. A call is cancelled at the router as well.
     pub(super) fn abandon(&self, request: Id) {
         let mut tables = self.tables();
-        if let Some(Pending::Call { .. }) = tables.pending.remove(&request) {
-            self.push_cancel(&tables, request);
+        let Some(pending) = tables.pending.remove(&request) else {
+            return;
+        };
+        if let Pending::Call { cancel, .. } = &pending {
+            self.push_cancel(&tables, request, *cancel);
         }
+        drop(tables);
+        // Of a call in parts the other half may still be there. A handler is not dropped under the lock.
+        pending.fail(RequestError::Cancelled);
     }
 
-    pub(super) fn push_cancel(&self, tables: &Tables, request: Id) {
-        let options = Dict::from([("mode".to_owned(), Value::from("killnowait"))]);
+    /// Sends a further part of a call, unless the call has ended.
+    pub(super) fn submit_part(
+        &self,
+        place: Place,
+        request: Id,
+        message: &Message,
+    ) -> Result<bool, RequestError> {
+        let tables = self.tables();
+        if tables.phase != Phase::Open {
+            return Err(RequestError::ConnectionLost);
+        }
+        if !tables.pending.contains_key(&request) {
+            return Ok(false);
+        }
+        self.outbox.push(place, self.encode(message)?);
+        Ok(true)
+    }
+
+    pub(super) fn push_cancel(&self, tables: &Tables, request: Id, mode: CancelMode) {
+        let options = Dict::from([("mode".to_owned(), Value::from(mode.name()))]);
         self.push_urgent(tables, &Message::Cancel { request, options });
     }
 
@@ -276,8 +317,9 @@ impl Shared {
             return Ok(false);
         }
         let message = self.encode(message)?;
-        if last {
-            tables.invocations.remove(&request);
+        if last && let Some(Running { parts: Some(_), .. }) = tables.invocations.remove(&request) {
+            tables.cut_short.truncate(CUT_SHORT - 1);
+            tables.cut_short.push_front(request);
         }
         self.outbox.push(place, message);
         Ok(true)
@@ -322,8 +364,8 @@ impl Shared {
         for registered in registrations.into_values() {
             registered.revoked.cancel();
         }
-        for cancelled in invocations.into_values() {
-            cancelled.cancel();
+        for running in invocations.into_values() {
+            running.cancelled.cancel();
         }
     }
 }

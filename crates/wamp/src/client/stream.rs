@@ -28,7 +28,7 @@ impl CallPart {
     }
 }
 
-type Ending = Pin<Box<dyn Future<Output = Result<CallResult, RequestError>> + Send>>;
+pub(super) type Ending = Pin<Box<dyn Future<Output = Result<CallResult, RequestError>> + Send>>;
 
 /// Partial results in order, then exactly one final result or error; see [`Session::call_stream`]. The call begins with
 /// the first poll; dropping the stream cancels it.
@@ -52,6 +52,7 @@ impl Session {
         let (queue, parts) = mpsc::channel(PARTIAL_QUEUE);
         let call = Pending::Call {
             partial: Some(queue),
+            cancel: options.cancel,
             answer,
         };
         let (session, uri) = (self.clone(), uri.to_owned());
@@ -59,9 +60,16 @@ impl Session {
             let answer = async { answered.await.unwrap_or(Err(RequestError::ConnectionLost)) };
             session.run_call(&uri, payload, options, call, answer).await
         };
+        CallStream::new(parts, Box::pin(ending))
+    }
+}
+
+impl CallStream {
+    /// Partial results from the queue, then what the future says.
+    pub(super) fn new(parts: mpsc::Receiver<CallResult>, ending: Ending) -> CallStream {
         CallStream {
             parts,
-            ending: Some(Box::pin(ending)),
+            ending: Some(ending),
             ended: None,
         }
     }

@@ -14,7 +14,8 @@ use super::invocation::{self, Invocation};
 use super::join::violation_abort;
 use super::link::{Received, Source};
 use super::outbox::{CLOSE_TIMEOUT, Farewell};
-use super::state::{Pending, Registered, Shared, Subscriber};
+use super::parts::{self, PART_QUEUE, more_follow};
+use super::state::{Pending, Registered, Running, Shared, Subscriber, Tables};
 use super::{CallResult, EVENT_QUEUE, Event, MAX_INVOCATIONS, Registration, Subscription};
 use crate::message::{Message, code};
 use crate::payload::Payload;
@@ -285,7 +286,7 @@ impl SessionTask {
         let progress = result.details.get("progress").and_then(Value::as_bool) == Some(true);
         let mut tables = self.shared.tables();
         match tables.pending.get(&request) {
-            Some(Pending::Call { partial, .. }) if progress => {
+            Some(Pending::Call { partial, cancel, .. }) if progress => {
                 let Some(partial) = partial else {
                     // Some routers forward partial results that nobody asked for.
                     return;
@@ -293,10 +294,11 @@ impl SessionTask {
                 let Err(mpsc::error::TrySendError::Full(_)) = partial.try_send(result) else {
                     return;
                 };
+                let cancel = *cancel;
                 if let Some(call) = tables.pending.remove(&request) {
                     call.fail(RequestError::Cancelled);
                 }
-                self.shared.push_cancel(&tables, request);
+                self.shared.push_cancel(&tables, request, cancel);
             }
             Some(Pending::Call { .. }) => {
                 if let Some(Pending::Call { answer, .. }) = tables.pending.remove(&request) {
@@ -369,6 +371,10 @@ impl SessionTask {
             });
         };
         let mut tables = self.shared.tables();
+        let more = more_follow(&details);
+        if self.is_part(&mut tables, request, &payload, more) {
+            return;
+        }
         let Some(registered) = tables.registrations.get(&registration) else {
             drop(tables);
             let text = format!("client has no handler for registration {registration}");
@@ -381,20 +387,61 @@ impl SessionTask {
             return refuse(uri::error::RUNTIME_ERROR, text);
         };
         let cancelled = CancellationToken::new();
-        if tables.invocations.contains_key(&request) {
-            tracing::warn!(
-                request,
-                "a second INVOCATION with the id of a running one was ignored"
-            );
-            return;
-        }
-        tables.invocations.insert(request, cancelled.clone());
+        let (parts, incoming) = match more {
+            true => Some(mpsc::channel(PART_QUEUE)).unzip(),
+            false => (None, None),
+        };
+        let running = Running {
+            cancelled: cancelled.clone(),
+            parts,
+        };
+        tables.invocations.insert(request, running);
         drop(tables);
-        let invocation = Invocation::new(self.shared.clone(), request, details, payload, cancelled);
+        let incoming = parts::Incoming::new(incoming);
+        let invocation = Invocation::new(
+            self.shared.clone(),
+            request,
+            details,
+            payload,
+            cancelled,
+            incoming,
+        );
         invocations.running.spawn(async move {
             invocation::run(handler, invocation).await;
             drop(place);
         });
+    }
+
+    /// Hands a further part of a running invocation to its handler. `false` when this is a new invocation.
+    fn is_part(&self, tables: &mut Tables, request: Id, payload: &Payload, more: bool) -> bool {
+        let Some(running) = tables.invocations.get_mut(&request) else {
+            let Some(place) = tables.cut_short.iter().position(|id| *id == request) else {
+                return false;
+            };
+            if !more {
+                tables.cut_short.remove(place);
+            }
+            return true;
+        };
+        let Some(parts) = &running.parts else {
+            tracing::warn!(
+                request,
+                "a second INVOCATION with the id of a running one was ignored"
+            );
+            return true;
+        };
+        // A handler that does not want them has dropped the receiver.
+        if let Err(mpsc::error::TrySendError::Full(_)) = parts.try_send(payload.clone()) {
+            tracing::warn!(
+                request,
+                "an invocation that does not take its parts was cancelled"
+            );
+            running.cancelled.cancel();
+        }
+        if !more {
+            running.parts = None;
+        }
+        true
     }
 
     /// The invocation's task answers, whatever the mode: for `kill` the caller waits for it, for the others the router
@@ -402,7 +449,7 @@ impl SessionTask {
     fn interrupt(&self, request: Id) {
         let tables = self.shared.tables();
         match tables.invocations.get(&request) {
-            Some(cancelled) => cancelled.cancel(),
+            Some(running) => running.cancelled.cancel(),
             None => tracing::debug!(request, "an INTERRUPT of a finished invocation was ignored"),
         }
     }

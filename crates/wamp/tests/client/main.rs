@@ -8,7 +8,9 @@
 
 mod component;
 mod crossbar;
+mod parts;
 mod router;
+mod rules;
 mod scripted;
 mod scripted_calls;
 mod suite;

@@ -16,7 +16,7 @@ use wamp::{Codec, Payload, Value, uri};
 
 use crate::suite::{self, Way};
 
-fn router() -> Router {
+pub(crate) fn router() -> Router {
     router_with(Limits::default())
 }
 

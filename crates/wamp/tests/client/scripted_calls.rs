@@ -17,7 +17,12 @@ use wamp::{Payload, Value};
 use crate::scripted::{Peer, SHORT, SOON, joined};
 
 /// Registers `procedure`; the router gives it the id `id`.
-async fn registered(session: &Session, peer: &mut Peer, id: u64, handler: Handler) -> Registration {
+pub(crate) async fn registered(
+    session: &Session,
+    peer: &mut Peer,
+    id: u64,
+    handler: Handler,
+) -> Registration {
     let router = async {
         let register = peer.hear().await;
         assert_eq!(register[0], 64);
@@ -28,7 +33,7 @@ async fn registered(session: &Session, peer: &mut Peer, id: u64, handler: Handle
     registration.unwrap()
 }
 
-async fn subscribed(session: &Session, peer: &mut Peer, id: u64) -> Subscription {
+pub(crate) async fn subscribed(session: &Session, peer: &mut Peer, id: u64) -> Subscription {
     let router = async {
         let subscribe = peer.hear().await;
         assert_eq!(subscribe[0], 32);
@@ -38,7 +43,7 @@ async fn subscribed(session: &Session, peer: &mut Peer, id: u64) -> Subscription
     subscription.unwrap()
 }
 
-fn echo() -> Handler {
+pub(crate) fn echo() -> Handler {
     handler(|invocation| async move { Ok(invocation.payload) })
 }
 

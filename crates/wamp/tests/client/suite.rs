@@ -72,7 +72,7 @@ pub(crate) enum Way<'a> {
 }
 
 impl Way<'_> {
-    async fn join(&self, authid: &str) -> Session {
+    pub(crate) async fn join(&self, authid: &str) -> Session {
         match self {
             Way::Network { url, codec } => Session::connect(&config(url, *codec, authid)).await.unwrap(),
             Way::Inside(router) => {
