@@ -167,7 +167,7 @@ impl Component {
         self
     }
 
-    /// What the router publishes when the session is lost.
+    /// What the router publishes when the session is lost; taken back when the component stops.
     #[must_use]
     pub fn testament(mut self, topic: impl Into<String>, payload: Payload) -> Component {
         self.testament = Some((topic.into(), payload));
@@ -243,7 +243,7 @@ impl Component {
                         () = stop.cancelled() => None,
                     };
                     let Some(reason) = ended else {
-                        session.leave().await;
+                        self.leave(&session).await;
                         break;
                     };
                     failures = if begun.elapsed() >= STABLE {
@@ -262,6 +262,25 @@ impl Component {
             }
         }
         observer(Report::Stopped);
+    }
+
+    /// Routers publish a testament after GOODBYE, too (`wamp-interop.md` 3.5), so it is flushed first.
+    async fn leave(&self, session: &Session) {
+        if self.testament.is_some() {
+            let scope = Dict::from([("scope".to_owned(), Value::from("destroyed"))]);
+            let bound = CallOptions::timeout(session.reply_timeout());
+            let flushed = session
+                .call(
+                    "wamp.session.flush_testaments",
+                    Payload::from_kwargs(scope),
+                    bound,
+                )
+                .await;
+            if let Err(error) = flushed {
+                tracing::debug!(%error, "the testament stays");
+            }
+        }
+        session.leave().await;
     }
 
     /// Puts everything in place and keeps it there; answers why the session ended.

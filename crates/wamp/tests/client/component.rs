@@ -7,10 +7,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use wamp::client::{
-    Backoff, CallOptions, ClientConfig, CloseReason, Component, EVICTIONS, RegisterOptions, Report,
-    RequestError, Session, Taken, handler,
+    Backoff, CallOptions, ClientConfig, CloseReason, Component, EVICTIONS, PublishOptions, RegisterOptions,
+    Report, RequestError, Session, Taken, handler,
 };
-use wamp::{Payload, Value};
+use wamp::{Dict, Payload, Value};
 
 use crate::router;
 use crate::scripted::{Peer, SOON, Script};
@@ -425,4 +425,41 @@ async fn c_14_an_event_handler_that_panics_gets_the_next_event_all_the_same() {
     assert_eq!(next, Some(2));
     assert!(session.is_open());
     running.stopped().await;
+}
+
+#[tokio::test]
+async fn stopping_on_purpose_takes_the_testament_back() {
+    let url = router::start().await;
+    let backend = Session::connect(&config(&url, wamp::Codec::Json, BACKEND))
+        .await
+        .unwrap();
+    let topic = "re.mgmt.component.gone";
+    let mut gone = backend.subscribe(topic, Dict::new()).await.unwrap();
+    let component = Component::new(config(&url, wamp::Codec::Json, DEVICE))
+        .backoff(QUICK)
+        .testament(topic, Payload::from_args(vec!["gone".into()]));
+    let mut running = run(component);
+    let (session, refused) = running.connected().await;
+    assert!(refused.is_empty(), "{refused:?}");
+    // Lost, the session has something to tell.
+    session.abort();
+    let event = tokio::time::timeout(SOON, gone.events.recv())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(event.payload.args().unwrap(), [Value::from("gone")]);
+    while !matches!(running.next().await, Report::Connected { .. }) {}
+    running.stopped().await;
+    // The router has dealt with the GOODBYE by now: whatever it had to publish would come first.
+    let own = PublishOptions {
+        include_me: true,
+        ..PublishOptions::default()
+    };
+    let marker = Payload::from_args(vec!["marker".into()]);
+    backend.publish(topic, own, marker).await.unwrap();
+    let event = tokio::time::timeout(SOON, gone.events.recv())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(event.payload.args().unwrap(), [Value::from("marker")]);
 }
