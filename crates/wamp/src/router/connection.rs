@@ -7,6 +7,7 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -420,7 +421,6 @@ struct Vigil<'w> {
     pinged: Option<Instant>,
     /// The session has ended; its last message has to be out by then.
     farewell: Option<Instant>,
-    started: Instant,
 }
 
 enum Sign {
@@ -439,7 +439,6 @@ impl<'w> Vigil<'w> {
             can_ping: false,
             pinged: None,
             farewell: None,
-            started: Instant::now(),
         }
     }
 
@@ -468,8 +467,8 @@ impl<'w> Vigil<'w> {
         let interval = self.limits.ping_interval;
         let life = self.wire.last_life();
         let watch = if interval.is_zero() {
-            // No pings wanted: only call timeouts matter, and they come through `deadline`.
-            self.started + std::time::Duration::from_secs(365 * 24 * 3600)
+            // No pings wanted: what is left is a session that does not keep up with its events.
+            Instant::now() + self.limits.overflow_patience.max(Duration::from_secs(1))
         } else if !self.can_ping {
             Instant::now() + interval
         } else if self.pinged == Some(life) {
