@@ -66,7 +66,7 @@ pub(super) async fn run(setting: Setting, accepted: Accepted, peer: String) {
     let (wire, mut connection) = match opened {
         Ok(Ok(open)) => open,
         Ok(Err(error)) => return tracing::debug!(peer, error, "connection refused"),
-        Err(_) => return tracing::debug!(peer, "no handshake in time"),
+        Err(_) => return setting.realms.count_refusal(None, Cause::Timeout, &peer),
     };
     let close = match Box::pin(admit(&setting, &mut connection, &wire, &peer)).await {
         Ok(session) => session.serve(&setting, &mut connection, &wire).await,
@@ -86,14 +86,14 @@ async fn open(accepted: Accepted, limits: &Limits) -> Result<(Wire, Connection),
     let stream = accepted
         .open(&wire, limits.ping_interval)
         .await
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| transport::chain(&error))?;
     let known = [Codec::Json, Codec::MessagePack, Codec::Cbor];
     match accept(wire.carry(stream), &known, limits.max_message_size).await {
         Ok(connection) => Ok((wire, connection)),
         Err(error) => {
             // Whoever sent more than was read would not see the refusal.
             wire.drain(limits.goodbye_timeout).await;
-            Err(error.to_string())
+            Err(transport::chain(&error))
         }
     }
 }
