@@ -192,8 +192,8 @@ impl Component {
         self
     }
 
-    /// A topic to listen to. Events of one topic are handled one after the other, also after a panic of the handler; when the handler is
-    /// [`EVENT_QUEUE`](super::EVENT_QUEUE) behind, [`Event::missed`] says how many were dropped.
+    /// A topic to listen to. Events of one topic are handled one after the other, also after a panic of the handler; when
+    /// it is [`EVENT_QUEUE`](super::EVENT_QUEUE) behind, [`Event::missed`] says how many were dropped.
     #[must_use]
     pub fn subscribe<F, Fut>(
         mut self,
