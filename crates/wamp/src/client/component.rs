@@ -104,6 +104,8 @@ pub enum Report {
         procedure: String,
         retry_in: Option<Duration>,
     },
+    /// The router has taken a subscription from us; it comes back with the next session.
+    Unsubscribed { topic: String },
     /// The session is gone, and with it every pending call; events published until the next [`Report::Connected`] are
     /// missed.
     Lost { reason: CloseReason, retry_in: Duration },
@@ -299,7 +301,13 @@ impl Component {
             .map(|topic| session.subscribe(&topic.uri, topic.options.clone()));
         for (topic, outcome) in self.topics.iter().zip(join_all(subscribing).await) {
             match outcome {
-                Ok(subscription) => drop(listeners.spawn(listen(subscription, Arc::clone(&topic.handler)))),
+                Ok(subscription) => {
+                    let (uri, handler) = (topic.uri.clone(), Arc::clone(&topic.handler));
+                    listeners.spawn(async move {
+                        listen(subscription, handler).await;
+                        uri
+                    });
+                }
                 Err(error) => refused.push((topic.uri.clone(), error)),
             }
         }
@@ -320,6 +328,7 @@ impl Component {
                     }
                     posts.push(post.change(session));
                 }
+                Some(Ok(topic)) = listeners.join_next() => observer(Report::Unsubscribed { topic }),
             }
         }
     }
