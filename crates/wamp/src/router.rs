@@ -100,7 +100,7 @@ impl Router {
     /// listener and returns when all are gone or twice the goodbye timeout has passed.
     pub async fn serve(&self, listener: impl Into<Listener>, stop: CancellationToken) -> std::io::Result<()> {
         let listener = listener.into();
-        let limits = self.realms.limits().clone();
+        let limits = Arc::clone(self.realms.limits());
         let most = limits.max_sessions.saturating_add(SPARE_CONNECTIONS);
         let setting = Setting {
             realms: Arc::clone(&self.realms),

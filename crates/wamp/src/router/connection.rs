@@ -34,7 +34,7 @@ const BURST: u32 = 64;
 #[derive(Clone)]
 pub(super) struct Setting {
     pub(super) realms: Arc<Realms>,
-    pub(super) limits: Limits,
+    pub(super) limits: Arc<Limits>,
     /// Which call of `serve` this is.
     pub(super) listener: u64,
     pub(super) stop: CancellationToken,
@@ -384,7 +384,10 @@ impl Session {
         }
         match vigil.look(now) {
             Sign::Alive => {}
-            Sign::Quiet => self.queue.ping(),
+            Sign::Quiet => {
+                self.queue.release_room();
+                self.queue.ping();
+            }
             Sign::Dead => return false,
         }
         true
