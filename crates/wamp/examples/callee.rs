@@ -59,6 +59,7 @@ async fn main() {
             Report::Lost { reason, retry_in } => println!("callee: lost ({reason:?}); again in {retry_in:?}"),
             Report::Registered { procedure } => println!("callee: {procedure} is ours"),
             Report::Unregistered { procedure, .. } => println!("callee: {procedure} is somebody else's"),
+            Report::Unsubscribed { topic } => println!("callee: no more events of {topic}"),
             Report::Stopped => println!("callee: goodbye"),
         })
         .await;

@@ -58,6 +58,7 @@ pub use self::config::{
     RealmsConfig, RouterConfig,
 };
 use self::connection::Setting;
+use self::counters::Cause;
 pub use self::counters::{Counters, Denied, Dropped, Queues, Refused, Traffic};
 pub use self::listener::Listener;
 use self::realms::Realms;
@@ -99,7 +100,7 @@ impl Router {
     /// listener and returns when all are gone or twice the goodbye timeout has passed.
     pub async fn serve(&self, listener: impl Into<Listener>, stop: CancellationToken) -> std::io::Result<()> {
         let listener = listener.into();
-        let limits = self.realms.limits().clone();
+        let limits = Arc::clone(self.realms.limits());
         let most = limits.max_sessions.saturating_add(SPARE_CONNECTIONS);
         let setting = Setting {
             realms: Arc::clone(&self.realms),
@@ -117,7 +118,7 @@ impl Router {
                     Ok((accepted, peer)) if connections.len() < most => {
                         connections.spawn(connection::run(setting.clone(), accepted, peer));
                     }
-                    Ok((_, peer)) => tracing::warn!(peer, "too many connections"),
+                    Ok((_, peer)) => self.realms.count_refusal(None, Cause::Full, &peer),
                     Err(error) => {
                         tracing::warn!(%error, "cannot accept a connection");
                         tokio::time::sleep(ACCEPT_PAUSE).await;

@@ -193,3 +193,16 @@ pub async fn close(
     })
     .await;
 }
+
+/// An error and all its causes in one line.
+#[cfg(any(feature = "client", feature = "router"))]
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

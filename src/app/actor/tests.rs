@@ -22,6 +22,8 @@ use crate::store::Store;
 #[derive(Clone, Copy, Debug)]
 enum Happening {
     Ask(AppState),
+    /// The same, and version 2 in place of version 1.
+    AskUpdate(AppState),
     /// The container ends by itself.
     Crash,
     DockerGoes,
@@ -40,7 +42,8 @@ fn happening() -> impl Strategy<Value = Happening> {
         AppState::Uninstalled,
     ];
     prop_oneof![
-        4 => prop::sample::select(targets).prop_map(Happening::Ask),
+        4 => prop::sample::select(targets.clone()).prop_map(Happening::Ask),
+        2 => prop::sample::select(targets).prop_map(Happening::AskUpdate),
         3 => Just(Happening::Crash),
         1 => Just(Happening::DockerGoes),
         2 => Just(Happening::DockerComes),
@@ -114,24 +117,13 @@ impl House {
 
     async fn happen(&mut self, happening: Happening) {
         match happening {
-            Happening::Ask(target) => {
-                let request = bare_request(self.app, "x".to_owned(), target);
-                let store = &self.shared.context.store;
-                let state = self.actor.worker.state;
-                store.commit_request(request.clone(), state).await.unwrap();
-                let desired = Desired {
-                    request: Arc::new(request),
-                    adopted: false,
-                    unlisted: false,
-                };
-                let nudge = Nudge {
-                    asked: true,
-                    stored: true,
-                    ..Nudge::default()
-                };
-                self.mailbox.desire(desired, nudge, Instant::now());
-                let nudge = self.mailbox.take();
-                self.actor.hear(nudge).await;
+            Happening::Ask(target) => self.ask(bare_request(self.app, "x".to_owned(), target)).await,
+            Happening::AskUpdate(target) => {
+                let mut request = bare_request(self.app, "x".to_owned(), target);
+                "1".clone_into(&mut request.present_version);
+                "2".clone_into(&mut request.newest_version);
+                request.request_update = true;
+                self.ask(request).await;
             }
             Happening::Crash => {
                 if self.container == Some(ContainerStatus::Running) {
@@ -149,13 +141,33 @@ impl House {
                 self._retired = receiver;
                 let state = row.unwrap_or(AppState::Removed);
                 let recorded = row.map_or(Recorded::Deleted, |_| Recorded::Kept);
-                let worker = worker(&self.shared, &self.mailbox, self.app, state, recorded);
+                let mut worker = worker(&self.shared, &self.mailbox, self.app, state, recorded);
+                worker.version = rows.first().map(|row| row.version.clone()).unwrap_or_default();
                 let docker = self.docker;
                 self.docker_is(false).await;
                 self.actor = Actor::new(worker, false, retired, CancellationToken::new());
                 self.docker_is(docker).await;
             }
         }
+    }
+
+    async fn ask(&mut self, request: AppRequest) {
+        let store = &self.shared.context.store;
+        let state = self.actor.worker.state;
+        store.commit_request(request.clone(), state).await.unwrap();
+        let desired = Desired {
+            request: Arc::new(request),
+            adopted: false,
+            unlisted: false,
+        };
+        let nudge = Nudge {
+            asked: true,
+            stored: true,
+            ..Nudge::default()
+        };
+        self.mailbox.desire(desired, nudge, Instant::now());
+        let nudge = self.mailbox.take();
+        self.actor.hear(nudge).await;
     }
 
     async fn docker_is(&mut self, up: bool) {
@@ -203,7 +215,10 @@ impl House {
                 Step::Rest(until) => return until,
                 Step::Look => self.look(Look::Change).await,
                 Step::Report => self.actor.report_settled().await,
-                Step::RemoveOutdatedImages => panic!("nothing was updated"),
+                Step::RemoveOutdatedImages => {
+                    assert!(self.docker && self.container == Some(ContainerStatus::Running));
+                    self.actor.outdated = None;
+                }
                 Step::Act(action, desired) => {
                     self.check_action(action, &desired, now);
                     self.act(action, &desired, outcomes.next().unwrap_or(true)).await;
@@ -228,7 +243,12 @@ impl House {
             !matches!(action, Action::Undefined | Action::Impossible | Action::Report),
             "{action:?} is no action"
         );
-        match self.actor.retry.gate() {
+        // An update waits for its own failures alone.
+        let retry = match action {
+            Action::Update => &self.actor.update_retry,
+            _ => &self.actor.retry,
+        };
+        match retry.gate() {
             Gate::Open => {}
             Gate::Until(moment) => assert!(moment <= now, "{action:?} too early"),
             Gate::Shut => panic!("{action:?} of an app that is not tried again"),
@@ -249,6 +269,9 @@ impl House {
         let request = &desired.request;
         let before = self.actor.worker.state;
         self.actor.report_due = false;
+        if action == Action::Update {
+            return self.update(request, before, succeeds).await;
+        }
         if !succeeds {
             if matches!(action, Action::Run | Action::RecoverRunning) {
                 self.container = self.image.then_some(ContainerStatus::Exited);
@@ -276,8 +299,33 @@ impl House {
     }
 }
 
+impl House {
+    async fn update(&mut self, request: &AppRequest, before: AppState, succeeds: bool) {
+        self.actor.worker.set(AppState::Updating).await.unwrap();
+        if succeeds {
+            request.newest_version.clone_into(&mut self.actor.worker.version);
+            self.container = (request.target == AppState::Running).then_some(ContainerStatus::Running);
+            self.image = true;
+            self.mailbox.installed("2", 0);
+        }
+        let state = match (self.container, before) {
+            (Some(ContainerStatus::Running), _) => AppState::Running,
+            (_, AppState::Failed) if !succeeds => AppState::Failed,
+            (_, _) => AppState::Present,
+        };
+        self.actor.worker.set(state).await.unwrap();
+        if succeeds {
+            self.running_since = Some(Instant::now());
+            self.actor.updated();
+        } else {
+            let error = ActionError::Container("the container has exited".to_owned());
+            self.actor.stays(&ActionError::NotUpdated(Box::new(error)));
+        }
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(96))]
     #[test]
     fn whatever_happens_the_newest_wish_comes_true(
         dev in any::<bool>(), happenings in prop::collection::vec(happening(), 1..16),
@@ -295,7 +343,7 @@ proptest! {
             }
             // From now on nothing fails.
             house.happen(Happening::DockerComes).await;
-            for _ in 0..4 {
+            for _ in 0..8 {
                 if let Some(moment) = house.settle(&mut std::iter::empty()).await {
                     tokio::time::advance(moment.saturating_duration_since(Instant::now())).await;
                 }
@@ -308,6 +356,9 @@ proptest! {
             let nothing_to_pull = dev && absent && target == AppState::Present;
             let given_up = house.actor.retry.gate() == Gate::Shut;
             assert!(state == target || dead_end || nothing_to_pull || given_up, "{state} instead of {target}");
+            let request = house.mailbox.desired().unwrap().request;
+            let stays = matches!(target, AppState::Present | AppState::Running) && !nothing_to_pull && !given_up;
+            assert!(!(stays && house.actor.worker.is_update_pending(&request)), "the update is forgotten");
             let runs = house.container == Some(ContainerStatus::Running);
             assert_eq!(runs, state == AppState::Running);
             house.shared.context.logs.close().await;

@@ -104,6 +104,8 @@ pub enum Report {
         procedure: String,
         retry_in: Option<Duration>,
     },
+    /// The router has taken a subscription from us; it comes back with the next session.
+    Unsubscribed { topic: String },
     /// The session is gone, and with it every pending call; events published until the next [`Report::Connected`] are
     /// missed.
     Lost { reason: CloseReason, retry_in: Duration },
@@ -192,8 +194,8 @@ impl Component {
         self
     }
 
-    /// A topic to listen to. Events of one topic are handled one after the other, also after a panic of the handler; when the handler is
-    /// [`EVENT_QUEUE`](super::EVENT_QUEUE) behind, [`Event::missed`] says how many were dropped.
+    /// A topic to listen to. Events of one topic are handled one after the other, also after a panic of the handler; when
+    /// it is [`EVENT_QUEUE`](super::EVENT_QUEUE) behind, [`Event::missed`] says how many were dropped.
     #[must_use]
     pub fn subscribe<F, Fut>(
         mut self,
@@ -318,7 +320,13 @@ impl Component {
             .map(|topic| session.subscribe(&topic.uri, topic.options.clone()));
         for (topic, outcome) in self.topics.iter().zip(join_all(subscribing).await) {
             match outcome {
-                Ok(subscription) => drop(listeners.spawn(listen(subscription, Arc::clone(&topic.handler)))),
+                Ok(subscription) => {
+                    let (uri, handler) = (topic.uri.clone(), Arc::clone(&topic.handler));
+                    listeners.spawn(async move {
+                        listen(subscription, handler).await;
+                        uri
+                    });
+                }
                 Err(error) => refused.push((topic.uri.clone(), error)),
             }
         }
@@ -339,6 +347,7 @@ impl Component {
                     }
                     posts.push(post.change(session));
                 }
+                Some(Ok(topic)) = listeners.join_next() => observer(Report::Unsubscribed { topic }),
             }
         }
     }

@@ -1,10 +1,10 @@
 //! What can go wrong: while joining, with one request, with the session as a whole.
 
-use std::error::Error;
 use std::time::Duration;
 
 use crate::payload::Payload;
 use crate::transport::DialError;
+pub(super) use crate::transport::chain;
 use crate::{Value, uri};
 
 /// Why a session could not be joined.
@@ -55,18 +55,6 @@ impl From<DialError> for ConnectError {
             | DialError::Upgrade(_) => ConnectError::Transport(chain(&error)),
         }
     }
-}
-
-/// An error and all its causes in one line.
-pub(super) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 /// Why a request on a joined session failed.

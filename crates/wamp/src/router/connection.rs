@@ -7,6 +7,7 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -33,7 +34,7 @@ const BURST: u32 = 64;
 #[derive(Clone)]
 pub(super) struct Setting {
     pub(super) realms: Arc<Realms>,
-    pub(super) limits: Limits,
+    pub(super) limits: Arc<Limits>,
     /// Which call of `serve` this is.
     pub(super) listener: u64,
     pub(super) stop: CancellationToken,
@@ -65,7 +66,7 @@ pub(super) async fn run(setting: Setting, accepted: Accepted, peer: String) {
     let (wire, mut connection) = match opened {
         Ok(Ok(open)) => open,
         Ok(Err(error)) => return tracing::debug!(peer, error, "connection refused"),
-        Err(_) => return tracing::debug!(peer, "no handshake in time"),
+        Err(_) => return setting.realms.count_refusal(None, Cause::Timeout, &peer),
     };
     let close = match Box::pin(admit(&setting, &mut connection, &wire, &peer)).await {
         Ok(session) => session.serve(&setting, &mut connection, &wire).await,
@@ -85,14 +86,14 @@ async fn open(accepted: Accepted, limits: &Limits) -> Result<(Wire, Connection),
     let stream = accepted
         .open(&wire, limits.ping_interval)
         .await
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| transport::chain(&error))?;
     let known = [Codec::Json, Codec::MessagePack, Codec::Cbor];
     match accept(wire.carry(stream), &known, limits.max_message_size).await {
         Ok(connection) => Ok((wire, connection)),
         Err(error) => {
             // Whoever sent more than was read would not see the refusal.
             wire.drain(limits.goodbye_timeout).await;
-            Err(error.to_string())
+            Err(transport::chain(&error))
         }
     }
 }
@@ -383,7 +384,10 @@ impl Session {
         }
         match vigil.look(now) {
             Sign::Alive => {}
-            Sign::Quiet => self.queue.ping(),
+            Sign::Quiet => {
+                self.queue.release_room();
+                self.queue.ping();
+            }
             Sign::Dead => return false,
         }
         true
@@ -420,7 +424,6 @@ struct Vigil<'w> {
     pinged: Option<Instant>,
     /// The session has ended; its last message has to be out by then.
     farewell: Option<Instant>,
-    started: Instant,
 }
 
 enum Sign {
@@ -439,7 +442,6 @@ impl<'w> Vigil<'w> {
             can_ping: false,
             pinged: None,
             farewell: None,
-            started: Instant::now(),
         }
     }
 
@@ -468,8 +470,8 @@ impl<'w> Vigil<'w> {
         let interval = self.limits.ping_interval;
         let life = self.wire.last_life();
         let watch = if interval.is_zero() {
-            // No pings wanted: only call timeouts matter, and they come through `deadline`.
-            self.started + std::time::Duration::from_secs(365 * 24 * 3600)
+            // No pings wanted: what is left is a session that does not keep up with its events.
+            Instant::now() + self.limits.overflow_patience.max(Duration::from_secs(1))
         } else if !self.can_ping {
             Instant::now() + interval
         } else if self.pinged == Some(life) {

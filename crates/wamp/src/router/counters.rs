@@ -69,11 +69,11 @@ pub struct Refused {
     pub authenticator: u64,
     /// The principal's role does not exist in the realm.
     pub no_such_role: u64,
-    /// Too many sessions in all.
+    /// Too many sessions, or connections without one, in all.
     pub full: u64,
     /// Too many sessions of this authid.
     pub crowded: u64,
-    /// HELLO or AUTHENTICATE did not come in time.
+    /// The handshake of the transport, HELLO or AUTHENTICATE did not come in time.
     pub timeout: u64,
     /// Something else than the handshake.
     pub violation: u64,

@@ -65,7 +65,19 @@ impl Queue {
         Queue {
             max_messages,
             max_bytes,
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                // For WELCOME, after which many a session only listens.
+                messages: VecDeque::with_capacity(1),
+                ..State::default()
+            }),
+        }
+    }
+
+    /// Gives back the room that a burst of messages has taken.
+    pub(super) fn release_room(&self) {
+        let mut state = self.lock();
+        if state.messages.is_empty() && state.messages.capacity() > 0 {
+            state.messages = VecDeque::new();
         }
     }
 

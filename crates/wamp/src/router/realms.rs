@@ -74,7 +74,7 @@ impl Realms {
         self.assigner.as_ref()
     }
 
-    pub(super) fn limits(&self) -> &Limits {
+    pub(super) fn limits(&self) -> &Arc<Limits> {
         &self.limits
     }
 

@@ -253,7 +253,7 @@ async fn upgrade(
 
 impl Target {
     fn parse(url: &str) -> Result<Target, DialError> {
-        let unusable = |what: &str| DialError::Url(format!("{what} in {url:?}"));
+        let unusable = |what: &str| DialError::Url(format!("{what} in {:?}", without_user(url)));
         if let Some((scheme @ ("rs+unix" | "ws+unix"), path)) = url.split_once("://") {
             if !path.starts_with('/') {
                 return Err(unusable("no absolute path of a socket"));
@@ -286,7 +286,7 @@ impl Target {
             // `host:` or a number above 65535.
             None if authority
                 .as_str()
-                .rsplit(']')
+                .rsplit(['@', ']'])
                 .next()
                 .is_some_and(|rest| rest.contains(':')) =>
             {
@@ -314,6 +314,16 @@ impl Target {
             upgrade: Some(uri),
         })
     }
+}
+
+/// A URL for people: a user name and password are not for them.
+fn without_user(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.to_owned();
+    };
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let host = authority.rsplit('@').next().unwrap_or(authority);
+    format!("{scheme}://{host}{path}")
 }
 
 #[cfg(test)]
@@ -414,6 +424,21 @@ mod tests {
             "rs+unix://run/w.sock",
         ] {
             assert!(matches!(Target::parse(url), Err(DialError::Url(_))), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_password_in_a_url_is_neither_a_port_nor_told() {
+        let target = Target::parse("wss://me:secret@a.example/ws").unwrap();
+        assert_eq!(target.place, at("a.example", 443, true));
+        for url in [
+            "rs://me:secret@a.example",
+            "ws://me:secret@a.example:99999/x@y",
+            "tcp://me:secret@a:1",
+            "ws://me:secret@ a",
+        ] {
+            let text = Target::parse(url).unwrap_err().to_string();
+            assert!(!text.contains("secret"), "{text}");
         }
     }
 }

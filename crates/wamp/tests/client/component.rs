@@ -463,3 +463,28 @@ async fn stopping_on_purpose_takes_the_testament_back() {
         .unwrap();
     assert_eq!(event.payload.args().unwrap(), [Value::from("marker")]);
 }
+
+#[tokio::test]
+async fn c_12_a_topic_that_is_taken_away_is_told_and_back_with_the_next_session() {
+    let (script, config) = Script::new().await;
+    let component =
+        Component::new(config)
+            .backoff(QUICK)
+            .subscribe("a.topic", wamp::Dict::new(), |_| async {});
+    let mut running = run(component);
+    let mut peer = script.welcome().await;
+    accept_all(&mut peer, 1).await;
+    running.connected().await;
+    peer.say(json!([35, 0, {"subscription": 100, "reason": "because"}]))
+        .await;
+    match running.next().await {
+        Report::Unsubscribed { topic } => assert_eq!(topic, "a.topic"),
+        other => panic!("{other:?}"),
+    }
+    drop(peer);
+    assert!(matches!(running.next().await, Report::Lost { .. }));
+    let mut peer = script.welcome().await;
+    let heard = accept_all(&mut peer, 1).await;
+    assert_eq!(heard, [(32, "a.topic".to_owned())]);
+    running.connected().await;
+}

@@ -367,3 +367,19 @@ async fn a_stranger_may_send_little_before_it_has_joined() {
     assert_eq!(peer.ask(large).await[4], "wamp.error.no_such_procedure");
     running.holds(1).await;
 }
+
+#[tokio::test]
+async fn connections_beyond_all_that_could_join_are_closed_and_counted() {
+    let limits = Limits {
+        max_sessions: 0,
+        ..Limits::default()
+    };
+    let running = start(limits).await;
+    let full = || running.router.counters().refused_sessions.full;
+    let mut silent = Vec::new();
+    while full() == 0 {
+        assert!(silent.len() < 2000, "still none refused");
+        silent.push(TcpStream::connect(running.address).await.unwrap());
+    }
+    assert!(silent.len() > 1024, "{}", silent.len());
+}

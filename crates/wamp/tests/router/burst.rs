@@ -150,9 +150,18 @@ async fn a_callee_that_is_flooded_keeps_its_session_and_every_caller_gets_an_ans
 
 #[tokio::test]
 async fn a_subscriber_that_never_catches_up_is_closed() {
+    hopeless(Duration::from_secs(1)).await;
+}
+
+#[tokio::test]
+async fn a_subscriber_that_never_catches_up_is_closed_without_pings_as_well() {
+    hopeless(Duration::ZERO).await;
+}
+
+async fn hopeless(ping_interval: Duration) {
     let limits = Limits {
         send_queue_bytes: 256 << 10,
-        ping_interval: Duration::from_secs(1),
+        ping_interval,
         overflow_patience: Duration::from_millis(200),
         ..Limits::default()
     };

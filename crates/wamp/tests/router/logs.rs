@@ -168,3 +168,23 @@ async fn the_way_a_session_ended_is_logged() {
     };
     soon("the overflow", answering).await;
 }
+
+#[tokio::test]
+async fn why_there_was_no_handshake_is_logged() {
+    use tokio::io::AsyncWriteExt as _;
+    let recorder = Recorder::default();
+    let _guard = tracing::subscriber::set_default(recorder.clone());
+    let running = start(Limits {
+        goodbye_timeout: Duration::from_millis(100),
+        ..Limits::default()
+    })
+    .await;
+    for (hello, reason) in [
+        (&[0x7F, 0xF1, 0, 1][..], "reserved octets"),
+        (b"GET / HTTP/1.1\r\n\r\n", "header"),
+    ] {
+        let mut stranger = TcpStream::connect(running.address).await.unwrap();
+        stranger.write_all(hello).await.unwrap();
+        until(reason, || recorder.has(&["connection refused", reason])).await;
+    }
+}

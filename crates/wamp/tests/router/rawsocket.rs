@@ -139,6 +139,7 @@ async fn r_s21_a_client_that_begins_like_rawsocket_and_stops_is_closed() {
     silent.write_all(&[0x7F, 0xF1]).await.unwrap();
     soon("the end", silent.readable()).await.unwrap();
     assert_eq!(silent.try_read(&mut [0; 16]).unwrap(), 0);
+    assert_eq!(running.router.counters().refused_sessions.timeout, 1);
 }
 
 /// A writer's end is not a reader's: the answer is still awaited.
