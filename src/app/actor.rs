@@ -3,6 +3,8 @@
 //! It never runs two actions at once. A newer intent that makes the running action pointless cancels it; every other
 //! one is looked at when the action has ended, whatever its outcome (W10-W12, W30). Must not know: who nudges.
 
+mod observing;
+
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,11 +16,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::mailbox::{Desired, Nudge};
-use super::observe::{Look, corrected};
-use super::retry::{Gate, Retry, STABLE, go_duration, ordinal};
+use super::observe::Look;
+use super::retry::{Gate, Retry, STABLE};
 use super::table::{Action, Situation, next};
 use super::worker::{ActionError, Worker};
-use crate::engine::ContainerStatus;
 use crate::journal::Chain;
 use crate::store::Recorded;
 
@@ -73,15 +74,6 @@ enum Step {
     RemoveOutdatedImages,
 }
 
-/// What a look at the host found of an app.
-#[derive(Clone, Copy, Debug)]
-struct Seen {
-    /// Status and exit code of its container.
-    container: Option<(ContainerStatus, i64)>,
-    /// Any image of it is there; asked only without a container.
-    image: bool,
-}
-
 impl Actor {
     pub(crate) fn new(
         worker: Worker,
@@ -134,20 +126,8 @@ impl Actor {
             self.worker.rows = Recorded::Kept;
         }
         if nudge.asked {
-            self.retry.forget();
-            self.update_retry.forget();
+            self.take_up_request();
             self.report_due = true;
-            if let Some(desired) = self
-                .worker
-                .mailbox
-                .desired()
-                .filter(|desired| wanted(desired.request.target))
-            {
-                if desired.request.cancel_transition {
-                    self.update_retry.shut();
-                }
-                self.worker.sync_ports(&desired.request, &[]);
-            }
         }
         if nudge.online && self.failed_download {
             self.retry.open();
@@ -174,6 +154,23 @@ impl Actor {
         }
         if nudge.asked || nudge.online || nudge.credential {
             self.refresh_credential().await;
+        }
+    }
+
+    /// Somebody asked: the past does not count.
+    fn take_up_request(&mut self) {
+        self.retry.forget();
+        self.update_retry.forget();
+        if let Some(desired) = self
+            .worker
+            .mailbox
+            .desired()
+            .filter(|desired| wanted(desired.request.target))
+        {
+            if desired.request.cancel_transition {
+                self.update_retry.shut();
+            }
+            self.worker.sync_ports(&desired.request, &[]);
         }
     }
 
@@ -311,6 +308,10 @@ impl Actor {
     async fn act(&mut self, action: Action, desired: &Desired) {
         let request = &desired.request;
         self.report_due = false;
+        // Came in since the last look into the mailbox: what the action reports answers it as well.
+        if self.worker.mailbox.take_asked() {
+            self.take_up_request();
+        }
         self.worker.mailbox.set_status(|status| status.busy = true);
         let before = self.worker.state;
         let result = self.perform(action, desired).await;
@@ -425,92 +426,6 @@ impl Actor {
         self.running_since = None;
         match app.stage {
             Stage::Prod => drop(self.retry.failed(Instant::now())),
-            Stage::Dev => self.retry.shut(),
-        }
-    }
-
-    /// Compares the state with the host. Only ever called while no action runs (W19).
-    async fn observe(&mut self, look: Look) {
-        self.looked = true;
-        self.engine_lost = None;
-        let Some(desired) = self.worker.mailbox.desired() else {
-            return;
-        };
-        let nothing_left = self.worker.rows == Recorded::Deleted;
-        if desired.request.docker_compose.is_some() || nothing_left || !self.engine_up {
-            return;
-        }
-        if let Err(error) = self.try_observe(look, desired.request.target).await {
-            tracing::warn!(app = %self.worker.app, error = %Chain(&error), "looking at the app");
-            if error.is_engine_down() || error.is_engine_silent() {
-                self.engine_lost = Some(Instant::now() + LOOK_AGAIN);
-            }
-        }
-    }
-
-    async fn try_observe(&mut self, look: Look, target: AppState) -> Result<(), ActionError> {
-        let engine = self.worker.shared.context.engine.clone();
-        let facts = self.worker.inspect().await?;
-        if let (Some(facts), Some(desired)) = (&facts, self.worker.mailbox.desired()) {
-            self.worker.sync_ports(&desired.request, &facts.bindings);
-        }
-        if let Some(facts) = &facts
-            && facts.status == ContainerStatus::Paused
-            && target == AppState::Running
-        {
-            engine.unpause(&facts.id).await?;
-        }
-        let seen = Seen {
-            container: facts.as_ref().map(|facts| (facts.status, facts.exit_code)),
-            image: facts.is_none() && self.worker.has_any_image().await?,
-        };
-        self.take_in(look, target, seen).await
-    }
-
-    /// Makes what is on the host the app's state.
-    async fn take_in(&mut self, look: Look, target: AppState, seen: Seen) -> Result<(), ActionError> {
-        let before = self.worker.state;
-        let status = seen.container.map(|(status, _)| status);
-        let found = corrected(before, status, seen.image, look);
-        // It ran before we did, or came up without us.
-        if found == AppState::Running && (look == Look::Fresh || before != found) {
-            let logs = &self.worker.shared.context.logs;
-            logs.follow(self.worker.app, &self.worker.app_name);
-        }
-        if found == before {
-            return Ok(());
-        }
-        self.worker.set(found).await?;
-        if look == Look::Fresh || target != AppState::Running {
-            return Ok(());
-        }
-        match (found, seen.container) {
-            (AppState::Failed, Some((_, exit_code))) => self.crashed(Some(exit_code)),
-            // Somebody took the container away. Nothing runs that should: a crash like any other (W37).
-            _ if before == AppState::Running => self.crashed(None),
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// The app ended by itself.
-    fn crashed(&mut self, exit_code: Option<i64>) {
-        let (app, name) = (self.worker.app, &self.worker.app_name);
-        if let Some(code) = exit_code {
-            self.worker
-                .line(&format!("{name} ({}) exited with status code: {code}", app.stage));
-        }
-        self.running_since = None;
-        match app.stage {
-            Stage::Prod => {
-                let delay = self.retry.failed(Instant::now());
-                self.worker.line(&format!(
-                    "Entered a crashloop ({} attempt), retrying in {}",
-                    ordinal(self.retry.attempts()),
-                    go_duration(delay)
-                ));
-            }
-            // Only reported; the developer starts it again.
             Stage::Dev => self.retry.shut(),
         }
     }

@@ -116,6 +116,11 @@ impl Mailbox {
         std::mem::take(&mut self.lock().nudge)
     }
 
+    /// Takes only that somebody asked, when an action begins.
+    pub(crate) fn take_asked(&self) -> bool {
+        std::mem::take(&mut self.lock().nudge.asked)
+    }
+
     /// Takes only the wish for a report, while an action runs.
     pub(crate) fn take_report(&self) -> bool {
         std::mem::take(&mut self.lock().nudge.report)

@@ -7,13 +7,14 @@ use proptest::prelude::*;
 use protocol::flock::Flock;
 use tokio::sync::watch;
 
+use super::observing::Seen;
 use super::*;
 use crate::app::AppContext;
 use crate::app::container::bare_request;
 use crate::app::mailbox::{Mailbox, Status};
 use crate::app::worker::Shared;
 use crate::backend::Backend;
-use crate::engine::Engine;
+use crate::engine::{ContainerStatus, Engine};
 use crate::flock::DeviceFile;
 use crate::logs::Logs;
 use crate::settings::Settings;
