@@ -8,4 +8,5 @@ pub mod fleet;
 pub mod forward_proxy;
 pub mod process;
 pub mod registry;
+pub mod release;
 pub mod wait;
