@@ -16,6 +16,7 @@ pub mod journal;
 pub mod link;
 pub mod logs;
 pub mod rpc;
+pub mod service;
 pub mod settings;
 pub mod store;
 pub mod system;

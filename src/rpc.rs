@@ -7,6 +7,7 @@
 mod apps;
 mod containers;
 mod device;
+mod update;
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -31,6 +32,7 @@ use crate::flock::DeviceFile;
 use crate::journal::{Chain, Limiter, Verdict};
 use crate::logs::Logs;
 use crate::system::HostSampler;
+use crate::update::Updater;
 
 /// What handlers work with.
 #[derive(Clone, Debug)]
@@ -41,6 +43,7 @@ pub struct Context {
     pub engine: Engine,
     pub logs: Logs,
     pub host: HostSampler,
+    pub updates: Updater,
     /// Ends the process in good order (restart by the supervisor).
     pub stop: CancellationToken,
 }
@@ -167,6 +170,8 @@ impl std::fmt::Debug for Procedure {
 const READ: Duration = Duration::from_secs(10);
 /// Prunes walk every layer on slow flash.
 const PRUNE: Duration = Duration::from_secs(300);
+/// An update bounds itself at half an hour of download.
+const UPDATE: Duration = Duration::from_secs(45 * 60);
 
 macro_rules! table {
     ($($name:literal, $gate:expr, $deadline:expr, $handler:path;)*) => {
@@ -189,6 +194,7 @@ table! {
     "get_app_log_history", Gate::Needs(Privilege::Read, "insufficient privileges to get app log history"), READ, apps::get_app_log_history;
     "get_storage_data", Gate::Needs(Privilege::Read, "insufficient privileges to get storage data"), READ, device::get_storage_data;
     "get_agent_metadata", Gate::Needs(Privilege::Read, "insufficient privileges to get agent metadata"), READ, device::get_agent_metadata;
+    "update_agent", Gate::Needs(Privilege::Maintain, "insufficient privileges to update reagent"), UPDATE, update::update_agent;
     "system_restart_agent", Gate::Needs(Privilege::Maintain, "insufficient privileges to restart agent"), READ, device::system_restart_agent;
 }
 

@@ -12,7 +12,7 @@ const BUCKET: &str = "re-agent";
 
 /// One bucket as one kind of device sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bucket {
+pub(crate) struct Bucket {
     base: String,
     os: String,
     arch: String,
@@ -21,13 +21,13 @@ pub struct Bucket {
 impl Bucket {
     /// The bucket below `base` (without the bucket's name), for this build. The first non-empty one of the `.flock`
     /// and the flag counts.
-    pub fn of(flock: &str, flag: &str) -> Bucket {
+    pub(crate) fn of(flock: &str, flag: &str) -> Bucket {
         let base = if flock.is_empty() { flag } else { flock };
         Bucket::for_platform(base, platform::os(), platform::build_arch())
     }
 
     /// The same for any platform.
-    pub fn for_platform(base: &str, os: &str, arch: &str) -> Bucket {
+    pub(crate) fn for_platform(base: &str, os: &str, arch: &str) -> Bucket {
         Bucket {
             base: base.trim_end_matches('/').to_owned(),
             os: os.to_owned(),
@@ -36,38 +36,38 @@ impl Bucket {
     }
 
     /// `linux`, `darwin`, `windows`.
-    pub fn os(&self) -> &str {
+    pub(crate) fn os(&self) -> &str {
         &self.os
     }
 
     /// `amd64`, `arm64`, `armv7`, `armv6`, `armv5`.
-    pub fn arch(&self) -> &str {
+    pub(crate) fn arch(&self) -> &str {
         &self.arch
     }
 
     /// The version list.
-    pub fn versions(&self) -> String {
+    pub(crate) fn versions(&self) -> String {
         format!("{}/{BUCKET}/availableVersions.json", self.base)
     }
 
     /// The agent binary of a version.
-    pub fn binary(&self, version: &str) -> String {
+    pub(crate) fn binary(&self, version: &str) -> String {
         let suffix = if self.os == "windows" { ".exe" } else { "" };
         self.beside(version, &format!("reagent{suffix}"))
     }
 
     /// The manifest that says what the binary must be.
-    pub fn manifest(&self, version: &str) -> String {
+    pub(crate) fn manifest(&self, version: &str) -> String {
         format!("{}.manifest.json", self.binary(version))
     }
 
     /// The manifest's signature.
-    pub fn signature(&self, version: &str) -> String {
+    pub(crate) fn signature(&self, version: &str) -> String {
         format!("{}.minisig", self.manifest(version))
     }
 
     /// Another object in the directory of a version.
-    pub fn beside(&self, version: &str, name: &str) -> String {
+    pub(crate) fn beside(&self, version: &str, name: &str) -> String {
         format!(
             "{}/{BUCKET}/{}/{}/{version}/{name}",
             self.base, self.os, self.arch
@@ -76,7 +76,7 @@ impl Bucket {
 }
 
 /// The version for `environment` in a version list: its own, else that of `all`. `Err` says what is wrong with the list.
-pub fn offered(list: &[u8], environment: &str) -> Result<String, &'static str> {
+pub(crate) fn offered(list: &[u8], environment: &str) -> Result<String, &'static str> {
     let list: BTreeMap<String, Value> =
         serde_json::from_slice(list).map_err(|_| "the version list is not a JSON object")?;
     let text = |key: &str| {

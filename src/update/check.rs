@@ -16,7 +16,7 @@ const BUSY: Duration = Duration::from_millis(50);
 
 /// Why a file is not what it should be.
 #[derive(Debug, thiserror::Error)]
-pub enum Unfit {
+pub(crate) enum Unfit {
     #[error("the file cannot be read")]
     Unreadable(#[source] io::Error),
     #[error("the file is no executable of this system")]
@@ -38,7 +38,7 @@ pub enum Unfit {
 }
 
 /// Looks at the executable's header.
-pub fn header(path: &Path) -> Result<(), Unfit> {
+pub(crate) fn header(path: &Path) -> Result<(), Unfit> {
     let mut start = [0; HEADER];
     match File::open(path).and_then(|mut file| file.read_exact(&mut start)) {
         Ok(()) => {}
@@ -78,7 +78,7 @@ fn expected_machine() -> Option<u16> {
 }
 
 /// Runs it with `--version` and compares what it prints. The process is gone when this returns.
-pub async fn prints_version(path: &Path, expected: &str, limit: Duration) -> Result<(), Unfit> {
+pub(crate) async fn prints_version(path: &Path, expected: &str, limit: Duration) -> Result<(), Unfit> {
     let mut command = Command::new(path);
     command
         .arg("--version")

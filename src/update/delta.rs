@@ -13,7 +13,7 @@ const BLOCK: usize = 256 * 1024;
 
 /// Writes to `result` what `patch` makes of `old`: at most `limit` bytes, else it is an error. Blocks; takes the size
 /// of the old binary and of the window in memory.
-pub fn apply(old: &Path, patch: &Path, result: &Path, limit: u64) -> io::Result<()> {
+pub(crate) fn apply(old: &Path, patch: &Path, result: &Path, limit: u64) -> io::Result<()> {
     let old = fs::read(old)?;
     let patch = io::BufReader::new(File::open(patch)?);
     let mut decoder = zstd::stream::read::Decoder::with_ref_prefix(patch, &old)?;

@@ -15,7 +15,7 @@ use crate::durable;
 const BLOCK: usize = 256 * 1024;
 
 /// Opens a part of a download for appending; only the agent may read it.
-pub fn open_part(path: &Path) -> io::Result<File> {
+pub(crate) fn open_part(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .append(true)
         .create(true)
@@ -24,12 +24,12 @@ pub fn open_part(path: &Path) -> io::Result<File> {
 }
 
 /// Writes on at the end of a part.
-pub fn append(mut part: &File, content: &[u8]) -> io::Result<()> {
+pub(crate) fn append(mut part: &File, content: &[u8]) -> io::Result<()> {
     part.write_all(content)
 }
 
 /// Makes a complete file executable and puts it on the disk for good: afterwards a power cut leaves it whole.
-pub fn seal(path: &Path) -> io::Result<()> {
+pub(crate) fn seal(path: &Path) -> io::Result<()> {
     let file = File::open(path)?;
     file.set_permissions(fs::Permissions::from_mode(0o755))?;
     file.sync_all()?;
@@ -38,7 +38,7 @@ pub fn seal(path: &Path) -> io::Result<()> {
 
 /// Gives a sealed file its visible name, newer by its modification time than everything in `older` (1.13, requirement
 /// 5: the manager script picks by time, on devices whose clock may run backwards).
-pub fn publish(sealed: &Path, visible: &Path, older: &[PathBuf]) -> io::Result<()> {
+pub(crate) fn publish(sealed: &Path, visible: &Path, older: &[PathBuf]) -> io::Result<()> {
     let newest = older
         .iter()
         .filter_map(|path| fs::metadata(path).and_then(|found| found.modified()).ok())
@@ -57,7 +57,7 @@ pub fn publish(sealed: &Path, visible: &Path, older: &[PathBuf]) -> io::Result<(
 }
 
 /// Points the link `name` in `directory` to `target`, in one step whatever was there before.
-pub fn relink(directory: &Path, name: &str, target: &Path) -> io::Result<()> {
+pub(crate) fn relink(directory: &Path, name: &str, target: &Path) -> io::Result<()> {
     let temporary = directory.join(format!(".{name}.new"));
     match fs::remove_file(&temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -69,7 +69,7 @@ pub fn relink(directory: &Path, name: &str, target: &Path) -> io::Result<()> {
 }
 
 /// Removes a file that may be gone already.
-pub fn remove(path: &Path) -> io::Result<()> {
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
@@ -77,7 +77,7 @@ pub fn remove(path: &Path) -> io::Result<()> {
 }
 
 /// SHA-256 of a file, as lower-case hex. Blocks.
-pub fn digest(path: &Path) -> io::Result<String> {
+pub(crate) fn digest(path: &Path) -> io::Result<String> {
     let mut hash = Sha256::new();
     let mut file = File::open(path)?;
     let mut block = vec![0; BLOCK];
@@ -90,7 +90,7 @@ pub fn digest(path: &Path) -> io::Result<String> {
 }
 
 /// Lower-case hex.
-pub fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     bytes
         .iter()
@@ -100,7 +100,7 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 /// Bytes that this process may still write to the file system of `path`.
-pub fn free_space(path: &Path) -> io::Result<u64> {
+pub(crate) fn free_space(path: &Path) -> io::Result<u64> {
     let found = rustix::fs::statvfs(path)?;
     Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }

@@ -20,7 +20,7 @@ const REDIRECTS: usize = 10;
 
 /// Bounds of the waits of one request.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Name, proxy, TCP, TLS.
     pub connect: Duration,
     /// Response headers.
@@ -41,7 +41,7 @@ impl Default for Limits {
 
 /// Why a request brought nothing.
 #[derive(Debug, thiserror::Error)]
-pub enum HttpError {
+pub(crate) enum HttpError {
     #[error("{0:?} is no http or https URL")]
     Url(String),
     #[error("{host} cannot be reached")]
@@ -72,7 +72,7 @@ pub enum HttpError {
 
 impl HttpError {
     /// Whether asking again soon may help.
-    pub fn is_transient(&self) -> bool {
+    pub(crate) fn is_transient(&self) -> bool {
         match self {
             HttpError::Dial { .. } | HttpError::Late { .. } | HttpError::Broken { .. } => true,
             HttpError::Status { status, .. } => *status >= 500 || matches!(status, 408 | 425 | 429),
@@ -83,14 +83,14 @@ impl HttpError {
 
 /// A client. Cheap to make; every request has a connection of its own.
 #[derive(Clone, Debug)]
-pub struct Client {
+pub(crate) struct Client {
     limits: Limits,
     proxies: Proxies,
 }
 
 /// The body of a successful answer.
 #[derive(Debug)]
-pub struct Download {
+pub(crate) struct Download {
     host: String,
     body: Incoming,
     idle: Duration,
@@ -112,7 +112,7 @@ impl Drop for Connection {
 
 impl Client {
     /// A client that finds its proxies in the environment.
-    pub fn new(limits: Limits) -> Client {
+    pub(crate) fn new(limits: Limits) -> Client {
         Client {
             limits,
             proxies: Proxies::from_environment(),
@@ -120,7 +120,7 @@ impl Client {
     }
 
     /// The whole object, which must not be larger than `limit` bytes.
-    pub async fn get(&self, url: &str, limit: usize) -> Result<Bytes, HttpError> {
+    pub(crate) async fn get(&self, url: &str, limit: usize) -> Result<Bytes, HttpError> {
         let mut download = self.open(url, 0).await?;
         let mut content = Vec::new();
         while let Some(part) = download.next().await? {
@@ -136,7 +136,7 @@ impl Client {
     }
 
     /// Begins to fetch the object from byte `offset` on; servers may start at 0 all the same.
-    pub async fn open(&self, url: &str, offset: u64) -> Result<Download, HttpError> {
+    pub(crate) async fn open(&self, url: &str, offset: u64) -> Result<Download, HttpError> {
         let mut uri: Uri = url.parse().map_err(|_| HttpError::Url(url.to_owned()))?;
         for _ in 0..=REDIRECTS {
             let (response, connection, host) = self.request(&uri, offset).await?;
@@ -233,7 +233,7 @@ impl Client {
 
 impl Download {
     /// The next part; `None` at the end. A body that is shorter than the server announced is an error.
-    pub async fn next(&mut self) -> Result<Option<Bytes>, HttpError> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, HttpError> {
         loop {
             let frame = tokio::time::timeout(self.idle, self.body.frame())
                 .await
@@ -260,7 +260,7 @@ impl Download {
     }
 
     /// The host that sends it.
-    pub fn host(&self) -> &str {
+    pub(crate) fn host(&self) -> &str {
         &self.host
     }
 }

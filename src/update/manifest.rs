@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::version;
 
 /// A manifest lists one binary and a few patches.
-pub const MAX_SIZE: usize = 64 * 1024;
+pub(crate) const MAX_SIZE: usize = 64 * 1024;
 /// No agent is this large; a manifest that says so is a mistake.
 const MAX_BINARY: u64 = 256 * 1024 * 1024;
 
@@ -21,7 +21,7 @@ const COMPILED_IN: [&str; 2] = [
 
 /// The manifest of one binary, as signed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Manifest {
+pub(crate) struct Manifest {
     /// `reagent`
     pub product: String,
     pub version: String,
@@ -50,7 +50,7 @@ pub struct Manifest {
 
 /// A patch that makes the binary out of another one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Delta {
+pub(crate) struct Delta {
     /// Digest of the binary that it patches.
     pub from_sha256: String,
     /// Object beside the binary.
@@ -62,7 +62,7 @@ pub struct Delta {
 
 /// Why a manifest does not allow an installation.
 #[derive(Debug, thiserror::Error)]
-pub enum Refused {
+pub(crate) enum Refused {
     #[error("this build has no release keys and installs nothing")]
     NoKeys,
     #[error("the release is not signed by a known key")]
@@ -87,16 +87,16 @@ pub enum Refused {
 
 /// The public keys whose releases are installed.
 #[derive(Clone, Debug)]
-pub struct Keys(Vec<PublicKey>);
+pub(crate) struct Keys(Vec<PublicKey>);
 
 impl Keys {
     /// Those of the product. A place without a key is empty but for comments.
-    pub fn compiled_in() -> Keys {
+    pub(crate) fn compiled_in() -> Keys {
         Keys::read(COMPILED_IN)
     }
 
     /// Those in the given minisign public key files; what is none counts for nothing.
-    pub fn read<'a>(files: impl IntoIterator<Item = &'a str>) -> Keys {
+    pub(crate) fn read<'a>(files: impl IntoIterator<Item = &'a str>) -> Keys {
         Keys(
             files
                 .into_iter()
@@ -106,12 +106,12 @@ impl Keys {
     }
 
     /// Nothing can be installed.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// The manifest in `content`, if `signature` (a minisign signature file, pre-hashed) proves it to be ours.
-    pub fn open(&self, content: &[u8], signature: &[u8]) -> Result<Manifest, Refused> {
+    pub(crate) fn open(&self, content: &[u8], signature: &[u8]) -> Result<Manifest, Refused> {
         if self.is_empty() {
             return Err(Refused::NoKeys);
         }
@@ -132,7 +132,7 @@ impl Keys {
 
 /// Who asks, and for what.
 #[derive(Clone, Copy, Debug)]
-pub struct Wish<'a> {
+pub(crate) struct Wish<'a> {
     pub version: &'a str,
     pub os: &'a str,
     pub arch: &'a str,
@@ -147,7 +147,7 @@ pub struct Wish<'a> {
 
 impl Manifest {
     /// Whether it lets `wish` come true.
-    pub fn admits(&self, wish: &Wish<'_>) -> Result<(), Refused> {
+    pub(crate) fn admits(&self, wish: &Wish<'_>) -> Result<(), Refused> {
         let found = format!("{} {} {}/{}", self.product, self.version, self.os, self.arch);
         let wanted = format!("reagent {} {}/{}", wish.version, wish.os, wish.arch);
         if found != wanted {
@@ -205,13 +205,13 @@ impl Manifest {
     }
 
     /// The patch for a device that runs the binary with this digest.
-    pub fn delta_from(&self, sha256: &str) -> Option<&Delta> {
+    pub(crate) fn delta_from(&self, sha256: &str) -> Option<&Delta> {
         self.deltas.iter().find(|delta| delta.from_sha256 == sha256)
     }
 }
 
 /// 64 lower-case hex digits.
-pub fn is_digest(text: &str) -> bool {
+pub(crate) fn is_digest(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 

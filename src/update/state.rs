@@ -19,7 +19,7 @@ const BLOCKED: usize = 16;
 /// Where an update stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Phase {
+pub(crate) enum Phase {
     /// The new version is complete on disk and has not been started.
     Staged,
     /// It was started and has to prove itself.
@@ -35,7 +35,7 @@ pub enum Phase {
 /// A binary in the agent directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Binary {
+pub(crate) struct Binary {
     pub version: String,
     pub sha256: String,
     pub size: u64,
@@ -45,7 +45,7 @@ pub struct Binary {
 
 /// A version that failed here. Another build of the same number has another digest and is free.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Blocked {
+pub(crate) struct Blocked {
     pub version: String,
     pub sha256: String,
     pub reason: String,
@@ -53,7 +53,7 @@ pub struct Blocked {
 
 /// How the last update ended, for the studio.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     pub from: String,
     pub to: String,
     /// `updated`, `rolledback` or `failed`.
@@ -65,7 +65,7 @@ pub struct Outcome {
 /// The whole memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct State {
+pub(crate) struct State {
     pub phase: Phase,
     pub new_version: String,
     pub old_version: String,
@@ -79,15 +79,14 @@ pub struct State {
     pub old_starts: u32,
     pub new_sha256: String,
     pub new_size: u64,
-    /// File names in the agent directory, or paths.
+    /// Absolute path of the new binary.
     pub new_file: PathBuf,
+    /// Absolute path of the binary that staged it.
     pub old_file: PathBuf,
     /// The old version was connected shortly before: the new one can be expected to.
     pub was_connected: bool,
     /// The old version reached Docker: the new one has to.
     pub had_docker: bool,
-    /// Seconds of the new version's time that were spent while the router could be reached.
-    pub spent: u64,
     pub blocked: Vec<Blocked>,
     /// Without an external manager: what the launcher starts.
     pub active: Option<Binary>,
@@ -100,7 +99,7 @@ pub struct State {
 
 impl State {
     /// What is remembered in `agent_dir`. An unreadable file counts as none, loudly (1.14).
-    pub fn load(agent_dir: &Path) -> State {
+    pub(crate) fn load(agent_dir: &Path) -> State {
         let path = agent_dir.join(FILE);
         let content = match fs::read(&path) {
             Ok(content) => content,
@@ -117,26 +116,26 @@ impl State {
     }
 
     /// Remembers it for good. Blocks until it is on disk.
-    pub fn save(&mut self, agent_dir: &Path) -> io::Result<()> {
+    pub(crate) fn save(&mut self, agent_dir: &Path) -> io::Result<()> {
         self.updated_at = now();
         let content = serde_json::to_vec_pretty(self).map_err(io::Error::other)?;
         durable::replace(&agent_dir.join(FILE), &content, 0o600)
     }
 
     /// Whether a version waits to be started or is being tried.
-    pub fn is_trial(&self) -> bool {
+    pub(crate) fn is_trial(&self) -> bool {
         matches!(self.phase, Phase::Staged | Phase::Probation)
     }
 
     /// The reason for which this very build failed here before.
-    pub fn blocked(&self, version: &str, sha256: &str) -> Option<&Blocked> {
+    pub(crate) fn blocked(&self, version: &str, sha256: &str) -> Option<&Blocked> {
         self.blocked
             .iter()
             .find(|blocked| blocked.version == version && blocked.sha256 == sha256)
     }
 
     /// The trial failed: the version is blocked and the outcome is to be told.
-    pub fn roll_back(&mut self, reason: &str) {
+    pub(crate) fn roll_back(&mut self, reason: &str) {
         self.phase = Phase::Rolledback;
         let failed = Blocked {
             version: self.new_version.clone(),
@@ -151,12 +150,17 @@ impl State {
         self.conclude("rolledback", reason);
     }
 
+    /// The trial cannot go on for a reason that is not the new version's: it may be tried again.
+    pub(crate) fn abandon(&mut self, reason: &str) {
+        self.phase = Phase::None;
+        self.conclude("failed", reason);
+    }
+
     /// The trial succeeded.
-    pub fn prove(&mut self) {
+    pub(crate) fn prove(&mut self) {
         self.phase = Phase::None;
         self.attempts = 0;
         self.old_starts = 0;
-        self.spent = 0;
         self.conclude("updated", "");
     }
 
@@ -172,7 +176,7 @@ impl State {
 
     /// An update failed before it was staged: remembered once per reason, so that a bucket that stays broken does not
     /// fill logs and flash.
-    pub fn fail(&mut self, from: &str, to: &str, reason: &str) -> bool {
+    pub(crate) fn fail(&mut self, from: &str, to: &str, reason: &str) -> bool {
         let outcome = Outcome {
             from: from.to_owned(),
             to: to.to_owned(),
@@ -189,7 +193,7 @@ impl State {
 }
 
 /// RFC 3339, UTC, seconds.
-pub fn now() -> String {
+pub(crate) fn now() -> String {
     jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 

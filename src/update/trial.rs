@@ -5,13 +5,13 @@ use super::state::{Phase, State};
 use super::version;
 
 /// Starts that a new version gets to prove itself.
-pub const STARTS: u32 = 3;
+pub(crate) const STARTS: u32 = 3;
 /// At this start of the old version the new one was evidently never executed.
 const OLD_STARTS: u32 = 3;
 
 /// What a start under the vendor's manager script has to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Managed {
+pub(crate) enum Managed {
     /// Go on.
     GoOn,
     /// Remember the changed state, then go on.
@@ -22,15 +22,25 @@ pub enum Managed {
     DemoteMyself,
 }
 
+/// Said when a power cut came between remembering a new version and giving it its name, or a disk lost it.
+const MISSING: &str = "the new version is missing or damaged on disk";
+
 /// A start of `running` under the manager script, which decides itself what it starts. `sha256` is asked only when
-/// the digest of the running binary matters.
-pub fn managed(state: &mut State, running: &str, sha256: impl FnOnce() -> Option<String>) -> Managed {
+/// the digest of the running binary matters, `has_candidate` whether the new version is complete on disk.
+pub(crate) fn managed(
+    state: &mut State,
+    running: &str,
+    sha256: impl FnOnce() -> Option<String>,
+    has_candidate: impl FnOnce(&State) -> bool,
+) -> Managed {
     match state.phase {
         Phase::None => Managed::GoOn,
         Phase::Rolledback => {
             let suspect = state.blocked.iter().any(|blocked| blocked.version == running);
             match suspect.then(sha256).flatten() {
                 Some(sha256) if state.blocked(running, &sha256).is_some() => Managed::DemoteMyself,
+                // A power cut may have come before the links were right.
+                _ if running == state.old_version => Managed::Demote,
                 _ => Managed::GoOn,
             }
         }
@@ -44,6 +54,10 @@ pub fn managed(state: &mut State, running: &str, sha256: impl FnOnce() -> Option
             Managed::DemoteMyself
         }
         Phase::Staged | Phase::Probation if running == state.old_version => {
+            if !has_candidate(state) {
+                state.abandon(MISSING);
+                return Managed::Remember;
+            }
             if state.attempts > STARTS {
                 state.roll_back(&exhausted());
                 return Managed::Demote;
@@ -73,7 +87,7 @@ fn exhausted() -> String {
 
 /// What a launcher, which is never the version under test, has to start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Launch {
+pub(crate) enum Launch {
     /// The version that is being tried; a start is counted.
     Candidate,
     /// The version that proved itself.
@@ -84,7 +98,7 @@ pub enum Launch {
 
 /// A start without an external manager, by the installed binary of version `launcher`. `has` says whether a file of the
 /// agent directory is complete; `changed` tells that the state has to be remembered before anything is started.
-pub fn launch(
+pub(crate) fn launch(
     state: &mut State,
     launcher: &str,
     has_candidate: impl FnOnce(&State) -> bool,
@@ -93,7 +107,7 @@ pub fn launch(
     let mut changed = false;
     if state.is_trial() {
         if !has_candidate(state) {
-            state.roll_back("the new version is missing or damaged on disk");
+            state.abandon(MISSING);
         } else if state.attempts >= STARTS {
             state.roll_back(&exhausted());
         } else {
@@ -130,7 +144,7 @@ mod tests {
     }
 
     fn start(state: &mut State, running: &str) -> Managed {
-        managed(state, running, || Some("new".to_owned()))
+        managed(state, running, || Some("new".to_owned()), |_| true)
     }
 
     #[test]
@@ -147,7 +161,11 @@ mod tests {
         }
         assert_eq!(start(&mut state, "2.0.0"), Managed::DemoteMyself);
         assert_eq!(state.phase, Phase::Rolledback);
-        assert_eq!(start(&mut state, "1.0.0"), Managed::GoOn);
+        assert_eq!(
+            start(&mut state, "1.0.0"),
+            Managed::Demote,
+            "the links are made right once more"
+        );
         assert_eq!(
             start(&mut state, "2.0.0"),
             Managed::DemoteMyself,
@@ -176,8 +194,20 @@ mod tests {
     fn a_fixed_build_of_a_blocked_number_runs() {
         let mut state = staged();
         state.roll_back("it crashed");
-        let fixed = managed(&mut state, "2.0.0", || Some("fixed".to_owned()));
+        let fixed = managed(&mut state, "2.0.0", || Some("fixed".to_owned()), |_| true);
         assert_eq!(fixed, Managed::GoOn);
+    }
+
+    #[test]
+    fn a_version_that_a_power_cut_kept_from_the_disk_is_not_blamed() {
+        let mut state = staged();
+        let start = managed(&mut state, "1.0.0", || None, |_| false);
+        assert_eq!((start, state.phase), (Managed::Remember, Phase::None));
+        assert!(state.blocked.is_empty());
+        let mut state = staged();
+        let launched = launch(&mut state, "1.0.0", |_| false, |_| true);
+        assert_eq!((launched, state.phase), ((Launch::Myself, true), Phase::None));
+        assert!(state.blocked.is_empty());
     }
 
     #[test]

@@ -5,12 +5,12 @@ use semver::Version;
 /// Why a text is no version.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not a version")]
-pub struct NotAVersion {
+pub(crate) struct NotAVersion {
     text: String,
 }
 
 /// Reads a version as the reference does: a leading `v` and missing minor and patch numbers are tolerated.
-pub fn parse(text: &str) -> Result<Version, NotAVersion> {
+pub(crate) fn parse(text: &str) -> Result<Version, NotAVersion> {
     let bad = || NotAVersion {
         text: text.chars().take(80).collect(),
     };
@@ -26,7 +26,7 @@ pub fn parse(text: &str) -> Result<Version, NotAVersion> {
 
 /// Whether `offered` is an update of `running`: strictly greater, and never a pre-release for a device that runs a
 /// release.
-pub fn is_update(running: &str, offered: &str) -> Result<bool, NotAVersion> {
+pub(crate) fn is_update(running: &str, offered: &str) -> Result<bool, NotAVersion> {
     let (running, offered) = (parse(running)?, parse(offered)?);
     if !offered.pre.is_empty() && running.pre.is_empty() {
         return Ok(false);
@@ -36,7 +36,7 @@ pub fn is_update(running: &str, offered: &str) -> Result<bool, NotAVersion> {
 }
 
 /// Whether `one` comes after `other`. What cannot be read comes first.
-pub fn is_after(one: &str, other: &str) -> bool {
+pub(crate) fn is_after(one: &str, other: &str) -> bool {
     match (parse(one), parse(other)) {
         (Ok(one), Ok(other)) => one.cmp_precedence(&other).is_gt(),
         (Ok(_), Err(_)) => true,
@@ -45,7 +45,7 @@ pub fn is_after(one: &str, other: &str) -> bool {
 }
 
 /// Whether `text` may become part of a path and a URL: nothing but what versions are made of.
-pub fn is_plain(text: &str) -> bool {
+pub(crate) fn is_plain(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 64
         && !text.starts_with('.')
