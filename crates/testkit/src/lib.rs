@@ -9,4 +9,5 @@ pub mod forward_proxy;
 pub mod process;
 pub mod registry;
 pub mod release;
+pub mod static_server;
 pub mod wait;
