@@ -49,8 +49,9 @@ pub async fn run(
 ) -> Exit {
     match Engine::new() {
         Ok(engine) => {
-            let updates = (custody, setup);
-            run_updating(settings, device, engine, Timing::default(), updates, stop).await
+            let mut timing = Timing::default();
+            timing.heartbeat = setup.heartbeat.unwrap_or(timing.heartbeat);
+            run_updating(settings, device, engine, timing, (custody, setup), stop).await
         }
         Err(failure) => Exit::Failure(format!(
             "cannot set up the Docker client: {failure}; check DOCKER_HOST"

@@ -32,6 +32,8 @@ pub struct Setup {
     pub(crate) version_run: Duration,
     pub(crate) limits: Limits,
     pub(crate) patience: Patience,
+    /// In place of the link's own.
+    pub(crate) heartbeat: Option<Duration>,
 }
 
 impl Default for Setup {
@@ -52,6 +54,7 @@ impl Default for Setup {
                     cap: Duration::from_secs(60),
                 },
             },
+            heartbeat: None,
         }
     }
 }
@@ -71,6 +74,7 @@ struct File {
     idle: Option<u64>,
     total: Option<u64>,
     pause: Option<u64>,
+    heartbeat: Option<u64>,
 }
 
 /// Why there is no setup.
@@ -116,6 +120,7 @@ impl File {
         set(&mut setup.patience.total, self.total);
         set(&mut setup.patience.pauses.first, self.pause);
         set(&mut setup.patience.pauses.cap, self.pause);
+        setup.heartbeat = self.heartbeat.map(Duration::from_millis);
         setup
     }
 }
