@@ -20,6 +20,8 @@ mod manager;
 mod plane;
 #[path = "update/power_cut.rs"]
 mod power_cut;
+#[path = "update/recording.rs"]
+mod recording;
 #[path = "update/under_manager.rs"]
 mod under_manager;
 
