@@ -160,8 +160,9 @@ fn unsupported(request: &AppRequest) -> Option<&'static str> {
     match (request.target.normalised(), request.app.stage) {
         (AppState::Built, Stage::Prod) => Some("can only build dev apps"),
         (AppState::Published, Stage::Prod) => Some("can only publish dev apps"),
-        (AppState::Built, Stage::Dev) => Some("building apps is not supported by this agent version"),
-        (AppState::Published, Stage::Dev) => Some("publishing apps is not supported by this agent version"),
+        (AppState::Published, Stage::Dev) if request.version.is_empty() => {
+            Some("cannot publish: the request names no version")
+        }
         _ => None,
     }
 }

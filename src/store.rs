@@ -141,6 +141,8 @@ pub struct StateChange {
     /// Installed version.
     pub version: String,
     pub release_key: u64,
+    /// With this state a build or publication that was asked for has ended, one way or the other.
+    pub finishes: bool,
     /// Queued in the same transaction, also when the state itself is not new.
     pub report: Option<StateReport>,
 }

@@ -81,6 +81,7 @@ impl Supervisor {
             .await?
             .is_some_and(|fact| fact == "pending");
         let adopted: BTreeSet<AppId> = store.adopted().await?.into_iter().collect();
+        let unfinished: BTreeSet<AppId> = store.unfinished().await?.into_iter().collect();
         let mut requests: BTreeMap<AppId, AppRequest> = store
             .requests()
             .await?
@@ -101,6 +102,7 @@ impl Supervisor {
         for row in store.apps().await? {
             let desired = requests.remove(&row.app).map(|request| Desired {
                 adopted: adopted.contains(&request.app),
+                finished: request.target.is_once() && !unfinished.contains(&request.app),
                 request: Arc::new(request),
                 unlisted: false,
             });
@@ -153,6 +155,7 @@ impl Supervisor {
         let stop = self.stop.child_token();
         let worker = Worker {
             update_status: protocol::UpdateStatus::None,
+            release_build: false,
             keeps_history: false,
             shared: Arc::clone(&self.shared),
             mailbox: Arc::clone(&mailbox),
@@ -299,6 +302,7 @@ impl Supervisor {
             request: Arc::new(request),
             adopted: false,
             unlisted: false,
+            finished: false,
         };
         let nudge = Nudge {
             stored: true,
@@ -380,6 +384,7 @@ impl Supervisor {
                 request: Arc::new(request),
                 adopted: true,
                 unlisted: false,
+                finished: false,
             };
             self.start(row, Some(desired), false);
         }
