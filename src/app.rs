@@ -28,6 +28,7 @@ use crate::flock::DeviceFile;
 use crate::logs::Logs;
 use crate::settings::Settings;
 use crate::store::{Store, StoreError};
+use crate::transfer::Transfers;
 use supervisor::{Command, Supervisor};
 
 /// Commands waiting for the supervisor; a full queue makes callers wait, nothing is dropped.
@@ -50,6 +51,7 @@ pub struct AppContext {
     pub engine: Engine,
     pub logs: Logs,
     pub backend: Backend,
+    pub transfers: Transfers,
 }
 
 /// Why a request was not accepted.

@@ -19,3 +19,4 @@ pub mod rpc;
 pub mod settings;
 pub mod store;
 pub mod system;
+pub mod transfer;

@@ -19,6 +19,7 @@ use crate::flock::DeviceFile;
 use crate::logs::Logs;
 use crate::settings::Settings;
 use crate::store::Store;
+use crate::transfer::Transfers;
 
 #[derive(Clone, Copy, Debug)]
 enum Happening {
@@ -76,12 +77,20 @@ impl House {
         let engine = Engine::at("unix:///nowhere").unwrap();
         let stop = CancellationToken::new();
         let (sender, session) = watch::channel(None);
+        let logs = Logs::start("abc".to_owned(), store.clone(), engine.clone(), stop.clone());
         let context = AppContext {
             settings: settings(home.into()),
             device: DeviceFile::in_memory(flock()),
             store: store.clone(),
             engine: engine.clone(),
-            logs: Logs::start("abc".to_owned(), store, engine, stop),
+            logs: logs.clone(),
+            transfers: Transfers::start(
+                &home.join("build"),
+                "abc".to_owned(),
+                Backend::new(session.clone()),
+                logs.clone(),
+                stop,
+            ),
             backend: Backend::new(session),
         };
         let shared = Arc::new(Shared::new(context, None));
@@ -296,7 +305,6 @@ impl House {
             action,
             Action::Build | Action::Publish | Action::RemoveThenPublish
         ) {
-            assert!(self.container != Some(ContainerStatus::Running) || action == Action::RemoveThenPublish);
             (self.container, self.image) = (None, true);
             let worker = &mut self.actor.worker;
             worker.set(AppState::Building).await.unwrap();
