@@ -7,6 +7,7 @@ pub mod agent;
 pub mod app;
 pub mod backend;
 pub mod cli;
+mod crash;
 pub mod durable;
 pub mod engine;
 pub mod exit;

@@ -69,7 +69,9 @@ impl Database {
         let result = work(&transaction)?;
         if transaction.total_changes() != before {
             outbox::forget(&transaction, &self.confirmed)?;
+            crate::crash::point();
             transaction.commit()?;
+            crate::crash::point();
             self.confirmed.clear();
         }
         Ok(result)

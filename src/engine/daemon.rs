@@ -46,13 +46,21 @@ impl Engine {
         Fut: Future<Output = Result<T, Error>>,
     {
         let docker = self.client(within)?;
-        match tokio::time::timeout(within, call(docker)).await {
+        let changes = within >= CHANGE;
+        if changes {
+            crate::crash::point();
+        }
+        let result = match tokio::time::timeout(within, call(docker)).await {
             Ok(result) => result.map_err(|error| match error {
                 Error::RequestTimeoutError => EngineError::Timeout(within, doing),
                 other => self.meaning(other, subject),
             }),
             Err(_) => Err(EngineError::Timeout(within, doing)),
+        };
+        if changes {
+            crate::crash::point();
         }
+        result
     }
 
     /// `GET path` read as JSON into the caller's own type. bollard's models are not used for answers: they drop

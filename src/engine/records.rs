@@ -51,10 +51,13 @@ impl Engine {
         cancel: &CancellationToken,
     ) -> Result<(), EngineError> {
         let stream = bytes(self.client(operation.stall)?, raw);
-        cancel
+        crate::crash::point();
+        let result = cancel
             .run_until_cancelled(self.follow(operation, stream, progress))
             .await
-            .unwrap_or(Err(EngineError::Canceled))
+            .unwrap_or(Err(EngineError::Canceled));
+        crate::crash::point();
+        result
     }
 
     async fn follow(
