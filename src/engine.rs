@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 pub use build::{BuildSpec, dockerfile_in};
@@ -27,6 +28,9 @@ mod registry;
 pub struct Engine {
     /// `unix:///var/run/docker.sock`, `tcp://…`, `npipe://…`.
     host: Arc<str>,
+    /// The daemon has been found to lack capabilities: containers are made without privileges right away, instead of
+    /// made twice at every start. Until the daemon goes away.
+    unprivileged: Arc<AtomicBool>,
 }
 
 /// Why an engine call failed; the text is what operators see.
@@ -188,7 +192,10 @@ impl Engine {
     /// A client for the daemon at `host`, in the syntax of `DOCKER_HOST`. Does not connect; fails only when the
     /// scheme is not one that we speak.
     pub fn at(host: &str) -> Result<Engine, EngineError> {
-        let engine = Engine { host: host.into() };
+        let engine = Engine {
+            host: host.into(),
+            unprivileged: Arc::default(),
+        };
         match engine.client(daemon::READ) {
             // A socket that does not exist yet: the daemon may come later.
             Ok(_) | Err(EngineError::Unreachable(_)) => Ok(engine),

@@ -1,5 +1,6 @@
 //! Watching the daemon: container events for ever, across restarts of the daemon (weakness W17).
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bollard::errors::Error;
@@ -83,6 +84,8 @@ async fn watch(engine: &Engine, sender: &mpsc::Sender<EngineEvent>) {
                 }
                 let path = format!("/events?since={}&filters={FILTERS}", seconds(*since));
                 follow(bytes(docker, Raw::get(path)), since, sender).await;
+                // The daemon that comes back may be another.
+                engine.unprivileged.store(false, Ordering::Relaxed);
             }
             Ok(_) | Err(_) => {
                 if !down && sender.send(EngineEvent::Down).await.is_err() {
