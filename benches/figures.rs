@@ -25,11 +25,17 @@ use wamp::{Dict, Payload};
 
 const SECRET: &str = "bench secret";
 const APPS: u64 = 5;
+/// A gateway that has much to do.
+const MANY: u64 = 50;
 const STARTS: usize = 15;
 const CALLS: usize = 5_000;
 /// How long the agent is watched doing nothing.
 const IDLE: Duration = Duration::from_secs(30);
 const TRANSITIONS: usize = 5;
+/// Starts of an app, and of a container by Docker's own command line.
+const RUNS: usize = 15;
+/// Starts of an agent that knows many apps.
+const FULL_STARTS: usize = 5;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// The agent that is measured: `AGENT` in the environment (`make bench` names the static build), or cargo's own.
@@ -52,7 +58,8 @@ fn main() {
 async fn figures() {
     binary_size();
     round_trips().await;
-    Device::new().await.measure().await;
+    Device::new(APPS).await.measure().await;
+    Device::new(MANY).await.measure_many().await;
 }
 
 fn promise(name: &str, value: f64, unit: &str, most: f64) {
@@ -200,10 +207,11 @@ struct Device {
     reported: mpsc::Receiver<String>,
     backend: Session,
     stop: CancellationToken,
+    apps: u64,
 }
 
 impl Device {
-    async fn new() -> Device {
+    async fn new(apps: u64) -> Device {
         let home = tempfile::Builder::new()
             .prefix("reagent-bench-")
             .tempdir()
@@ -219,15 +227,15 @@ impl Device {
         std::fs::write(home.path().join("device.flock"), flock.to_string()).expect("the .flock is written");
         let image = format!("reagent-bench-{}:latest", std::process::id());
         docker::import_busybox(&image, "while :; do sleep 3600; done");
-        for app in 1..=APPS {
+        for app in 1..=apps {
             docker::tag(&image, &format!("127.0.0.1:9/bench/prod_amd64_{app}_bench:1.0.0"));
         }
         let backend = Session::connect(&config(&inside, "system", SECRET))
             .await
             .expect("the backend joins");
-        let (connected_sender, connected) = mpsc::channel(64);
-        let (running_sender, running) = mpsc::channel(64);
-        let (reported_sender, reported) = mpsc::channel(64);
+        let (connected_sender, connected) = mpsc::channel(1024);
+        let (running_sender, running) = mpsc::channel(1024);
+        let (reported_sender, reported) = mpsc::channel(1024);
         serve(&backend, "reswarm.devices.update_device_status", move |args| {
             if args["status"] == "CONNECTED" {
                 let _ = connected_sender.try_send(Instant::now());
@@ -245,15 +253,19 @@ impl Device {
             json!(null)
         })
         .await;
-        serve(&backend, "reswarm.containers.get_requested_app_states", |_| {
-            (1..=APPS)
+        serve(
+            &backend,
+            "reswarm.containers.get_requested_app_states",
+            move |_| {
+                (1..=apps)
                 .map(|app| {
                     json!({"app_key": app, "app_name": "bench", "stage": "PROD", "current_state": "PRESENT",
                         "target_state": "RUNNING", "present_version": "1.0.0", "newest_version": "1.0.0",
                         "release_key": 1, "requestor_account_key": 1})
                 })
                 .collect()
-        })
+            },
+        )
         .await;
         serve(
             &backend,
@@ -274,6 +286,7 @@ impl Device {
             reported,
             backend,
             stop,
+            apps,
         }
     }
 
@@ -301,16 +314,48 @@ impl Device {
         (Process::start("agent", &mut command), begin)
     }
 
-    async fn measure(mut self) {
-        let (mut agent, _) = self.start();
+    /// Waits until every app is reported to run.
+    async fn all_run(&mut self) {
         let mut seen = std::collections::BTreeSet::new();
-        while seen.len() < APPS as usize {
+        while seen.len() < self.apps as usize {
             let app = tokio::time::timeout(MINUTE, self.running.recv())
                 .await
                 .expect("all apps run")
                 .expect("open");
             seen.insert(app);
         }
+    }
+
+    /// Memory and start of an agent that knows many apps, all of them running.
+    async fn measure_many(mut self) {
+        let (mut agent, _) = self.start();
+        self.all_run().await;
+        agent.terminate(MINUTE);
+        let mut times = Vec::new();
+        for _ in 0..FULL_STARTS {
+            while self.running.try_recv().is_ok() {}
+            let (mut agent, begin) = self.start();
+            self.all_run().await;
+            times.push(begin.elapsed());
+            agent.terminate(MINUTE);
+        }
+        let reconciled = percentile(&mut times, 0.5) / 1e3;
+        promise("start_to_50_apps_reported_p50", reconciled, "ms", 1000.0);
+        while self.connected.try_recv().is_ok() {}
+        let (mut agent, _) = self.start();
+        for _ in 0..2 {
+            let _ = tokio::time::timeout(MINUTE, self.connected.recv()).await;
+        }
+        let (resident, dirty) = usage::memory(agent.pid());
+        promise("agent_resident_50_apps", resident, "MB", 12.0);
+        promise("agent_private_dirty_50_apps", dirty, "MB", 6.0);
+        agent.terminate(MINUTE);
+        self.stop.cancel();
+    }
+
+    async fn measure(mut self) {
+        let (mut agent, _) = self.start();
+        self.all_run().await;
         agent.terminate(MINUTE);
         while self.connected.try_recv().is_ok() {}
 
@@ -364,16 +409,53 @@ impl Device {
         // The first write since the start begins the log file, which costs a sync of its own.
         self.request("PRESENT").await;
         self.request("RUNNING").await;
+        let before = Usage::of(agent.pid());
         let trace = Trace::start(agent.pid(), "fsync,fdatasync", self.home.path());
         for _ in 0..TRANSITIONS {
             for target in ["PRESENT", "RUNNING"] {
                 self.request(target).await;
             }
         }
-        let fsyncs = trace.stop().count("reagent.db") as f64 / (2.0 * TRANSITIONS as f64);
+        let transitions = 2.0 * TRANSITIONS as f64;
+        let fsyncs = trace.stop().count("reagent.db") as f64 / transitions;
         promise("database_fsyncs_per_transition", fsyncs, "1", 3.0);
+        let written = (Usage::of(agent.pid()).written - before.written) as f64 / transitions;
+        promise("bytes_written_per_transition", written / 1024.0, "KiB", 128.0);
+        self.starts_of_an_app().await;
         agent.terminate(MINUTE);
         self.stop.cancel();
+    }
+
+    /// From the request to RUNNING, beside what Docker's own command line takes for a container like it, in turns.
+    async fn starts_of_an_app(&mut self) {
+        let (mut ours, mut docker) = (Vec::new(), Vec::new());
+        let peer_name = format!("reagent-bench-{}", std::process::id());
+        let data = self.home.path().join("peer");
+        std::fs::create_dir(&data).expect("a directory");
+        let mount = format!("{}:/data", data.display());
+        for _ in 0..RUNS {
+            self.request("PRESENT").await;
+            let begin = Instant::now();
+            self.request("RUNNING").await;
+            ours.push(begin.elapsed());
+            let begin = Instant::now();
+            let run = [
+                "run",
+                "--detach",
+                "--tty",
+                "--name",
+                &peer_name,
+                "--volume",
+                &mount,
+                &self.image,
+            ];
+            docker::docker(&run).unwrap_or_else(|error| panic!("{error}"));
+            docker.push(begin.elapsed());
+            docker::remove(&peer_name);
+        }
+        let (ours, docker) = (percentile(&mut ours, 0.5), percentile(&mut docker, 0.5));
+        promise("request_to_running_p50", ours / docker, "x docker run", 1.3);
+        peer("docker_run_p50", docker / 1e3, "ms");
     }
 
     /// Wants the first app in a state and waits until it is reported.
@@ -404,7 +486,7 @@ impl Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
-        for app in 1..=APPS {
+        for app in 1..=self.apps {
             docker::remove(&format!("prod_{app}_bench"));
             docker::remove_image(&format!("127.0.0.1:9/bench/prod_amd64_{app}_bench:1.0.0"));
         }

@@ -21,6 +21,7 @@ use crate::rpc;
 use crate::settings::Settings;
 use crate::store::{Opened, Store};
 use crate::system::HostSampler;
+use crate::transfer::Transfers;
 use crate::update::{Custody, Setup, UpdateContext, Updater};
 
 /// How the agent ended.
@@ -90,7 +91,7 @@ async fn run_updating(
     let backend = Backend::with_deadline(session.clone(), timing.backend_call);
     let serial = device.current().serial_number.clone();
     let host = HostSampler::start(SAMPLE_INTERVAL, parts.clone());
-    let logs = Logs::start(serial, store.clone(), engine.clone(), parts.clone());
+    let logs = Logs::start(serial.clone(), store.clone(), engine.clone(), parts.clone());
     let updates = Updater::start(
         UpdateContext {
             settings: settings.clone(),
@@ -101,6 +102,13 @@ async fn run_updating(
         },
         stop.clone(),
     );
+    let transfers = Transfers::start(
+        &settings.apps_dir.join("build"),
+        serial,
+        backend.clone(),
+        logs.clone(),
+        parts.clone(),
+    );
     let context = AppContext {
         settings: settings.clone(),
         device: device.clone(),
@@ -108,6 +116,7 @@ async fn run_updating(
         engine: engine.clone(),
         logs: logs.clone(),
         backend: backend.clone(),
+        transfers: transfers.clone(),
     };
     let apps = match Apps::start(context, parts.clone()).await {
         Ok(apps) => apps,
@@ -130,6 +139,7 @@ async fn run_updating(
             engine,
             logs: logs.clone(),
             host: host.clone(),
+            transfers,
             updates,
             stop: stop.clone(),
         };

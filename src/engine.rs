@@ -4,11 +4,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+pub use build::{BuildSpec, dockerfile_in};
 pub use create::Concession;
 use protocol::port::WireProtocol;
 
+mod build;
 mod container;
 mod create;
 mod daemon;
@@ -17,13 +20,17 @@ mod image;
 mod lines;
 mod log_stream;
 mod prune;
-mod pull;
+mod records;
+mod registry;
 
 /// The container engine. Cloneable; holds no open connection while idle.
 #[derive(Clone, Debug)]
 pub struct Engine {
     /// `unix:///var/run/docker.sock`, `tcp://…`, `npipe://…`.
     host: Arc<str>,
+    /// The daemon has been found to lack capabilities: containers are made without privileges right away, instead of
+    /// made twice at every start. Until the daemon goes away.
+    unprivileged: Arc<AtomicBool>,
 }
 
 /// Why an engine call failed; the text is what operators see.
@@ -50,6 +57,15 @@ pub enum EngineError {
     /// No space left on the device.
     #[error("{0}")]
     NoSpace(String),
+    /// A build without instructions.
+    #[error("the Dockerfile cannot be empty")]
+    EmptyDockerfile,
+    /// A build whose archive has no Dockerfile at its root.
+    #[error("cannot locate the Dockerfile")]
+    NoDockerfile,
+    /// The archive to build from cannot be read.
+    #[error("{0}")]
+    NoArchive(String),
     /// Cancelled by the caller's token.
     #[error("canceled")]
     Canceled,
@@ -176,7 +192,10 @@ impl Engine {
     /// A client for the daemon at `host`, in the syntax of `DOCKER_HOST`. Does not connect; fails only when the
     /// scheme is not one that we speak.
     pub fn at(host: &str) -> Result<Engine, EngineError> {
-        let engine = Engine { host: host.into() };
+        let engine = Engine {
+            host: host.into(),
+            unprivileged: Arc::default(),
+        };
         match engine.client(daemon::READ) {
             // A socket that does not exist yet: the daemon may come later.
             Ok(_) | Err(EngineError::Unreachable(_)) => Ok(engine),

@@ -7,6 +7,7 @@
 mod apps;
 mod containers;
 mod device;
+mod transfer;
 mod update;
 
 use std::future::Future;
@@ -32,6 +33,7 @@ use crate::flock::DeviceFile;
 use crate::journal::{Chain, Limiter, Verdict};
 use crate::logs::Logs;
 use crate::system::HostSampler;
+use crate::transfer::Transfers;
 use crate::update::Updater;
 
 /// What handlers work with.
@@ -43,6 +45,7 @@ pub struct Context {
     pub engine: Engine,
     pub logs: Logs,
     pub host: HostSampler,
+    pub transfers: Transfers,
     pub updates: Updater,
     /// Ends the process in good order (restart by the supervisor).
     pub stop: CancellationToken,
@@ -187,6 +190,7 @@ macro_rules! table {
 
 table! {
     "request_app_state", Gate::BackendOnly, READ, apps::request_app_state;
+    "write_data", Gate::Needs(Privilege::Develop, "insufficient privileges write data to device"), READ, transfer::write_data;
     "device_handshake", Gate::BackendOnly, READ, device::device_handshake;
     "get_images", Gate::Needs(Privilege::Read, "insufficient privileges to read docker images"), READ, containers::get_images;
     "prune_images", Gate::Needs(Privilege::Maintain, "insufficient privileges to prune images"), PRUNE, containers::prune_images;

@@ -47,6 +47,8 @@ pub(crate) struct Desired {
     pub(crate) adopted: bool,
     /// The backend does not know this app any more: nothing is reported about its removal.
     pub(crate) unlisted: bool,
+    /// The build or publication that it asks for has ended: nothing leads toward its target any more.
+    pub(crate) finished: bool,
 }
 
 /// What the actor last knew, for those who must not wait for it.
@@ -139,6 +141,20 @@ impl Mailbox {
             let request = Arc::make_mut(&mut desired.request);
             version.clone_into(&mut request.present_version);
             request.release_key = release_key;
+        }
+    }
+
+    /// The build or publication has ended, unless something newer is wanted meanwhile. Says whether it was the latest.
+    pub(crate) fn finish(&self, request: &AppRequest) -> bool {
+        let mut inner = self.lock();
+        match &mut inner.desired {
+            Some(desired)
+                if request.target.is_once() && std::ptr::eq(Arc::as_ptr(&desired.request), request) =>
+            {
+                desired.finished = true;
+                true
+            }
+            Some(_) | None => false,
         }
     }
 

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
 
 use bollard::models::{
     ContainerConfig, ContainerCreateBody, DeviceMapping, HostConfig, Mount, MountType, PortBinding,
@@ -39,6 +40,13 @@ impl Engine {
     /// what the container goes without.
     pub async fn create(&self, spec: &ContainerSpec) -> Result<Vec<Concession>, EngineError> {
         let mut body = body_of(spec);
+        let mut known = Vec::new();
+        if self.unprivileged.load(Ordering::Relaxed)
+            && let Some(host) = &mut body.host_config
+            && Concession::Privileges.make(host)
+        {
+            known.push(Concession::Privileges);
+        }
         match self.create_body(&spec.name, body.clone()).await {
             Err(error) => match Concession::for_error(&error) {
                 Some(concession)
@@ -50,11 +58,12 @@ impl Engine {
                     tracing::warn!(container = %spec.name, %error, "creating {concession}");
                     self.remove(&spec.name).await?;
                     self.create_body(&spec.name, body).await?;
-                    Ok(vec![concession])
+                    known.push(concession);
+                    Ok(known)
                 }
                 Some(_) | None => Err(error),
             },
-            Ok(()) => Ok(Vec::new()),
+            Ok(()) => Ok(known),
         }
     }
 
@@ -82,6 +91,9 @@ impl Engine {
             self.remove(name).await?;
             self.create_body(name, body).await?;
             result = self.start_once(name).await;
+        }
+        if result.is_ok() && conceded.contains(&Concession::Privileges) {
+            self.unprivileged.store(true, Ordering::Relaxed);
         }
         result.map(|()| conceded)
     }
@@ -158,6 +170,9 @@ impl Concession {
             | EngineError::PortConflict(_)
             | EngineError::NoSpace(_)
             | EngineError::Canceled
+            | EngineError::EmptyDockerfile
+            | EngineError::NoDockerfile
+            | EngineError::NoArchive(_)
             | EngineError::Timeout(..) => None,
         }
     }

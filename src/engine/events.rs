@@ -1,5 +1,6 @@
 //! Watching the daemon: container events for ever, across restarts of the daemon (weakness W17).
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bollard::errors::Error;
@@ -9,7 +10,7 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::daemon::{READ, bytes};
+use super::daemon::{READ, Raw, bytes};
 use super::lines::Lines;
 use super::{Engine, EngineEvent};
 
@@ -82,7 +83,9 @@ async fn watch(engine: &Engine, sender: &mpsc::Sender<EngineEvent>) {
                     return;
                 }
                 let path = format!("/events?since={}&filters={FILTERS}", seconds(*since));
-                follow(bytes(docker, "GET", &path, None), since, sender).await;
+                follow(bytes(docker, Raw::get(path)), since, sender).await;
+                // The daemon that comes back may be another.
+                engine.unprivileged.store(false, Ordering::Relaxed);
             }
             Ok(_) | Err(_) => {
                 if !down && sender.send(EngineEvent::Down).await.is_err() {

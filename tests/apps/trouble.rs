@@ -1,10 +1,13 @@
 //! Docker and the registry in trouble: each ends in the right state, is said in the app's log, and heals by itself.
+#![allow(clippy::unwrap_used, reason = "the whole file belongs to tests")]
 
+use std::io::Read as _;
 use std::net::TcpListener;
 
-use protocol::AppState::{Deleting, Failed, Present, Removed, Running, Starting, Uninstalled};
+use protocol::AppState::{Deleting, Downloading, Failed, Present, Removed, Running, Starting, Uninstalled};
 use protocol::{AppState, Stage};
 use serde_json::json;
+use testkit::docker::daemon::Daemon;
 use testkit::docker::proxy::Proxy;
 use testkit::registry::Registry;
 use testkit::{docker, wait};
@@ -177,4 +180,86 @@ async fn a_foreign_container_with_the_apps_name_is_never_touched() {
     let state = docker::inspect(&foreign, "{{.State.Running}} {{.State.StartedAt}}").unwrap();
     assert!(state.starts_with("true"), "{state}");
     assert_eq!(docker::images_of(&device.image("1.0")).len(), 1, "it is in use");
+}
+
+/// Pushes the app's image and returns the device that shall have it.
+async fn published(registry: &Registry, docker_host: Option<&str>) -> Device {
+    registry.add_user(TOKEN, SECRET);
+    let device = Device::with(Stage::Prod, Some(&registry.address()), docker_host).await;
+    let local = device.scope.image("source", FOREVER);
+    let reference = device.image("1.0");
+    let name = reference
+        .strip_prefix(&format!("{}/", registry.address()))
+        .unwrap();
+    registry.push(&local, name, TOKEN, SECRET);
+    docker::remove_image(&local);
+    device.connect().await;
+    device
+}
+
+#[tokio::test]
+async fn a_damaged_layer_is_named_and_fetched_again_when_it_is_mended() {
+    let mut daemon = match Daemon::start(100) {
+        Ok(daemon) => daemon,
+        Err(reason) => return eprintln!("skipped: {reason}"),
+    };
+    let registry = Registry::start();
+    let device = published(&registry, Some(&daemon.host())).await;
+    let (layer, before) = registry.damage_a_layer();
+    device.request(Present).await;
+    assert_eq!(ends_as(&device, Failed).await, [Downloading, Failed]);
+    device.logged("verification failed").await;
+    std::fs::write(layer, before).unwrap();
+    // By itself, after the first back-off.
+    assert!(ends_as(&device, Present).await.contains(&Downloading));
+    assert!(daemon.docker(&["images", "-q"]).unwrap().lines().count() == 1);
+    daemon.kill();
+}
+
+#[tokio::test]
+async fn a_full_disk_is_named_and_the_image_fetched_when_there_is_space() {
+    let daemon = match Daemon::start(100) {
+        Ok(daemon) => daemon,
+        Err(reason) => return eprintln!("skipped: {reason}"),
+    };
+    let registry = Registry::start();
+    let device = published(&registry, Some(&daemon.host())).await;
+    let filler = daemon.data().join("filler");
+    let mut file = std::fs::File::create(&filler).unwrap();
+    let full = std::io::copy(&mut std::io::repeat(0).take(1 << 30), &mut file);
+    assert_eq!(full.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
+    drop(file);
+    device.request(Present).await;
+    assert_eq!(ends_as(&device, Failed).await.last(), Some(&Failed));
+    device.logged("no space left on device").await;
+    std::fs::remove_file(filler).unwrap();
+    assert_eq!(ends_as(&device, Present).await.last(), Some(&Present));
+}
+
+#[tokio::test]
+async fn a_docker_that_is_killed_during_a_download_goes_on_with_it() {
+    let mut daemon = match Daemon::start(100) {
+        Ok(daemon) => daemon,
+        Err(reason) => return eprintln!("skipped: {reason}"),
+    };
+    // Accepts connections and never says anything.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let device = Device::with(Stage::Prod, Some(&address), Some(&daemon.host())).await;
+    device.connect().await;
+    device.request(Present).await;
+    let asked = async || {
+        let accepted = tokio::time::timeout(SOON, silent.accept()).await;
+        accepted.expect("Docker asks the registry").unwrap()
+    };
+    let first = asked().await;
+    daemon.kill();
+    device.logged("waiting for Docker").await;
+    drop(first);
+    daemon.up();
+    let _second = asked().await;
+    assert!(
+        !device.reported().await.contains(&Failed),
+        "nothing is wrong with the app"
+    );
 }

@@ -2,6 +2,7 @@
 //!
 //! Goes through the docker command line on purpose: a witness that shares no code with what is tested. Blocking.
 
+pub mod daemon;
 pub mod proxy;
 
 use std::io::Write as _;

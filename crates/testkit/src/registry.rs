@@ -101,6 +101,42 @@ impl Registry {
         reference
     }
 
+    /// Whether this tag has been pushed: `127.0.0.1:<port>/apps/x:1.0.0`.
+    pub fn has(&self, reference: &str) -> bool {
+        let name = reference
+            .strip_prefix(&format!("{}/", self.address()))
+            .expect("it is a reference of this registry");
+        let (repository, tag) = name.rsplit_once(':').expect("it has a tag");
+        let tags = format!("storage/docker/registry/v2/repositories/{repository}/_manifests/tags");
+        self.directory.path().join(tags).join(tag).exists()
+    }
+
+    /// Damages the largest blob that was pushed; returns it and what it was, to mend it.
+    pub fn damage_a_layer(&self) -> (PathBuf, Vec<u8>) {
+        let blobs = self
+            .directory
+            .path()
+            .join("storage/docker/registry/v2/blobs/sha256");
+        let list = |directory: &std::path::Path| -> Vec<PathBuf> {
+            let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+            entries.map(|entry| entry.path()).collect()
+        };
+        let largest = list(&blobs)
+            .iter()
+            .flat_map(|prefix| list(prefix))
+            .map(|digest| digest.join("data"))
+            .max_by_key(|data| data.metadata().map_or(0, |metadata| metadata.len()))
+            .expect("something was pushed");
+        let before = std::fs::read(&largest).expect("a blob is a file");
+        let mut damaged = before.clone();
+        let middle = damaged.len() / 2;
+        for byte in &mut damaged[middle..middle + 16] {
+            *byte ^= 0xff;
+        }
+        std::fs::write(&largest, damaged).expect("the storage is ours");
+        (largest, before)
+    }
+
     fn users(&self) -> PathBuf {
         self.directory.path().join("htpasswd")
     }
