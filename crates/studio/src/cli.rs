@@ -64,7 +64,7 @@ pub enum Command {
     #[command(
         after_help = "Example: studio serve --listen 0.0.0.0:8080 --public-url ws://studio.example:8080 --with-registry"
     )]
-    Serve(Serve),
+    Serve(Box<Serve>),
     /// Devices of the fleet
     #[command(subcommand)]
     Device(DeviceCommand),
@@ -163,6 +163,20 @@ pub struct Serve {
     /// Repository prefix of app images, with a slash at its end
     #[arg(long, value_name = "PREFIX/", env = "STUDIO_REPOSITORY", default_value = "apps/", value_parser = with_slash)]
     pub repository: String,
+    /// Serve this directory to agents as their update bucket; 'make publish BUCKET=DIR' fills it
+    #[arg(long, value_name = "DIR", env = "STUDIO_BUCKET")]
+    pub bucket: Option<PathBuf>,
+    /// Address of the update bucket (http)
+    #[arg(
+        long,
+        value_name = "IP:PORT",
+        env = "STUDIO_BUCKET_LISTEN",
+        default_value = "127.0.0.1:8081"
+    )]
+    pub bucket_listen: SocketAddr,
+    /// Update URL written into new .flock files, without '/re-agent'; by default where --bucket-listen is reached
+    #[arg(long, value_name = "URL", env = "STUDIO_BUCKET_URL", value_parser = update_url)]
+    pub bucket_url: Option<String>,
     /// URL of this studio told to apps as RESWARM_URL
     #[arg(long, value_name = "URL", env = "STUDIO_BASE_URL")]
     pub base_url: Option<String>,
@@ -174,6 +188,16 @@ fn with_slash(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     Err("write it like registry.example:5000/ (no scheme, a slash at the end)".to_owned())
+}
+
+/// Agents append `/re-agent/…` to it.
+fn update_url(text: &str) -> Result<String, String> {
+    let bare = text.trim_end_matches('/');
+    let web = bare.starts_with("http://") || bare.starts_with("https://");
+    if web && !bare.ends_with("/re-agent") {
+        return Ok(bare.to_owned());
+    }
+    Err("write it like https://updates.example/dl (agents append /re-agent/…)".to_owned())
 }
 
 #[derive(Debug, Subcommand)]
@@ -376,6 +400,18 @@ mod tests {
             }
         }
         check(&Cli::command());
+    }
+
+    #[test]
+    fn update_urls_are_what_agents_append_the_bucket_to() {
+        for (text, expected) in [
+            ("https://updates.example/dl/", Some("https://updates.example/dl")),
+            ("http://192.0.2.1:8081", Some("http://192.0.2.1:8081")),
+            ("https://updates.example/re-agent", None),
+            ("updates.example", None),
+        ] {
+            assert_eq!(update_url(text).ok().as_deref(), expected, "{text}");
+        }
     }
 
     #[test]

@@ -53,7 +53,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
     let Cli { place, command } = cli;
     let out = Out { json: place.json };
     match command {
-        Command::Serve(options) => serve::run(&place, options).await,
+        Command::Serve(options) => serve::run(&place, *options).await,
         Command::Device(DeviceCommand::Add { name, out: file }) => device::add(&place, out, name, file).await,
         Command::Device(DeviceCommand::List) => device::list(&place, out).await,
         Command::Device(DeviceCommand::Show { device }) => device::show(&place, out, device).await,

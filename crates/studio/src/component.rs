@@ -165,6 +165,7 @@ mod tests {
                 registry: String::new(),
                 repository: String::new(),
                 base_url: None,
+                update_url: String::new(),
             },
             registry: None,
             router: plane.router(),

@@ -18,6 +18,7 @@ pub mod store;
 mod access;
 mod admission;
 mod backend;
+mod bucket;
 mod component;
 mod delivery;
 mod fault;

@@ -29,6 +29,8 @@ pub(crate) struct Settings {
     pub(crate) repository: String,
     /// `reswarmBaseURL` of heartbeat replies.
     pub(crate) base_url: Option<String>,
+    /// `update_url` for `.flock` files; empty: devices have one of their own.
+    pub(crate) update_url: String,
 }
 
 /// Shared by all procedures.
