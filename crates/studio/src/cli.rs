@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::api::rollout;
 use crate::exit::CODES;
 
 /// Fleet server for reagent devices.
@@ -95,6 +96,9 @@ pub enum Command {
     /// Show an app's log: what the device still has, and with -f what comes
     #[command(after_help = example("studio logs press-07 dashboard -f"))]
     Logs(Logs),
+    /// Bring a version of the agent to devices, in waves
+    #[command(subcommand)]
+    Rollout(RolloutCommand),
     /// Call a procedure of a device; arguments are read as JSON where they are JSON, else as text
     #[command(after_help = example("studio call press-07 get_app_log_history '{\"containerName\":\"prod_6_dashboard\"}'"))]
     Call(Call),
@@ -288,6 +292,57 @@ pub enum AccountCommand {
         device: String,
         privilege: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum RolloutCommand {
+    /// Start: a canary group first, then wave after wave, as long as enough devices end well
+    #[command(after_help = example("studio rollout start 1.4.0 --canary press-07 --waves 10,50,100 --follow"))]
+    Start {
+        /// Published in the bucket that the devices use
+        version: String,
+        /// Only this device; may be repeated. All that you may maintain when left out
+        #[arg(long = "device", value_name = "DEVICE")]
+        devices: Vec<String>,
+        /// Goes first; may be repeated. One device, another for every version, when left out
+        #[arg(long, value_name = "DEVICE")]
+        canary: Vec<String>,
+        /// Percentages of the other devices that the waves reach up to
+        #[arg(long, value_name = "PERCENT,…", value_delimiter = ',', default_values_t = rollout::default_waves())]
+        waves: Vec<u8>,
+        /// Pause when fewer than so many percent of the devices asked so far can still end well
+        #[arg(long, value_name = "PERCENT", default_value_t = rollout::default_threshold())]
+        threshold: u8,
+        /// A device that has not said how it ended after so many seconds has failed
+        #[arg(long, value_name = "SECONDS", default_value_t = rollout::default_patience())]
+        patience: u32,
+        /// Show who runs what until it is over or pauses itself
+        #[arg(long, short)]
+        follow: bool,
+    },
+    /// Show how far the newest rollout is, and who runs what
+    #[command(after_help = example("studio rollout status --follow"))]
+    Status {
+        /// Again whenever it has changed, until it is over or pauses itself
+        #[arg(long, short)]
+        follow: bool,
+    },
+    /// Ask no further device for now
+    #[command(after_help = example("studio rollout pause"))]
+    Pause,
+    /// Go on with a paused rollout; its failures so far do not count any more
+    #[command(after_help = example("studio rollout resume --retry"))]
+    Resume {
+        /// Ask the devices that failed again
+        #[arg(long)]
+        retry: bool,
+        /// Show who runs what until it is over or pauses itself
+        #[arg(long, short)]
+        follow: bool,
+    },
+    /// End it: devices that were not asked keep their version
+    #[command(after_help = example("studio rollout abort"))]
+    Abort,
 }
 
 /// A year, in seconds.

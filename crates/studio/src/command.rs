@@ -9,6 +9,7 @@ mod install;
 mod logs;
 mod progress;
 mod push;
+mod rollout;
 mod serve;
 
 use std::io::Write;
@@ -93,6 +94,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Ps { device } => install::list(&place, out, device).await,
         Command::History { device, app } => install::history(&place, out, device, app).await,
         Command::Logs(options) => logs::run(&place, out, options).await,
+        Command::Rollout(command) => rollout::run(&place, out, command).await,
         Command::Call(options) => call::run(&place, out, options).await,
     }
 }

@@ -25,6 +25,7 @@ mod fault;
 mod fleet;
 mod install;
 mod registry;
+mod rollout;
 mod secret;
 mod studio;
 mod table;

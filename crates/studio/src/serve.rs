@@ -24,6 +24,7 @@ use crate::component;
 use crate::operator::{self, Operator};
 use crate::plane::{Plane, TlsFiles, reachable};
 use crate::registry::{Registry, RegistryError};
+use crate::rollout::Alarm;
 use crate::secret;
 use crate::store::{Store, StoreError};
 use crate::studio::{Settings, Studio};
@@ -195,6 +196,7 @@ pub async fn serve(
         settings,
         registry,
         router: plane.router(),
+        alarm: Alarm::default(),
     });
     let component_stop = CancellationToken::new();
     let (ready_sender, mut ready_watch) = watch::channel(false);

@@ -13,6 +13,7 @@ use crate::admission;
 use crate::fault::Fault;
 use crate::keys::{AccountKey, DeviceAuthid, DeviceKey};
 use crate::registry::Registry;
+use crate::rollout::Alarm;
 use crate::store::{Device, Store, StoreError};
 
 /// Longest wait for a device's answer to a request of ours.
@@ -42,6 +43,8 @@ pub(crate) struct Studio {
     pub(crate) registry: Option<Registry>,
     /// The router of this process, if there is one.
     pub(crate) router: Option<Router>,
+    /// Rings when something that rollouts wait for has happened.
+    pub(crate) alarm: Alarm,
 }
 
 /// Who calls, as the router disclosed it; nobody when it did not.
