@@ -112,6 +112,9 @@ pub struct AddApp {
     /// Port rules (`app-lifecycle.md` 1.10).
     #[serde(default)]
     pub ports: Vec<Value>,
+    /// Compose document of the first version; left out: a single container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub docker_compose: Option<Map<String, Value>>,
     /// Defaults of environment variables, name to value.
     #[serde(default)]
     pub environment: Map<String, Value>,
@@ -128,6 +131,9 @@ pub struct OneApp {
 pub struct AddRelease {
     pub app: String,
     pub version: String,
+    /// Left out: a single container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub docker_compose: Option<Map<String, Value>>,
     /// A version that exists already is no error.
     #[serde(default)]
     pub exists_ok: bool,
@@ -252,6 +258,9 @@ pub struct AppView {
 pub struct ReleaseView {
     pub release_key: ReleaseKey,
     pub version: String,
+    /// Several containers, by a Compose document.
+    #[serde(default)]
+    pub compose: bool,
     pub created: String,
 }
 

@@ -206,6 +206,9 @@ pub enum AppCommand {
         /// First version
         #[arg(long)]
         version: Option<String>,
+        /// Compose file of the first version: several containers instead of one image of the app's own
+        #[arg(long, value_name = "FILE", requires = "version")]
+        compose: Option<PathBuf>,
         /// Port that the app serves; protocol http (default), https, tcp or udp
         #[arg(long = "port", value_name = "PORT[/PROTOCOL]")]
         ports: Vec<String>,
@@ -216,9 +219,15 @@ pub enum AppCommand {
     /// List the apps
     #[command(after_help = example("studio app list"))]
     List,
-    /// Add a version whose image is in the registry already
+    /// Add a version whose image is in the registry already, or whose Compose file is given
     #[command(after_help = example("studio app release dashboard 1.1.0"))]
-    Release { app: String, version: String },
+    Release {
+        app: String,
+        version: String,
+        /// Compose file of this version
+        #[arg(long, value_name = "FILE")]
+        compose: Option<PathBuf>,
+    },
     /// Push a local Docker image to the registry as a version of the app
     #[command(after_help = example("studio app push dashboard my-image:latest --version 1.1.0"))]
     Push {

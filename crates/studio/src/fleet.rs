@@ -164,6 +164,7 @@ fn app_view(app: &App) -> AppView {
             .iter()
             .map(|release| ReleaseView {
                 release_key: release.key,
+                compose: release.docker_compose.is_some(),
                 version: release.version.clone(),
                 created: release.created.clone(),
             })

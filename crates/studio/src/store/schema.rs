@@ -7,7 +7,10 @@ use rusqlite::Connection;
 use super::StoreError;
 
 /// The steps in order; step `n` leads to `user_version` n + 1.
-const STEPS: &[&str] = &[include_str!("schema/001-fleet.sql")];
+const STEPS: &[&str] = &[
+    include_str!("schema/001-fleet.sql"),
+    include_str!("schema/002-compose.sql"),
+];
 
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     let failed = |source| StoreError::Open {
