@@ -71,6 +71,9 @@ pub enum Command {
     /// Apps and their versions
     #[command(subcommand)]
     App(AppCommand),
+    /// Build, try and publish an app on a device while it is developed
+    #[command(subcommand)]
+    Dev(DevCommand),
     /// Accounts and their privileges
     #[command(subcommand)]
     Account(AccountCommand),
@@ -241,6 +244,68 @@ pub enum AppCommand {
     /// Remove an app that is installed nowhere
     #[command(after_help = example("studio app rm dashboard"))]
     Rm { app: String },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DevCommand {
+    /// Upload a directory and build it on the device
+    #[command(after_help = example("studio dev build press-07 dashboard ./dashboard --run"))]
+    Build {
+        #[command(flatten)]
+        on: Development,
+        /// What to build: a directory with a Dockerfile, or with what the Compose file builds from
+        #[arg(default_value = ".")]
+        directory: PathBuf,
+        /// Run it when it is built
+        #[arg(long)]
+        run: bool,
+    },
+    /// Run what was built
+    #[command(after_help = example("studio dev run press-07 dashboard"))]
+    Run {
+        #[command(flatten)]
+        on: Development,
+    },
+    /// Stop it; what was built stays
+    #[command(after_help = example("studio dev stop press-07 dashboard"))]
+    Stop {
+        #[command(flatten)]
+        on: Development,
+    },
+    /// Take it off the device, with its data
+    #[command(after_help = example("studio dev remove press-07 dashboard"))]
+    Remove {
+        #[command(flatten)]
+        on: Development,
+    },
+    /// Upload a directory, build it on the device and push it to the registry as a version of the app
+    #[command(after_help = example("studio dev publish press-07 dashboard ./dashboard --version 1.2.0"))]
+    Publish {
+        #[command(flatten)]
+        on: Development,
+        /// What to build
+        #[arg(default_value = ".")]
+        directory: PathBuf,
+        /// The new version
+        #[arg(long)]
+        version: String,
+    },
+}
+
+/// An app in development on a device.
+#[derive(Debug, Args)]
+pub struct Development {
+    /// Name, key or serial number
+    pub device: String,
+    /// Name or key
+    pub app: String,
+    /// Compose file, of an app of several containers
+    #[arg(long, value_name = "FILE")]
+    pub compose: Option<PathBuf>,
+    /// Give up waiting after this many seconds; what was asked for goes on
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600,
+          value_parser = clap::value_parser!(u64).range(1..=LONGEST_WAIT))]
+    pub timeout: u64,
 }
 
 #[derive(Debug, Subcommand)]

@@ -4,6 +4,7 @@ mod account;
 mod app;
 mod call;
 mod client;
+mod development;
 mod device;
 mod install;
 mod logs;
@@ -78,6 +79,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
             push::run(&place, out, app, &image, version).await
         }
         Command::App(AppCommand::Rm { app }) => app::remove(&place, out, app).await,
+        Command::Dev(command) => development::run(&place, out, command).await,
         Command::Account(AccountCommand::Add {
             name,
             admin,

@@ -4,6 +4,7 @@
 
 mod account;
 mod app;
+mod development;
 mod device;
 mod install;
 
@@ -63,6 +64,9 @@ pub(crate) const PROCEDURES: &[Procedure] = &[
     }),
     (uri::INSTALL_HISTORY, |studio, request| {
         Box::pin(install::history(studio, request))
+    }),
+    (uri::DEVELOPMENT_REQUEST, |studio, request| {
+        Box::pin(development::request(studio, request))
     }),
     (uri::ACCOUNT_ADD, |studio, request| {
         Box::pin(account::add(studio, request))

@@ -97,7 +97,7 @@ pub(super) fn port(rule: &Value) -> String {
 }
 
 /// Reads a Compose file; YAML, of which JSON is a part.
-fn document(file: &Path) -> Result<Map<String, Value>, Failure> {
+pub(super) fn document(file: &Path) -> Result<Map<String, Value>, Failure> {
     let text = std::fs::read_to_string(file)
         .map_err(|error| Failure::new(Exit::Usage, format!("reading {}: {error}", file.display())))?;
     serde_saphyr::from_str(&text).map_err(|error| {

@@ -191,7 +191,7 @@ fn text_of(value: &Value) -> String {
 }
 
 /// The lines that one event carries.
-fn lines(event: &Event) -> Vec<String> {
+pub(super) fn lines(event: &Event) -> Vec<String> {
     match event.payload.first::<Value>() {
         Ok(Some(value)) => shown(&value),
         Ok(None) => Vec::new(),

@@ -1,7 +1,7 @@
-//! A Docker daemon of a test's own, which may be restarted, killed and run out of space. It has no network: containers
-//! that want one do not start in it.
+//! A Docker daemon of a test's own, which may be restarted, killed and run out of space. Its containers have a network
+//! that leads nowhere.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -14,6 +14,8 @@ const SOON: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Daemon {
     directory: tempfile::TempDir,
+    /// A bridge of its own. One without any would take down the bridge of the machine's daemon at its start.
+    bridge: String,
     process: Option<Process>,
 }
 
@@ -31,17 +33,13 @@ impl Daemon {
         std::fs::create_dir(&data).expect("a directory in one of ours");
         let mut daemon = Daemon {
             directory,
+            bridge: format!("reagent{}", std::process::id()),
             process: None,
         };
+        run("ip", &["link", "add", "name", &daemon.bridge, "type", "bridge"])?;
         let size = format!("size={megabytes}m");
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
-            .arg(&data)
-            .output();
-        let mounted = mounted.map_err(|error| error.to_string())?;
-        if !mounted.status.success() {
-            return Err(String::from_utf8_lossy(&mounted.stderr).into_owned());
-        }
+        let data = data.display().to_string();
+        run("mount", &["-t", "tmpfs", "-o", &size, "tmpfs", &data])?;
         daemon.up();
         Ok(daemon)
     }
@@ -91,8 +89,9 @@ impl Daemon {
             command.arg(flag).arg(self.path(file));
         }
         command.args(["--host", &self.host()]);
-        // Touches nothing of the machine's network.
-        command.args(["--bridge=none", "--iptables=false", "--ip6tables=false"]);
+        command.args(["--bridge", &self.bridge]);
+        // Touches nothing else of the machine's network.
+        command.args(["--iptables=false", "--ip6tables=false", "--ip-forward=false"]);
         command.args(["--storage-driver=vfs", "--log-level=error"]);
         // A download that fails is not repeated by the daemon.
         command.args(["--max-download-attempts=1"]);
@@ -110,11 +109,17 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         self.kill();
-        unmount(&self.data());
+        // Lazily: what the daemon has mounted in it goes, too.
+        let _ = run("umount", &["--lazy", &self.data().display().to_string()]);
+        let _ = run("ip", &["link", "del", &self.bridge]);
     }
 }
 
-fn unmount(path: &Path) {
-    // Lazily: what the daemon has mounted in it goes, too.
-    let _ = Command::new("umount").arg("--lazy").arg(path).status();
+fn run(program: &str, args: &[&str]) -> Result<(), String> {
+    let output = Command::new(program).args(args).output();
+    let output = output.map_err(|error| format!("{program}: {error}"))?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(String::from_utf8_lossy(&output.stderr).trim_end().to_owned()),
+    }
 }
