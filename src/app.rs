@@ -4,6 +4,7 @@
 //! the app's actor look again. Must not know: WAMP messages, SQL text.
 
 mod actor;
+mod compose;
 mod container;
 mod environment;
 mod listing;

@@ -3,12 +3,14 @@
 //! Every call has a deadline. "Already gone" is success where removal is the goal.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+pub use compose::{Call, Cli, Dialect};
 pub use create::Concession;
 use protocol::port::WireProtocol;
 
+mod compose;
 mod container;
 mod create;
 mod daemon;
@@ -24,6 +26,8 @@ mod pull;
 pub struct Engine {
     /// `unix:///var/run/docker.sock`, `tcp://…`, `npipe://…`.
     host: Arc<str>,
+    /// The compose command line, once it was found.
+    compose: Arc<Mutex<Option<Cli>>>,
 }
 
 /// Why an engine call failed; the text is what operators see.
@@ -123,7 +127,8 @@ pub struct ContainerSpec {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EngineEvent {
     /// Look at this container (name without slash) again: create, start, die, destroy, pause, health, oom, ….
-    Container { name: String },
+    /// `project` is that of compose, if it is part of one.
+    Container { name: String, project: Option<String> },
     /// The event stream was (re-)established: look at everything.
     Resync,
     /// The daemon went away.
@@ -176,7 +181,10 @@ impl Engine {
     /// A client for the daemon at `host`, in the syntax of `DOCKER_HOST`. Does not connect; fails only when the
     /// scheme is not one that we speak.
     pub fn at(host: &str) -> Result<Engine, EngineError> {
-        let engine = Engine { host: host.into() };
+        let engine = Engine {
+            host: host.into(),
+            compose: Arc::default(),
+        };
         match engine.client(daemon::READ) {
             // A socket that does not exist yet: the daemon may come later.
             Ok(_) | Err(EngineError::Unreachable(_)) => Ok(engine),

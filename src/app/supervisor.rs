@@ -311,13 +311,8 @@ impl Supervisor {
 
     async fn event(&mut self, event: EngineEvent, was_down: &mut bool) {
         match event {
-            EngineEvent::Container { name } => {
-                let Ok((app, _)) = naming::parse_container(&name) else {
-                    return;
-                };
-                if let Some(entry) = self.apps.get(&app)
-                    && naming::container(app, &entry.mailbox.status().app_name) == name
-                {
+            EngineEvent::Container { name, project } => {
+                if let Some(entry) = self.app_of(&name, project.as_deref()) {
                     entry.mailbox.nudge(Nudge {
                         look: Look::Change,
                         ..Nudge::default()
@@ -347,6 +342,23 @@ impl Supervisor {
                 });
             }
         }
+    }
+
+    /// The app that a container belongs to: by its name or, in a compose project, by the project's (W32).
+    fn app_of(&self, name: &str, project: Option<&str>) -> Option<&Entry> {
+        let mine = |app: AppId, entry: &Entry| {
+            let app_name = entry.mailbox.status().app_name;
+            match project {
+                Some(project) => naming::compose_project(app, &app_name) == project,
+                None => naming::container(app, &app_name) == name,
+            }
+        };
+        if project.is_some() {
+            let found = self.apps.iter().find(|(app, entry)| mine(**app, entry));
+            return found.map(|(_, entry)| entry);
+        }
+        let (app, _) = naming::parse_container(name).ok()?;
+        self.apps.get(&app).filter(|entry| mine(app, entry))
     }
 
     /// A database made from nothing learns from the containers which apps are here; none of them is touched.

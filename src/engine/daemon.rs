@@ -163,7 +163,7 @@ fn of_answer(status: u16, message: String, subject: &str) -> EngineError {
 }
 
 /// What an error text means for which the daemon has no status code: failures of parts behind it, reported as 500.
-fn of_text(message: String) -> EngineError {
+pub(super) fn of_text(message: String) -> EngineError {
     let lower = message.to_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| lower.contains(word));
     if says(&["port is already allocated", "address already in use"]) {
