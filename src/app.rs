@@ -155,9 +155,6 @@ impl Apps {
 
 /// What this version refuses whatever the app's state is.
 fn unsupported(request: &AppRequest) -> Option<&'static str> {
-    if request.docker_compose.is_some() {
-        return Some("Docker Compose apps are not supported by this agent version");
-    }
     match (request.target.normalised(), request.app.stage) {
         (AppState::Built, Stage::Prod) => Some("can only build dev apps"),
         (AppState::Published, Stage::Prod) => Some("can only publish dev apps"),

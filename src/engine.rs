@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 pub use compose::{Call, Cli, Dialect};
+pub(crate) use compose::{registry_host, registry_of, same_image};
 pub use create::Concession;
 use protocol::port::WireProtocol;
 

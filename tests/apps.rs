@@ -1,6 +1,8 @@
 //! Apps against a real Docker daemon: every story ends in containers seen from outside and in the states that a
 //! client is told, in order (`app-lifecycle.md` 3.6).
 
+#[path = "apps/compose.rs"]
+mod compose;
 #[path = "apps/device.rs"]
 mod device;
 #[path = "apps/trouble.rs"]
@@ -403,17 +405,12 @@ async fn what_this_version_cannot_do_is_refused_and_the_app_stays() {
     device.request(Running).await;
     device.reports(&[Starting, Running]).await;
     let id = device.container_id();
-    for (target, members) in [
-        (Running, json!({"docker_compose": {"services": {}}})),
-        (protocol::AppState::Built, json!({})),
-    ] {
-        let refused = device
-            .apps
-            .request(device.wanted(target, members))
-            .await
-            .unwrap_err();
-        assert!(matches!(refused, RequestError::Unsupported(_)), "{refused}");
-    }
+    let refused = device
+        .apps
+        .request(device.wanted(protocol::AppState::Built, json!({})))
+        .await
+        .unwrap_err();
+    assert!(matches!(refused, RequestError::Unsupported(_)), "{refused}");
     assert_eq!(device.container_id(), id);
 }
 

@@ -1,6 +1,7 @@
 //! The actions, step by step (`app-lifecycle.md` 3.5): states and log lines in the contract's order. Every step can be
 //! repeated after a kill at any point. Local first: no step waits for the cloud unless an image must be fetched.
 
+mod compose;
 mod pull;
 mod remove;
 mod run;
@@ -29,6 +30,9 @@ impl Worker {
         cancel: &CancellationToken,
     ) -> Result<(), ActionError> {
         self.adopt_version(request);
+        if request.docker_compose.is_some() {
+            return self.perform_compose(action, request, cancel).await;
+        }
         match action {
             Action::Pull => self.pull(request, cancel).await,
             Action::Run => self.run(request, adopted, cancel).await,
@@ -127,7 +131,11 @@ impl Worker {
     }
 
     /// The app has a new name: what exists under the old one goes, its data moves (W45).
-    pub(crate) async fn rename(&mut self, app_name: &str) -> Result<(), ActionError> {
+    pub(crate) async fn rename(&mut self, request: &AppRequest) -> Result<(), ActionError> {
+        let app_name = request.app_name.as_str();
+        if request.docker_compose.is_some() {
+            self.drop_project_of_old_name(request).await?;
+        }
         self.remove_container().await?;
         let context = &self.shared.context;
         let repository = self.image_repository();

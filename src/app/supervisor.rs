@@ -15,6 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::actor::Actor;
+use super::compose::directory;
 use super::container;
 use super::listing::Confirmation;
 use super::mailbox::{Desired, Mailbox, Nudge, Status};
@@ -22,7 +23,7 @@ use super::observe::Look;
 use super::port_reports;
 use super::worker::{Shared, Worker};
 use super::{AppContext, RequestError, Sync};
-use crate::engine::EngineEvent;
+use crate::engine::{Engine, EngineEvent};
 use crate::journal::Chain;
 use crate::store::{AppRow, FACT_ADOPT, Recorded, StoreError};
 
@@ -75,6 +76,7 @@ impl Supervisor {
         stop: CancellationToken,
     ) -> Result<Supervisor, StoreError> {
         let store = context.store.clone();
+        end_what_was_left_behind(&context).await;
         let base_url = store.fact(FACT_BASE_URL).await?.filter(|url| !url.is_empty());
         let adopt = store
             .fact(FACT_ADOPT)
@@ -154,6 +156,8 @@ impl Supervisor {
         let worker = Worker {
             update_status: protocol::UpdateStatus::None,
             keeps_history: false,
+            outdated_images: Vec::new(),
+            told_failures: BTreeSet::new(),
             shared: Arc::clone(&self.shared),
             mailbox: Arc::clone(&mailbox),
             app: row.app,
@@ -369,6 +373,9 @@ impl Supervisor {
             .list_labelled(key, value)
             .await
             .map_err(|error| error.to_string())?;
+        self.quarantine_projects()
+            .await
+            .map_err(|error| error.to_string())?;
         let store = self.shared.context.store.clone();
         let serial = &self.shared.context.device.current().serial_number;
         for (request, state) in found.iter().filter_map(|facts| container::adopted(facts, serial)) {
@@ -425,6 +432,19 @@ impl Supervisor {
         for entry in self.apps.values() {
             entry.mailbox.nudge(nudge);
         }
+    }
+}
+
+/// A power cut of the agent leaves calls of the command line running, and their registry logins lying.
+async fn end_what_was_left_behind(context: &AppContext) {
+    let serial = context.device.current().serial_number.clone();
+    let downloads = context.settings.downloads_dir();
+    let ended = super::worker::blocking(move || {
+        Engine::end_compose_calls(&serial);
+        directory::remove_private(&downloads)
+    });
+    if let Err(error) = ended.await {
+        tracing::warn!(error = %Chain(&error), "removing left registry logins");
     }
 }
 

@@ -16,11 +16,11 @@ use protocol::request::RegistryLogin;
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use login::registry_of;
+pub(crate) use login::{registry_host, registry_of};
 
 use super::daemon::{READ, of_text};
 use super::image::Reference;
-use super::{Engine, EngineError};
+use super::{ContainerFacts, Engine, EngineError};
 use child::{Ended, Outcome};
 
 /// Longest wait for the program to say its version; the stand-alone one is slow to start on small devices.
@@ -179,7 +179,25 @@ impl Engine {
 
     /// Kills the calls that an agent of this `owner` left behind when it was killed itself. Blocks shortly.
     pub fn end_compose_calls(owner: &str) {
-        child::kill_marked(&format!("{MARKER}={owner}"));
+        if !owner.is_empty() {
+            child::kill_marked(&format!("{MARKER}={owner}"));
+        }
+    }
+
+    /// Every container of any compose project.
+    pub async fn list_projects(&self) -> Result<Vec<ContainerFacts>, EngineError> {
+        let mut found = Vec::new();
+        for listed in self.list_raw().await? {
+            let id = listed.get("Id").and_then(serde_json::Value::as_str);
+            let labels = listed.get("Labels").and_then(serde_json::Value::as_object);
+            if let (Some(id), Some(labels)) = (id, labels)
+                && labels.contains_key("com.docker.compose.project")
+            {
+                // Gone between list and inspect: not there.
+                found.extend(self.inspect(id).await?);
+            }
+        }
+        Ok(found)
     }
 
     /// Removes one reference of an image. Missing or used by a container is success (weakness W21).

@@ -378,6 +378,8 @@ fn worker(
     Worker {
         update_status: protocol::UpdateStatus::None,
         keeps_history: false,
+        outdated_images: Vec::new(),
+        told_failures: std::collections::BTreeSet::new(),
         shared: Arc::clone(shared),
         mailbox: Arc::clone(mailbox),
         app,

@@ -31,6 +31,17 @@ pub(crate) fn of(apps_dir: &Path, app: AppId, app_name: &str) -> io::Result<Path
     Ok(apps_dir.join(root).join(app_name))
 }
 
+/// The directories in which projects of this device lie, as compose knows them.
+pub(crate) fn roots(apps_dir: &Path) -> Vec<PathBuf> {
+    let apps_dir = std::path::absolute(apps_dir).unwrap_or_else(|_| apps_dir.to_owned());
+    ["compose", "build"].map(|root| apps_dir.join(root)).into()
+}
+
+/// Where registry logins may lie for the time of a call. Emptied at start: a power cut leaves them behind.
+pub(crate) fn private(downloads: &Path) -> PathBuf {
+    downloads.join("registry-logins")
+}
+
 /// Makes the directory and replaces one file in it that only we may read.
 pub(crate) fn write(directory: &Path, file: &str, content: &[u8]) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
@@ -50,6 +61,11 @@ pub(crate) fn write(directory: &Path, file: &str, content: &[u8]) -> io::Result<
         return Ok(());
     }
     crate::durable::replace(&path, content, PRIVATE)
+}
+
+/// Removes the logins that a power cut left behind.
+pub(crate) fn remove_private(downloads: &Path) -> io::Result<()> {
+    gone(fs::remove_dir_all(private(downloads)))
 }
 
 /// Removes one file. Gone is success.

@@ -120,7 +120,7 @@ impl Worker {
     }
 
     /// Asked for only when a registry is really contacted (W7).
-    async fn registry_login(&self, request: &AppRequest) -> Result<RegistryLogin, ActionError> {
+    pub(super) async fn registry_login(&self, request: &AppRequest) -> Result<RegistryLogin, ActionError> {
         let account = match self.app.stage {
             Stage::Prod if request.device_owner_account_key != 0 => request.device_owner_account_key,
             Stage::Prod | Stage::Dev => request.requestor_account_key,

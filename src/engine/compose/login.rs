@@ -69,14 +69,14 @@ fn content(logins: &BTreeMap<String, RegistryLogin>) -> String {
 
 /// Host and port, as the tools look for them: `registry.example/` and `https://registry.example/v2/` are the same.
 fn key(registry: &str) -> String {
-    match host(registry) {
+    match registry_host(registry) {
         "docker.io" => HUB.to_owned(),
         host => host.to_owned(),
     }
 }
 
 /// The host of a registry's address in any of its forms.
-fn host(registry: &str) -> &str {
+pub(crate) fn registry_host(registry: &str) -> &str {
     let bare = registry.split_once("://").map_or(registry, |(_, rest)| rest);
     match bare.split('/').next().unwrap_or_default() {
         "index.docker.io" | "registry-1.docker.io" => "docker.io",
@@ -88,7 +88,7 @@ fn host(registry: &str) -> &str {
 pub(crate) fn registry_of(reference: &str) -> &str {
     let bare = reference.split_once("://").map_or(reference, |(_, rest)| rest);
     match bare.split_once('/') {
-        Some((first, _)) if first.contains(['.', ':']) || first == "localhost" => host(bare),
+        Some((first, _)) if first.contains(['.', ':']) || first == "localhost" => registry_host(bare),
         _ => "docker.io",
     }
 }
