@@ -3,6 +3,8 @@
 
 #[path = "apps/compose.rs"]
 mod compose;
+#[path = "apps/compose_update.rs"]
+mod compose_update;
 #[path = "apps/device.rs"]
 mod device;
 #[path = "apps/trouble.rs"]

@@ -414,10 +414,13 @@ async fn a_project_of_an_app_that_nobody_knows_goes_only_when_we_made_it() {
         name
     };
     let project = format!("prod_{}_gone_compose", device.app.key + 1);
-    let orphan = run("orphan", &project, &roots.display().to_string());
-    let foreign = run("foreign", &project, "/home/user/compose/x/docker-compose.json");
+    let ours = roots.display().to_string();
+    // Before the agent has seen Docker for the first time: its database may have been lost.
+    let earlier = run("earlier", &format!("prod_{}_lost_compose", device.app.key), &ours);
     stack.request(Running, &web(&image)).await;
     device.reports(&[Starting, Running]).await;
+    let orphan = run("orphan", &project, &ours);
+    let foreign = run("foreign", &project, "/home/user/compose/x/docker-compose.json");
     let rows = vec![stack.wanted(Running, &web(&image), json!({}))];
     device.apps.sync(Sync { rows, unreadable: 0 }).await.unwrap();
     wait::until_async("the orphan is gone", SOON, || async {
@@ -425,6 +428,7 @@ async fn a_project_of_an_app_that_nobody_knows_goes_only_when_we_made_it() {
     })
     .await;
     assert_eq!(docker::count(&foreign), 1);
+    assert_eq!(docker::count(&earlier), 1);
     assert!(stack.container("web").is_some());
 }
 
