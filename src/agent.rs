@@ -21,6 +21,7 @@ use crate::rpc;
 use crate::settings::Settings;
 use crate::store::{Opened, Store};
 use crate::system::HostSampler;
+use crate::transfer::Transfers;
 
 /// How the agent ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +68,14 @@ pub async fn run_with(
     let backend = Backend::with_deadline(session, timing.backend_call);
     let serial = device.current().serial_number.clone();
     let host = HostSampler::start(SAMPLE_INTERVAL, parts.clone());
-    let logs = Logs::start(serial, store.clone(), engine.clone(), parts.clone());
+    let logs = Logs::start(serial.clone(), store.clone(), engine.clone(), parts.clone());
+    let transfers = Transfers::start(
+        &settings.apps_dir.join("build"),
+        serial,
+        backend.clone(),
+        logs.clone(),
+        parts.clone(),
+    );
     let context = AppContext {
         settings: settings.clone(),
         device: device.clone(),
@@ -75,6 +83,7 @@ pub async fn run_with(
         engine: engine.clone(),
         logs: logs.clone(),
         backend: backend.clone(),
+        transfers: transfers.clone(),
     };
     let apps = match Apps::start(context, parts.clone()).await {
         Ok(apps) => apps,
@@ -97,6 +106,7 @@ pub async fn run_with(
             engine,
             logs: logs.clone(),
             host: host.clone(),
+            transfers,
             stop: stop.clone(),
         };
         let context = LinkContext {

@@ -29,6 +29,7 @@ use crate::flock::DeviceFile;
 use crate::logs::Logs;
 use crate::settings::Settings;
 use crate::store::{Store, StoreError};
+use crate::transfer::Transfers;
 use supervisor::{Command, Supervisor};
 
 /// Commands waiting for the supervisor; a full queue makes callers wait, nothing is dropped.
@@ -51,6 +52,7 @@ pub struct AppContext {
     pub engine: Engine,
     pub logs: Logs,
     pub backend: Backend,
+    pub transfers: Transfers,
 }
 
 /// Why a request was not accepted.
@@ -158,8 +160,9 @@ fn unsupported(request: &AppRequest) -> Option<&'static str> {
     match (request.target.normalised(), request.app.stage) {
         (AppState::Built, Stage::Prod) => Some("can only build dev apps"),
         (AppState::Published, Stage::Prod) => Some("can only publish dev apps"),
-        (AppState::Built, Stage::Dev) => Some("building apps is not supported by this agent version"),
-        (AppState::Published, Stage::Dev) => Some("publishing apps is not supported by this agent version"),
+        (AppState::Published, Stage::Dev) if request.version.is_empty() => {
+            Some("cannot publish: the request names no version")
+        }
         _ => None,
     }
 }

@@ -252,6 +252,23 @@ impl Backend {
         }
     }
 
+    /// Tells the viewers of an app's log how far an upload is (`logs-terminal-tunnel.md` 2.2). Nobody waits for it, and
+    /// the next one says more.
+    pub async fn transfer_progress(&self, serial: &str, container: &str, file_name: &str, progress: &str) {
+        let Some(session) = self.session.borrow().clone() else {
+            return;
+        };
+        let message = json!({ "id": file_name, "status": "Transfer Progress:", "progress": progress });
+        let payload = Payload::from_args(vec![message.into()]);
+        let topic = uri::logs(serial, container);
+        let published = session.publish(&topic, Dict::new(), payload);
+        match tokio::time::timeout(self.deadline, published).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "the progress of an upload was not told"),
+            Err(_) => tracing::debug!("the progress of an upload was not told: the link does not move"),
+        }
+    }
+
     async fn call(&self, procedure: &'static str, args: Vec<Value>) -> Result<Vec<Value>, BackendError> {
         let session = self.session.borrow().clone().ok_or(BackendError::NotConnected)?;
         self.call_on(&session, procedure, args).await

@@ -6,11 +6,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+pub use build::{BuildSpec, dockerfile_in};
 pub use compose::{Call, Cli, Dialect};
 pub(crate) use compose::{registry_host, registry_of, same_image};
 pub use create::Concession;
 use protocol::port::WireProtocol;
 
+mod build;
 mod compose;
 mod container;
 mod create;
@@ -20,7 +22,8 @@ mod image;
 mod lines;
 mod log_stream;
 mod prune;
-mod pull;
+mod records;
+mod registry;
 
 /// The container engine. Cloneable; holds no open connection while idle.
 #[derive(Clone, Debug)]
@@ -55,6 +58,15 @@ pub enum EngineError {
     /// No space left on the device.
     #[error("{0}")]
     NoSpace(String),
+    /// A build without instructions.
+    #[error("the Dockerfile cannot be empty")]
+    EmptyDockerfile,
+    /// A build whose archive has no Dockerfile at its root.
+    #[error("cannot locate the Dockerfile")]
+    NoDockerfile,
+    /// The archive to build from cannot be read.
+    #[error("{0}")]
+    NoArchive(String),
     /// Cancelled by the caller's token.
     #[error("canceled")]
     Canceled,

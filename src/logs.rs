@@ -18,6 +18,7 @@ mod follower;
 mod listeners;
 mod lost;
 mod pipeline;
+mod project;
 mod publisher;
 mod ring;
 mod shelf;
@@ -75,8 +76,15 @@ impl Logs {
 
     /// A line written by the agent itself: always published as `{"type":"build","chunk":text}`, kept in the history.
     pub fn agent_line(&self, app: AppId, app_name: &str, text: &str) {
+        self.agent_line_on(Channel::App, app, app_name, text);
+    }
+
+    /// The same on a channel of one's choice.
+    pub fn agent_line_on(&self, channel: Channel, app: AppId, app_name: &str, text: &str) {
         let text = text.to_owned();
-        self.line(app, |container| Command::AgentLine { container, text }, app_name);
+        self.line(Container::on(channel, app, app_name), |container| {
+            Command::AgentLine { container, text }
+        });
     }
 
     /// Tells viewers to clear themselves (`LOGGER_CLEAR`); not kept.
@@ -86,18 +94,45 @@ impl Logs {
 
     /// Empties the history, in memory and on disk.
     pub fn clear_history(&self, app: AppId, app_name: &str) {
-        self.send(Command::ClearHistory(Container::new(app, app_name)));
+        self.clear_history_on(Channel::App, app, app_name);
+    }
+
+    /// The same on a channel of one's choice.
+    pub fn clear_history_on(&self, channel: Channel, app: AppId, app_name: &str) {
+        self.send(Command::ClearHistory(Container::on(channel, app, app_name)));
     }
 
     /// One line of an operation's output (pull progress as the daemon's JSON): gated, batched, kept in the history.
     pub fn output_line(&self, app: AppId, app_name: &str, line: String) {
-        self.line(app, |container| Command::OutputLine { container, line }, app_name);
+        self.output_line_on(Channel::App, app, app_name, line);
+    }
+
+    /// The same on a channel of one's choice.
+    pub fn output_line_on(&self, channel: Channel, app: AppId, app_name: &str, line: String) {
+        self.line(Container::on(channel, app, app_name), |container| {
+            Command::OutputLine { container, line }
+        });
     }
 
     /// Follows the log of the app's container until it ends. A second call while one follows does nothing, unless the
     /// container that is followed ends: then it counts.
     pub fn follow(&self, app: AppId, app_name: &str) {
-        self.send(Command::Follow(Container::new(app, app_name)));
+        let source = Source::Container;
+        self.send(Command::Follow {
+            container: Container::new(app, app_name),
+            source,
+        });
+    }
+
+    /// Follows every container of a compose project, also those that start later, until none of it is left. Each line
+    /// has its service in front as `docker compose logs` writes it (`web-1  | `) and goes to the app's own topic (2.1).
+    /// Further calls count as those of [`Logs::follow`] do.
+    pub fn follow_project(&self, app: AppId, app_name: &str, project: &str) {
+        let source = Source::Project(project.to_owned());
+        self.send(Command::Follow {
+            container: Container::new(app, app_name),
+            source,
+        });
     }
 
     /// What `get_app_log_history` answers for a container name that parsed to `app` (2.11): the newest lines, or, when
@@ -169,15 +204,11 @@ impl Logs {
         }
     }
 
-    fn line(&self, app: AppId, command: impl FnOnce(Container) -> Command, app_name: &str) {
+    fn line(&self, container: Container, command: impl FnOnce(Container) -> Command) {
+        let name = container.name.clone();
         let full = self.commands.capacity() < RESERVED;
-        if full
-            || self
-                .commands
-                .try_send(command(Container::new(app, app_name)))
-                .is_err()
-        {
-            self.lost.add(app, 1);
+        if full || self.commands.try_send(command(container)).is_err() {
+            self.lost.add(&name, 1);
         }
     }
 
@@ -188,23 +219,56 @@ impl Logs {
     }
 }
 
-/// An app as the pipeline addresses it.
+/// Where lines about an app are said (2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Channel {
+    /// `dev_6_myapp`, `prod_6_myapp`: the app itself.
+    App,
+    /// `pub_6_myapp`: building a release and publishing it. Its history lives in memory only, so that it never takes
+    /// the place of the DEV app's (L14).
+    Publication,
+}
+
+/// What is followed for an app.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Source {
+    /// The container of the app's own name.
+    Container,
+    /// All containers of this compose project.
+    Project(String),
+}
+
+/// A channel of an app as the pipeline addresses it.
 #[derive(Clone, Debug)]
 struct Container {
     app: AppId,
     /// In original case.
     app_name: String,
-    /// `prod_6_myapp`
+    channel: Channel,
+    /// Last component of the topic: `prod_6_myapp`.
     name: String,
 }
 
 impl Container {
     fn new(app: AppId, app_name: &str) -> Container {
+        Container::on(Channel::App, app, app_name)
+    }
+
+    fn on(channel: Channel, app: AppId, app_name: &str) -> Container {
         Container {
             app,
             app_name: app_name.to_owned(),
-            name: naming::container(app, app_name),
+            channel,
+            name: match channel {
+                Channel::App => naming::container(app, app_name),
+                Channel::Publication => naming::publish_channel(app.key, app_name),
+            },
         }
+    }
+
+    /// Whether its history belongs into the database.
+    fn is_stored(&self) -> bool {
+        self.channel == Channel::App
     }
 }
 

@@ -7,6 +7,7 @@
 mod apps;
 mod containers;
 mod device;
+mod transfer;
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -31,6 +32,7 @@ use crate::flock::DeviceFile;
 use crate::journal::{Chain, Limiter, Verdict};
 use crate::logs::Logs;
 use crate::system::HostSampler;
+use crate::transfer::Transfers;
 
 /// What handlers work with.
 #[derive(Clone, Debug)]
@@ -41,6 +43,7 @@ pub struct Context {
     pub engine: Engine,
     pub logs: Logs,
     pub host: HostSampler,
+    pub transfers: Transfers,
     /// Ends the process in good order (restart by the supervisor).
     pub stop: CancellationToken,
 }
@@ -182,6 +185,7 @@ macro_rules! table {
 
 table! {
     "request_app_state", Gate::BackendOnly, READ, apps::request_app_state;
+    "write_data", Gate::Needs(Privilege::Develop, "insufficient privileges write data to device"), READ, transfer::write_data;
     "device_handshake", Gate::BackendOnly, READ, device::device_handshake;
     "get_images", Gate::Needs(Privilege::Read, "insufficient privileges to read docker images"), READ, containers::get_images;
     "prune_images", Gate::Needs(Privilege::Maintain, "insufficient privileges to prune images"), PRUNE, containers::prune_images;

@@ -69,7 +69,9 @@ impl Database {
         let result = work(&transaction)?;
         if transaction.total_changes() != before {
             outbox::forget(&transaction, &self.confirmed)?;
+            crate::crash::point();
             transaction.commit()?;
+            crate::crash::point();
             self.confirmed.clear();
         }
         Ok(result)
@@ -141,6 +143,8 @@ pub struct StateChange {
     /// Installed version.
     pub version: String,
     pub release_key: u64,
+    /// With this state a build or publication that was asked for has ended, one way or the other.
+    pub finishes: bool,
     /// Queued in the same transaction, also when the state itself is not new.
     pub report: Option<StateReport>,
 }

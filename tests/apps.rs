@@ -1,6 +1,8 @@
 //! Apps against a real Docker daemon: every story ends in containers seen from outside and in the states that a
 //! client is told, in order (`app-lifecycle.md` 3.6).
 
+#[path = "apps/build.rs"]
+mod build;
 #[path = "apps/compose.rs"]
 mod compose;
 #[path = "apps/compose_update.rs"]

@@ -10,6 +10,8 @@ use reagent::engine::{
 use testkit::docker::{self, Scope};
 use testkit::wait;
 
+#[path = "engine/build.rs"]
+mod build;
 #[path = "engine/images.rs"]
 mod images;
 #[path = "engine/streams.rs"]

@@ -219,6 +219,13 @@ impl Actor {
         };
         let request = &desired.request;
         let worker = &self.worker;
+        // What is done once is not done again, whatever becomes of the app.
+        if desired.finished {
+            return match self.report_due {
+                true => Step::Report,
+                false => Step::Rest(None),
+            };
+        }
         // The rows went with a report of this very state; another one would bring half of them back.
         if worker.rows == Recorded::Deleted && worker.state == request.target {
             return self.rest();
@@ -234,14 +241,13 @@ impl Actor {
             Action::Undefined if worker.state.is_transient() && !self.looked && self.engine_up => {
                 return Step::Look;
             }
-            Action::Undefined
-            | Action::Impossible
-            | Action::Build
+            Action::Undefined | Action::Impossible => return self.rest(),
+            Action::Build
             | Action::Publish
             | Action::RemoveThenPublish
             | Action::CancelBuild
-            | Action::CancelPush => return self.rest(),
-            Action::Pull
+            | Action::CancelPush
+            | Action::Pull
             | Action::Run
             | Action::Stop
             | Action::Remove
@@ -266,12 +272,20 @@ impl Actor {
         }
     }
 
-    /// Offline, an app that is not on the device would only fail to be fetched (7.7 "invalid offline").
+    /// Offline, an app that is not on the device would only fail to be fetched (7.7 "invalid offline"), and one that is
+    /// built would only fail to be published.
     fn waits_for_backend(&self, action: Action) -> bool {
-        self.worker.app.stage == Stage::Prod
-            && !self.worker.shared.is_online()
-            && matches!(self.worker.state, AppState::Removed | AppState::Uninstalled)
-            && matches!(action, Action::Pull | Action::Run)
+        if self.worker.shared.is_online() {
+            return false;
+        }
+        match action {
+            Action::Publish | Action::RemoveThenPublish => true,
+            Action::Pull | Action::Run => {
+                self.worker.app.stage == Stage::Prod
+                    && matches!(self.worker.state, AppState::Removed | AppState::Uninstalled)
+            }
+            _ => false,
+        }
     }
 
     fn rest(&mut self) -> Step {
@@ -325,7 +339,7 @@ impl Actor {
                     .line(&format!("{}; waiting for Docker", Chain(&error)));
                 self.engine_lost = Some(Instant::now() + LOOK_AGAIN);
             }
-            Err(error) => self.failed(action, &error).await,
+            Err(error) => self.failed(action, request, &error).await,
         }
         if self.worker.rows == Recorded::Kept && wanted(request.target) {
             self.worker.refresh_credential(request).await;
@@ -413,11 +427,11 @@ impl Actor {
         }
     }
 
-    async fn failed(&mut self, action: Action, error: &ActionError) {
+    async fn failed(&mut self, action: Action, request: &AppRequest, error: &ActionError) {
         let app = self.worker.app;
         tracing::warn!(%app, ?action, error = %Chain(error), "an action failed");
         self.failed_download = error.is_download();
-        if let Err(error) = self.worker.set(AppState::Failed).await {
+        if let Err(error) = self.worker.finish(request, &[AppState::Failed]).await {
             tracing::error!(%app, error = %Chain(&error), "recording a failure");
         }
         self.running_since = None;
@@ -480,8 +494,13 @@ fn cancels(action: Action, state: AppState, request: &AppRequest) -> bool {
     let starts = matches!(action, Action::Run | Action::RecoverRunning);
     let fetches = matches!(action, Action::Pull | Action::RecoverPresent);
     let updates = action == Action::Update;
+    let builds = matches!(
+        action,
+        Action::Build | Action::Publish | Action::RemoveThenPublish
+    );
     match request.target {
-        AppState::Removed | AppState::Uninstalled => starts || fetches || updates,
+        AppState::Removed | AppState::Uninstalled => starts || fetches || updates || builds,
+        _ if builds => request.cancel_transition,
         _ if updates => request.cancel_transition || !request.request_update,
         AppState::Present => starts && state != AppState::Downloading,
         _ => false,

@@ -47,6 +47,8 @@ pub(crate) struct Desired {
     pub(crate) adopted: bool,
     /// The backend does not know this app any more: nothing is reported about its removal.
     pub(crate) unlisted: bool,
+    /// The build or publication that it asks for has ended: nothing leads toward its target any more.
+    pub(crate) finished: bool,
 }
 
 /// What the actor last knew, for those who must not wait for it.
@@ -142,6 +144,20 @@ impl Mailbox {
             if request.docker_compose.is_some() && request.new_docker_compose.is_some() {
                 request.docker_compose.clone_from(&request.new_docker_compose);
             }
+        }
+    }
+
+    /// The build or publication has ended, unless something newer is wanted meanwhile. Says whether it was the latest.
+    pub(crate) fn finish(&self, request: &AppRequest) -> bool {
+        let mut inner = self.lock();
+        match &mut inner.desired {
+            Some(desired)
+                if request.target.is_once() && std::ptr::eq(Arc::as_ptr(&desired.request), request) =>
+            {
+                desired.finished = true;
+                true
+            }
+            Some(_) | None => false,
         }
     }
 

@@ -27,6 +27,8 @@ pub(crate) fn corrected(
     let found = match status {
         // Derived from the container whatever was going on before (W19).
         Some(status) => derived(status).unwrap_or(current),
+        // What it has come to, not something that happened to it.
+        None if image && current == AppState::Published && look != Look::Fresh => AppState::Published,
         None if image => AppState::Present,
         None if current == AppState::Uninstalled => AppState::Uninstalled,
         None => AppState::Removed,
@@ -87,6 +89,20 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_published_app_stays_published_until_the_next_start() {
+        for (look, expected) in [
+            (Look::Change, AppState::Published),
+            (Look::Fresh, AppState::Present),
+        ] {
+            assert_eq!(corrected(AppState::Published, None, true, look), expected);
+        }
+        assert_eq!(
+            corrected(AppState::Published, None, false, Look::Change),
+            AppState::Removed
+        );
     }
 
     #[test]

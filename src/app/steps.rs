@@ -1,6 +1,7 @@
 //! The actions, step by step (`app-lifecycle.md` 3.5): states and log lines in the contract's order. Every step can be
 //! repeated after a kill at any point. Local first: no step waits for the cloud unless an image must be fetched.
 
+mod build;
 mod compose;
 mod pull;
 mod remove;
@@ -47,18 +48,19 @@ impl Worker {
                 self.run(request, adopted, cancel).await
             }
             Action::Update => self.update(request, cancel).await,
-            Action::CancelPull | Action::CancelTransfer | Action::CancelUpdate => {
-                self.cancel(request.target).await
+            Action::Build => self.build(request, cancel).await,
+            Action::Publish => self.publish(request, cancel).await,
+            Action::RemoveThenPublish => {
+                self.remove().await?;
+                self.publish(request, cancel).await
             }
-            // Not decided to be done by this version; the actor lets such apps rest.
-            Action::Report
-            | Action::Undefined
-            | Action::Impossible
-            | Action::Build
-            | Action::Publish
-            | Action::RemoveThenPublish
+            Action::CancelPull
+            | Action::CancelTransfer
+            | Action::CancelUpdate
             | Action::CancelBuild
-            | Action::CancelPush => Ok(()),
+            | Action::CancelPush => self.cancel(request.target).await,
+            // Nothing to do: the actor does not ask for it.
+            Action::Report | Action::Undefined | Action::Impossible => Ok(()),
         }
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use protocol::{AppId, AppRequest, AppState, naming};
+use protocol::{AppId, AppRequest, AppState, Stage, naming};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -83,6 +83,7 @@ impl Supervisor {
             .await?
             .is_some_and(|fact| fact == "pending");
         let adopted: BTreeSet<AppId> = store.adopted().await?.into_iter().collect();
+        let unfinished: BTreeSet<AppId> = store.unfinished().await?.into_iter().collect();
         let mut requests: BTreeMap<AppId, AppRequest> = store
             .requests()
             .await?
@@ -103,6 +104,7 @@ impl Supervisor {
         for row in store.apps().await? {
             let desired = requests.remove(&row.app).map(|request| Desired {
                 adopted: adopted.contains(&request.app),
+                finished: request.target.is_once() && !unfinished.contains(&request.app),
                 request: Arc::new(request),
                 unlisted: false,
             });
@@ -118,12 +120,14 @@ impl Supervisor {
         let mut safety = tokio::time::interval_at(Instant::now() + SAFETY, SAFETY);
         safety.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut was_down = true;
+        let transfers = self.shared.context.transfers.clone();
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => break,
                 // `None`: every handle is gone; the apps go on until the stop.
                 Some(command) = self.inbox.recv() => self.command(command).await,
                 Some(event) = events.recv() => self.event(event, &mut was_down).await,
+                app = transfers.failed() => self.upload_failed(app),
                 Some(app) = self.retired.1.recv() => self.retire(app),
                 Some(ended) = self.tasks.join_next() => {
                     if let Err(error) = ended {
@@ -155,6 +159,7 @@ impl Supervisor {
         let stop = self.stop.child_token();
         let worker = Worker {
             update_status: protocol::UpdateStatus::None,
+            release_build: false,
             keeps_history: false,
             outdated_images: Vec::new(),
             told_failures: BTreeSet::new(),
@@ -262,7 +267,38 @@ impl Supervisor {
             asked: true,
             ..Nudge::default()
         };
+        self.cancel_upload(&request).await;
         Ok(self.accept(request, nudge).await?)
+    }
+
+    /// What was being uploaded for an app will not come: what is here is what it has (7.10).
+    fn upload_failed(&self, app: AppId) {
+        if let Some(entry) = self.apps.get(&app)
+            && entry.mailbox.status().state == AppState::Transfering
+        {
+            entry.mailbox.nudge(Nudge {
+                look: Look::Change,
+                ..Nudge::default()
+            });
+        }
+    }
+
+    /// An upload for an app that is to be something else already is given up (7.2 step 4, 3.4).
+    async fn cancel_upload(&self, request: &AppRequest) {
+        use AppState::{Built, Failed, Present, Removed, Transfering, Uninstalled};
+        let state = self
+            .apps
+            .get(&request.app)
+            .map(|entry| entry.mailbox.status().state);
+        let given_up = match state.or(request.current).unwrap_or(Removed) {
+            Transfering => matches!(request.target, Present | Removed | Uninstalled),
+            Uninstalled | Removed | Present | Failed => matches!(request.target, Present | Built),
+            _ => false,
+        };
+        if given_up && request.app.stage == Stage::Dev {
+            let container = naming::container(request.app, &request.app_name);
+            self.shared.context.transfers.cancel(&container).await;
+        }
     }
 
     fn desired(&self, app: AppId) -> Option<Desired> {
@@ -303,6 +339,7 @@ impl Supervisor {
             request: Arc::new(request),
             adopted: false,
             unlisted: false,
+            finished: false,
         };
         let nudge = Nudge {
             stored: true,
@@ -399,6 +436,7 @@ impl Supervisor {
                 request: Arc::new(request),
                 adopted: true,
                 unlisted: false,
+                finished: false,
             };
             self.start(row, Some(desired), false);
         }

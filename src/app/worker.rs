@@ -170,6 +170,8 @@ pub(crate) struct Worker {
     pub(crate) release_key: u64,
     /// Of the last update since the start of the agent.
     pub(crate) update_status: UpdateStatus,
+    /// Whether the last build was for a publication.
+    pub(crate) release_build: bool,
     /// The log says why an update failed: the start of the old version leaves it there.
     pub(crate) keeps_history: bool,
     /// Images of services of versions that were updated; best effort, a restart forgets them.
@@ -188,6 +190,20 @@ impl Worker {
 
     /// The same for states between which nothing is waited for: one transaction, all of them reported.
     pub(crate) async fn pass_through(&mut self, states: &[AppState]) -> Result<(), ActionError> {
+        self.record(states, false).await
+    }
+
+    /// The same when the build or publication that `request` asks for ends with these states.
+    pub(crate) async fn finish(
+        &mut self,
+        request: &AppRequest,
+        states: &[AppState],
+    ) -> Result<(), ActionError> {
+        let finishes = self.mailbox.finish(request);
+        self.record(states, finishes).await
+    }
+
+    async fn record(&mut self, states: &[AppState], finishes: bool) -> Result<(), ActionError> {
         let desired = self.mailbox.desired();
         let silent = desired.as_ref().is_some_and(|desired| desired.unlisted);
         let request = desired.as_ref().map(|desired| &*desired.request);
@@ -197,6 +213,7 @@ impl Worker {
             state: *state,
             version: self.version.clone(),
             release_key: self.release_key,
+            finishes,
             report: (!silent).then(|| self.report(request, *state)),
         });
         let changes = changes.collect();
@@ -231,7 +248,7 @@ impl Worker {
             requestor_account_key: request.map_or(0, |request| request.requestor_account_key),
             release_key: self.release_key,
             request_update: request.is_some_and(|request| request.request_update),
-            release_build: false,
+            release_build: self.release_build,
             update_status: self.update_status,
         }
     }

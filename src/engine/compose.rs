@@ -131,7 +131,10 @@ impl Engine {
             command.env("DOCKER_CONFIG", call.private_dir);
             Some(configuration)
         };
-        let outcome = match child::run(command, call.stall, cancel, each).await {
+        crate::crash::point();
+        let outcome = child::run(command, call.stall, cancel, each).await;
+        crate::crash::point();
+        let outcome = match outcome {
             Ok(outcome) => outcome,
             Err(error) => {
                 // Perhaps it is not there any more.

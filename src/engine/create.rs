@@ -158,6 +158,9 @@ impl Concession {
             | EngineError::PortConflict(_)
             | EngineError::NoSpace(_)
             | EngineError::Canceled
+            | EngineError::EmptyDockerfile
+            | EngineError::NoDockerfile
+            | EngineError::NoArchive(_)
             | EngineError::Timeout(..) => None,
         }
     }

@@ -6,6 +6,7 @@
 
 use std::error::Error as _;
 use std::future::Future;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bollard::Docker;
@@ -45,13 +46,21 @@ impl Engine {
         Fut: Future<Output = Result<T, Error>>,
     {
         let docker = self.client(within)?;
-        match tokio::time::timeout(within, call(docker)).await {
+        let changes = within >= CHANGE;
+        if changes {
+            crate::crash::point();
+        }
+        let result = match tokio::time::timeout(within, call(docker)).await {
             Ok(result) => result.map_err(|error| match error {
                 Error::RequestTimeoutError => EngineError::Timeout(within, doing),
                 other => self.meaning(other, subject),
             }),
             Err(_) => Err(EngineError::Timeout(within, doing)),
+        };
+        if changes {
+            crate::crash::point();
         }
+        result
     }
 
     /// `GET path` read as JSON into the caller's own type. bollard's models are not used for answers: they drop
@@ -64,7 +73,7 @@ impl Engine {
     ) -> Result<T, EngineError> {
         let body = self
             .call(doing, READ, subject, |docker| async move {
-                let mut stream = bytes(docker, "GET", path, None);
+                let mut stream = bytes(docker, Raw::get(path));
                 let mut body = Vec::new();
                 while let Some(chunk) = stream.next().await {
                     body.extend_from_slice(&chunk?);
@@ -111,35 +120,83 @@ fn root_cause(error: &Error) -> String {
     text
 }
 
-/// The daemon's answer as the bytes it sent, for answers that must not be re-encoded (pull progress, lists that are
-/// passed through) or that the library decodes by guessing (logs: it takes a leading control character of a TTY line
-/// for a frame header, and buffers a line without end).
-///
-/// `path` must hold only characters that are valid in a URL; names and references are checked before they get here.
-pub(super) fn bytes(
-    docker: Docker,
-    method: &'static str,
-    path: &str,
-    registry_auth: Option<String>,
-) -> impl Stream<Item = Result<Bytes, Error>> + Unpin + Send + use<> {
+/// A request whose answer is read as the bytes that the daemon sends.
+pub(super) struct Raw {
+    pub(super) method: Method,
+    /// Only characters that are valid in a URL; names and references are checked before they get here.
+    pub(super) path: String,
+    /// Names and values; the values are secret.
+    pub(super) credentials: Option<(&'static str, String)>,
+    pub(super) body: Option<Body>,
+}
+
+/// An archive on its way to the daemon.
+pub(super) type Body = std::pin::Pin<Box<dyn Stream<Item = std::io::Result<Bytes>> + Send>>;
+
+#[derive(Clone, Copy)]
+pub(super) enum Method {
+    Get,
+    Post,
+}
+
+impl Raw {
+    pub(super) fn get(path: impl Into<String>) -> Raw {
+        Raw {
+            method: Method::Get,
+            path: path.into(),
+            credentials: None,
+            body: None,
+        }
+    }
+
+    pub(super) fn post(path: impl Into<String>) -> Raw {
+        Raw {
+            method: Method::Post,
+            ..Raw::get(path)
+        }
+    }
+}
+
+/// The daemon's answer as the bytes it sent, for answers that must not be re-encoded (progress, lists that are passed
+/// through) or that the library decodes by guessing (logs: it takes a leading control character of a TTY line for a
+/// frame header, and buffers a line without end).
+pub(super) fn bytes(docker: Docker, raw: Raw) -> impl Stream<Item = Result<Bytes, Error>> + Unpin + Send {
     // The library has no public raw request. Its request hook may replace everything but the connection, so a request
     // whose answer it hands out undecoded serves as the carrier; status codes are still checked by the library.
     const CARRIER: &str = "/containers/-/export";
-    const REGISTRY_AUTH: &str = "x-registry-auth";
-    let path = path.to_owned();
+    let Raw {
+        method,
+        path,
+        credentials,
+        body,
+    } = raw;
+    // The hook may be called by reference only, the body can be given away once.
+    let body = Mutex::new(body);
     let docker = docker.with_request_modifier(move |mut request| {
         let uri = request.uri().to_string();
         let base = uri.strip_suffix(CARRIER).unwrap_or(&uri);
         // A path that is no URL leaves the carrier as it is: the daemon answers 404 for a container named "-".
         if let Ok(uri) = format!("{base}{path}").parse() {
             *request.uri_mut() = uri;
+            let method = match method {
+                Method::Get => "GET",
+                Method::Post => "POST",
+            };
             *request.method_mut() = method.parse().expect("GET and POST are methods");
             let headers = request.headers_mut();
-            if let Some(Ok(value)) = registry_auth.as_deref().map(str::parse) {
-                headers.insert(REGISTRY_AUTH, value);
+            if let Some((name, value)) = &credentials
+                && let Ok(value) = value.parse()
+            {
+                headers.insert(*name, value);
+                if let Some(value) = headers.get_mut(*name) {
+                    value.set_sensitive(true);
+                }
             }
-            if let Some(value) = headers.get_mut(REGISTRY_AUTH) {
-                value.set_sensitive(true);
+            if let Some(body) = body.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                if let Ok(tar) = "application/x-tar".parse() {
+                    headers.insert("content-type", tar);
+                }
+                *request.body_mut() = bollard::body_try_stream(body);
             }
         }
         request

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::daemon::{READ, bytes};
+use super::daemon::{READ, Raw, bytes};
 use super::lines::Lines;
 use super::{Engine, EngineEvent};
 
@@ -85,7 +85,7 @@ async fn watch(engine: &Engine, sender: &mpsc::Sender<EngineEvent>) {
                     return;
                 }
                 let path = format!("/events?since={}&filters={FILTERS}", seconds(*since));
-                follow(bytes(docker, "GET", &path, None), since, sender).await;
+                follow(bytes(docker, Raw::get(path)), since, sender).await;
             }
             Ok(_) | Err(_) => {
                 if !down && sender.send(EngineEvent::Down).await.is_err() {

@@ -103,14 +103,35 @@ impl Engine {
 
     /// Whether exactly this reference is present (references normalised, weakness W33).
     pub async fn has_image(&self, reference: &str) -> Result<bool, EngineError> {
+        Ok(self.image_id(reference).await?.is_some())
+    }
+
+    /// The id of the image that is called exactly this.
+    pub async fn image_id(&self, reference: &str) -> Result<Option<String>, EngineError> {
         let Some(wanted) = Reference::parse(reference) else {
-            return Ok(false);
+            return Ok(None);
         };
         let images = self.listed_images().await?;
         Ok(images
+            .into_iter()
+            .find(|image| {
+                image
+                    .names()
+                    .any(|name| Reference::parse(name).as_ref() == Some(&wanted))
+            })
+            .map(|image| image.id))
+    }
+
+    /// Removes an image that has no name any more. One that has, that a container uses or that is not there is left.
+    pub async fn remove_unnamed_image(&self, id: &str) -> Result<(), EngineError> {
+        let images = self.listed_images().await?;
+        if images
             .iter()
-            .flat_map(Listed::names)
-            .any(|name| Reference::parse(name).as_ref() == Some(&wanted)))
+            .any(|image| image.id == id && image.names().next().is_none())
+        {
+            self.remove_image(id).await?;
+        }
+        Ok(())
     }
 
     /// Removes every tag whose repository equals `repository`, but not the image that is also called `keep`; used by another

@@ -3,7 +3,7 @@
 use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
 
-use super::daemon::{READ, bytes};
+use super::daemon::{READ, Raw, bytes};
 use super::lines::Lines;
 use super::{Engine, EngineError, LogLine, LogRange};
 
@@ -37,7 +37,7 @@ async fn read(
     let name = super::checked(name)?;
     let path = path_of(name, range)?;
     let framed = !engine.has_tty(name).await?;
-    let mut stream = bytes(engine.client(READ)?, "GET", &path, None);
+    let mut stream = bytes(engine.client(READ)?, Raw::get(path));
     let mut lines = Lines::new(framed, range.timestamps);
     loop {
         let chunk = tokio::select! {

@@ -29,22 +29,26 @@ pub(super) struct Cursor {
 pub(super) enum Followed {
     /// `cursor` is that of the last one.
     Lines {
+        topic: Arc<str>,
         container: Arc<str>,
         lines: Vec<String>,
         cursor: Option<Cursor>,
     },
-    Ended {
-        container: Arc<str>,
-    },
+    /// Nothing follows for this topic any more.
+    Ended { topic: Arc<str> },
 }
 
 pub(super) struct Follower {
     pub(super) engine: Engine,
+    /// Whom the lines are for.
+    pub(super) topic: Arc<str>,
     pub(super) container: Arc<str>,
+    /// Goes before every line.
+    pub(super) prefix: String,
     pub(super) cursor: Option<Cursor>,
     /// When the history was cleared (nanoseconds since 1970), just before the app was started: a log without cursor
     /// is read from there on. Otherwise the app ran before we did, and of its log only the end is wanted (L8).
-    pub(super) cleared: Option<u64>,
+    pub(super) since: Option<u64>,
     /// Full: we stop reading, and the daemon keeps the rest.
     pub(super) out: mpsc::Sender<Followed>,
 }
@@ -53,6 +57,14 @@ impl Follower {
     /// Runs until the container is gone or does not run any more and all it printed was handed on. A daemon that does
     /// not answer is waited for.
     pub(super) async fn run(mut self) {
+        self.follow().await;
+        let Follower { topic, out, .. } = self;
+        // The pipeline is gone: shutdown.
+        let _ = out.send(Followed::Ended { topic }).await;
+    }
+
+    /// The same without a last word.
+    pub(super) async fn follow(&mut self) {
         let mut pause = FIRST_PAUSE;
         loop {
             match self.engine.inspect(&self.container).await {
@@ -81,9 +93,6 @@ impl Follower {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
-        let Follower { container, out, .. } = self;
-        // The pipeline is gone: shutdown.
-        let _ = out.send(Followed::Ended { container }).await;
     }
 
     /// Reads one stream to its end. Says whether a line came.
@@ -93,12 +102,12 @@ impl Follower {
             timestamps: true,
             ..LogRange::default()
         };
-        match (&self.cursor, self.cleared) {
+        match (&self.cursor, self.since) {
             // Not beyond now: after the clock was set back, "since" would hide all that is printed until it gets there.
             (Some(cursor), _) if cursor.container_id == id => {
                 range.since = Some(docker_time((cursor.nanoseconds + 1).min(now())));
             }
-            (_, Some(cleared)) => range.since = Some(docker_time(cleared)),
+            (_, Some(since)) => range.since = Some(docker_time(since)),
             (_, None) => range.tail = u32::try_from(ring::ENTRIES).ok(),
         }
         let mut receiver = self.engine.logs(&self.container, range);
@@ -134,7 +143,11 @@ impl Follower {
                 });
             }
             size += text.len();
-            lines.push(text);
+            lines.push(if self.prefix.is_empty() {
+                text
+            } else {
+                format!("{}{text}", self.prefix)
+            });
             if size >= PORTION {
                 size = 0;
                 if !self.hand_on(&mut lines).await {
@@ -150,6 +163,7 @@ impl Follower {
             return true;
         }
         let followed = Followed::Lines {
+            topic: Arc::clone(&self.topic),
             container: Arc::clone(&self.container),
             lines: std::mem::take(lines),
             cursor: self.cursor.clone(),

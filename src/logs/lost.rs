@@ -1,23 +1,24 @@
-//! Lines that were lost on their way, per app, until somebody says so to the viewers.
+//! Lines that were lost on their way, per log topic, until somebody says so to the viewers.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use protocol::AppId;
-
 /// Shared count. The lock is held for one addition.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Lost(Arc<Mutex<BTreeMap<AppId, u64>>>);
+pub(super) struct Lost(Arc<Mutex<BTreeMap<String, u64>>>);
 
 impl Lost {
-    pub(super) fn add(&self, app: AppId, lines: u64) {
+    pub(super) fn add(&self, container: &str, lines: u64) {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *counts.entry(app).or_default() += lines;
+        match counts.get_mut(container) {
+            Some(count) => *count += lines,
+            None => drop(counts.insert(container.to_owned(), lines)),
+        }
     }
 
-    /// The count of one app, which starts at zero again.
-    pub(super) fn take(&self, app: AppId) -> u64 {
+    /// The count of one topic, which starts at zero again.
+    pub(super) fn take(&self, container: &str) -> u64 {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.remove(&app).unwrap_or(0)
+        counts.remove(container).unwrap_or(0)
     }
 }

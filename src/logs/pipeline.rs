@@ -17,14 +17,15 @@ use wamp::client::Session;
 use crate::engine::Engine;
 use crate::store::{LogHistory, Store};
 
-use super::Container;
 use super::batch::{Batch, MESSAGE};
 use super::follower::{self, Cursor, Followed, Follower};
 use super::listeners::{self, Gate};
 use super::lost::Lost;
+use super::project::Project;
 use super::publisher::{self, Outgoing};
 use super::ring::Ring;
 use super::shelf::{CURSORS, Shelf};
+use super::{Container, Source};
 
 /// Output waits so long for company (`logs-terminal-tunnel.md` 2.7).
 const FLUSH: Duration = Duration::from_millis(200);
@@ -54,7 +55,10 @@ pub(super) enum Command {
     },
     ClearViewers(Container),
     ClearHistory(Container),
-    Follow(Container),
+    Follow {
+        container: Container,
+        source: Source,
+    },
     /// Answered with the lines and whether one of them is output; `None` when nothing is known.
     History {
         container: Container,
@@ -83,12 +87,12 @@ struct Entry {
     cleared: Option<u64>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Following {
     No,
     Yes,
     /// Asked for again meanwhile: the container may have been started anew.
-    Again,
+    Again(Source),
 }
 
 /// The connection of the moment.
@@ -235,14 +239,14 @@ impl Pipeline {
                 let name = entry.container.name.clone();
                 self.cursors.remove(&name);
             }
-            Command::Follow(container) => {
+            Command::Follow { container, source } => {
                 let entry = self.entry(container, true).await;
                 match entry.following {
                     Following::No => {
                         let name = entry.container.name.clone();
-                        self.follow(&name);
+                        self.follow(&name, source);
                     }
-                    Following::Yes | Following::Again => entry.following = Following::Again,
+                    Following::Yes | Following::Again(_) => entry.following = Following::Again(source),
                 }
             }
             Command::History { container, reply } => {
@@ -263,7 +267,7 @@ impl Pipeline {
         let name = container.name.clone();
         if !self.entries.contains_key(&name) {
             let mut ring = Ring::default();
-            if restore {
+            if restore && container.is_stored() {
                 let stored = tokio::time::timeout(RESTORE, self.store.log_history(container.app)).await;
                 if let Ok(Ok(lines)) = stored {
                     ring.restore(lines);
@@ -302,7 +306,7 @@ impl Pipeline {
         let Some(entry) = self.entries.get_mut(name) else {
             return;
         };
-        let lost = self.lost.take(entry.container.app);
+        let lost = self.lost.take(name);
         let open = live && (listened || entry.listened);
         if open {
             entry.batch.note_dropped(lost);
@@ -328,11 +332,12 @@ impl Pipeline {
     fn on_followed(&mut self, followed: Followed) {
         match followed {
             Followed::Lines {
+                topic,
                 container,
                 lines,
                 cursor,
             } => {
-                self.output(&container, lines);
+                self.output(&topic, lines);
                 if let Some(cursor) = cursor {
                     self.cursors.insert(container.to_string(), cursor);
                     if self.cursors.len() > MAX_CURSORS {
@@ -340,36 +345,52 @@ impl Pipeline {
                     }
                 }
             }
-            Followed::Ended { container } => {
-                let Some(entry) = self.entries.get_mut(&*container) else {
+            Followed::Ended { topic } => {
+                let Some(entry) = self.entries.get_mut(&*topic) else {
                     return;
                 };
                 // What the app said last is worth most.
                 if entry.save_at.is_some() {
                     entry.save_at = Some(Instant::now());
                 }
-                let again = entry.following == Following::Again;
-                entry.following = Following::No;
-                if again {
-                    self.follow(&container);
+                if let Following::Again(source) = std::mem::replace(&mut entry.following, Following::No) {
+                    self.follow(&topic, source);
                 }
             }
         }
     }
 
-    fn follow(&mut self, name: &str) {
+    fn follow(&mut self, name: &str, source: Source) {
         let Some(entry) = self.entries.get_mut(name) else {
             return;
         };
         entry.following = Following::Yes;
-        let follower = Follower {
-            engine: self.engine.clone(),
-            container: Arc::from(name),
-            cursor: self.cursors.get(name).cloned(),
-            cleared: entry.cleared,
-            out: self.followed.clone(),
-        };
-        self.followers.spawn(follower.run());
+        let topic: Arc<str> = Arc::from(name);
+        match source {
+            Source::Container => {
+                let follower = Follower {
+                    engine: self.engine.clone(),
+                    container: Arc::clone(&topic),
+                    topic,
+                    prefix: String::new(),
+                    cursor: self.cursors.get(name).cloned(),
+                    since: entry.cleared,
+                    out: self.followed.clone(),
+                };
+                self.followers.spawn(follower.run());
+            }
+            Source::Project(project) => {
+                let project = Project {
+                    engine: self.engine.clone(),
+                    project,
+                    topic,
+                    cursors: self.cursors.clone(),
+                    since: entry.cleared,
+                    out: self.followed.clone(),
+                };
+                self.followers.spawn(project.run());
+            }
+        }
     }
 
     fn attach(&mut self, session: Session, waiting: oneshot::Sender<()>) {
@@ -455,7 +476,6 @@ impl Pipeline {
             place.send(Outgoing {
                 session: attached.session.clone(),
                 serial: Arc::clone(&self.serial),
-                app: entry.container.app,
                 container: entry.container.name.clone(),
                 message,
             });
@@ -509,6 +529,9 @@ impl Entry {
 
     fn save(&mut self, shelf: &Shelf) {
         self.save_at = None;
+        if !self.container.is_stored() {
+            return;
+        }
         shelf.save(LogHistory {
             app: self.container.app,
             app_name: self.container.app_name.clone(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use protocol::{AppId, uri};
+use protocol::uri;
 use tokio::sync::mpsc;
 use wamp::Value;
 use wamp::client::Session;
@@ -21,7 +21,6 @@ pub(super) const QUEUE: usize = 4;
 pub(super) struct Outgoing {
     pub(super) session: Session,
     pub(super) serial: std::sync::Arc<str>,
-    pub(super) app: AppId,
     pub(super) container: String,
     pub(super) message: Message,
 }
@@ -40,11 +39,11 @@ pub(super) async fn run(mut queue: mpsc::Receiver<Outgoing>, lost: Lost) {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 tracing::debug!(%topic, %error, "log lines not published");
-                lost.add(outgoing.app, lines);
+                lost.add(&outgoing.container, lines);
             }
             Err(_) => {
                 tracing::debug!(%topic, "log lines not published: the link does not move");
-                lost.add(outgoing.app, lines);
+                lost.add(&outgoing.container, lines);
             }
         }
     }

@@ -391,3 +391,103 @@ async fn of_a_flood_every_line_is_delivered_or_announced_as_dropped() {
     assert_eq!(delivered + dropped, LINES);
     assert!(delivered > 0);
 }
+
+/// Starts a container of a compose project as compose labels it.
+fn run_service(image: &str, project: &str, service: &str, number: u32) -> String {
+    let name = format!("{project}-{service}-{number}");
+    let label = |key: &str, value: &str| format!("com.docker.compose.{key}={value}");
+    docker::docker(&[
+        "run",
+        "--detach",
+        "--name",
+        &name,
+        "--label",
+        &label("project", project),
+        "--label",
+        &label("service", service),
+        "--label",
+        &label("container-number", &number.to_string()),
+        image,
+    ])
+    .unwrap();
+    name
+}
+
+#[tokio::test]
+async fn all_services_of_a_project_are_heard_under_their_names_until_the_last_is_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let (logs, _store) = start(directory.path()).await;
+    let url = router(None).await;
+    let session = join(&url).await;
+    let scope = Scope::new();
+    let app_name = scope.name("app");
+    let project = format!("{}_compose", scope.name("p"));
+    let mut viewer = view(&session, &format!("prod_11_{app_name}")).await;
+    logs.clear_history(app(11), &app_name);
+    logs.attach(join(&url).await).await;
+    let run = |service: &str, script: &str| {
+        let image = scope.image(service, script);
+        run_service(&image, &project, service, 1)
+    };
+
+    let web = run("web", "echo from web; echo and more; while :; do sleep 1; done");
+    logs.follow_project(app(11), &app_name, &project);
+    assert_eq!(
+        next_lines(&mut viewer, 2).await,
+        ["web-1  | from web", "web-1  | and more"]
+    );
+    // One that comes later and is gone in a moment, and comes again.
+    let job = run("job", "echo done");
+    assert_eq!(next_lines(&mut viewer, 1).await, ["job-1  | done"]);
+    docker::docker(&["start", &job]).unwrap();
+    assert_eq!(next_lines(&mut viewer, 1).await, ["job-1  | done"]);
+    docker::remove(&job);
+    docker::remove(&web);
+
+    // The project is over: what comes now is followed when asked for.
+    let again = run("again", "echo new; while :; do sleep 1; done");
+    wait::until_async("the new project is followed", SOON, || {
+        logs.follow_project(app(11), &app_name, &project);
+        let line = viewer.events.try_recv().ok();
+        async move { line }
+    })
+    .await;
+    assert_eq!(
+        logs.history(app(11), &app_name).await,
+        [
+            "web-1  | from web",
+            "web-1  | and more",
+            "job-1  | done",
+            "job-1  | done",
+            "again-1  | new"
+        ]
+    );
+    docker::remove(&again);
+    logs.close().await;
+}
+
+#[tokio::test]
+async fn a_publication_speaks_on_its_own_topic_and_leaves_the_apps_history_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let (logs, store) = start(directory.path()).await;
+    let url = router(None).await;
+    let session = join(&url).await;
+    let dev = AppId {
+        key: 12,
+        stage: Stage::Dev,
+    };
+    let mut viewer = view(&session, "pub_12_myapp").await;
+    logs.clear_history_on(Channel::Publication, dev, "MyApp");
+    logs.attach(join(&url).await).await;
+    logs.agent_line(dev, "MyApp", "of the app");
+    logs.agent_line_on(Channel::Publication, dev, "MyApp", "Starting image build...");
+    logs.output_line_on(Channel::Publication, dev, "MyApp", "Step 1/2".to_owned());
+    assert_eq!(
+        next(&mut viewer).await,
+        json!({"type": "build", "chunk": "Starting image build..."})
+    );
+    assert_eq!(next(&mut viewer).await, json!("Step 1/2"));
+    assert_eq!(logs.history(dev, "MyApp").await[..1], ["of the app"]);
+    logs.close().await;
+    assert_eq!(store.log_history(dev).await.unwrap(), ["of the app"]);
+}

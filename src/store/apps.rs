@@ -58,6 +58,18 @@ impl Store {
         .await
     }
 
+    /// The apps of which a build or a publication was asked for that has not ended.
+    pub async fn unfinished(&self) -> Result<Vec<AppId>, StoreError> {
+        self.call("reading the unfinished builds", |database| {
+            let mut statement = database
+                .connection
+                .prepare_cached("SELECT app_key, stage FROM ReagentApps WHERE unfinished = 1")?;
+            let rows = statement.query_map([], app_id)?;
+            rows.collect()
+        })
+        .await
+    }
+
     /// Makes a request durable, in one transaction. An app seen for the first time starts in `seed`. The stored target
     /// is the normalised one; epoch and instance key are kept when the request has none, the epoch never falls.
     pub async fn commit_request(&self, request: AppRequest, seed: AppState) -> Result<(), StoreError> {
@@ -341,12 +353,12 @@ fn json<T: serde::Serialize>(value: Option<&T>) -> String {
 fn upsert_extras(connection: &Connection, request: &AppRequest, adopted: bool) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
-            "INSERT INTO ReagentApps (app_key, stage, version, instance_key, app_cred_epoch, adopted)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+            "INSERT INTO ReagentApps (app_key, stage, version, instance_key, app_cred_epoch, adopted, unfinished)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
              ON CONFLICT (app_key, stage) DO UPDATE SET version = excluded.version,
                  instance_key = CASE WHEN excluded.instance_key <> 0 THEN excluded.instance_key ELSE instance_key END,
                  app_cred_epoch = max(excluded.app_cred_epoch, app_cred_epoch),
-                 adopted = excluded.adopted",
+                 adopted = excluded.adopted, unfinished = excluded.unfinished",
         )?
         .execute(params![
             signed(request.app.key),
@@ -355,6 +367,7 @@ fn upsert_extras(connection: &Connection, request: &AppRequest, adopted: bool) -
             signed(request.instance_key),
             signed(request.app_cred_epoch),
             adopted,
+            request.target.is_once(),
         ])?;
     Ok(())
 }
@@ -424,6 +437,13 @@ fn record(connection: &Connection, change: &StateChange) -> rusqlite::Result<Rec
                     signed(change.release_key)
                 ])?;
         }
+    }
+    if change.finishes {
+        connection
+            .prepare_cached(
+                "UPDATE ReagentApps SET unfinished = 0 WHERE app_key = ?1 AND stage = ?2 AND unfinished <> 0",
+            )?
+            .execute(params![key, stage])?;
     }
     let gone = change.state == AppState::Removed
         && connection

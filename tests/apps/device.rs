@@ -17,6 +17,7 @@ use reagent::logs::Logs;
 use reagent::settings::Settings;
 use reagent::store::Store;
 use reagent::system::platform::build_arch;
+use reagent::transfer::Transfers;
 use serde_json::{Value, json};
 use testkit::docker::{self, Scope};
 use testkit::wait;
@@ -241,12 +242,21 @@ async fn agent(home: PathBuf, flock: Flock, docker_host: Option<&str>) -> Starte
         stop.clone(),
     );
     let (publish, session) = watch::channel(None);
+    let build = settings.apps_dir.join("build");
+    let flock_serial = flock.serial_number.clone();
     let context = AppContext {
         settings,
         device: DeviceFile::in_memory(flock),
         store: store.clone(),
         engine,
         logs: logs.clone(),
+        transfers: Transfers::start(
+            &build,
+            flock_serial,
+            Backend::new(session.clone()),
+            logs.clone(),
+            stop.clone(),
+        ),
         backend: Backend::new(session),
     };
     let apps = Apps::start(context, stop.clone()).await.unwrap();

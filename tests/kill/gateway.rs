@@ -44,14 +44,15 @@ pub(crate) struct Gateway {
 impl Gateway {
     /// Everything but the agent, which is off. The app's image is in the registry and nowhere else.
     pub(crate) async fn new(script: &str) -> Gateway {
+        Gateway::with(Stage::Prod, script).await
+    }
+
+    pub(crate) async fn with(stage: Stage, script: &str) -> Gateway {
         let scope = Scope::new();
         let registry = Registry::start();
         registry.add_user(TOKEN, SECRET);
         let key = u64::from(std::process::id()) * 1000 + u64::from(wait::free_port() % 1000);
-        let app = AppId {
-            key,
-            stage: Stage::Prod,
-        };
+        let app = AppId { key, stage };
         let app_name = format!("Kill{key}");
         publish(&registry, &scope, app, &app_name, "1.0", script);
 
@@ -99,6 +100,11 @@ impl Gateway {
 
     /// The power comes (back).
     pub(crate) fn power(&mut self) {
+        self.power_until(0);
+    }
+
+    /// The power comes back and goes at the n-th step that leaves something behind.
+    pub(crate) fn power_until(&mut self, step: u32) {
         let path = |name: &str| self.home.path().join(name);
         let mut command = Command::new(AGENT);
         for (flag, name) in [
@@ -112,6 +118,7 @@ impl Gateway {
         }
         command.args(["-nmw=false", "-update=false"]);
         command.env("REAGENT_LOCK_FILE", path("lock"));
+        command.env("REAGENT_CRASH_AT", step.to_string());
         self.agent = Some(Process::start("agent", &mut command));
     }
 
@@ -132,9 +139,9 @@ impl Gateway {
     pub(crate) async fn request_update(&self, target: AppState, newest: &str) {
         let procedure = format!("re.mgmt.{}.request_app_state", self.serial);
         let kwargs = json!({
-            "app_key": self.app.key, "app_name": self.app_name, "stage": "PROD", "current_state": "REMOVED",
+            "app_key": self.app.key, "app_name": self.app_name, "stage": self.app.stage.as_str(), "current_state": "REMOVED",
             "target_state": target.as_str(), "release_key": 100, "present_version": "1.0", "newest_version": newest,
-            "new_release_key": 101, "request_update": newest != "1.0", "requestor_account_key": 12, "ports": [{"port": 8080}],
+            "new_release_key": 101, "version": newest, "request_update": self.app.stage == Stage::Prod && newest != "1.0", "requestor_account_key": 12, "ports": [{"port": 8080}],
         });
         let Value::Object(kwargs) = kwargs else {
             unreachable!()
@@ -166,6 +173,60 @@ impl Gateway {
         assert!(settled.await.is_ok(), "waited in vain for a report of {target}");
     }
 
+    /// Waits until this state is reported, or the power has gone: then `false`.
+    pub(crate) async fn settles_or_dies(&mut self, target: AppState) -> bool {
+        let end = tokio::time::Instant::now() + SOON;
+        while tokio::time::Instant::now() < end {
+            if self.reported(Duration::from_millis(20)).await == Some(target) {
+                return true;
+            }
+            if !self.agent.as_mut().is_some_and(Process::is_running) {
+                return false;
+            }
+        }
+        panic!("waited in vain for a report of {target}");
+    }
+
+    /// Waits until this version is the installed one, or the power has gone: then `false`.
+    pub(crate) async fn installs_or_dies(&mut self, version: &str) -> bool {
+        let end = tokio::time::Instant::now() + SOON;
+        while tokio::time::Instant::now() < end {
+            if self
+                .installed()
+                .is_some_and(|(installed, _)| installed == version)
+            {
+                return true;
+            }
+            if !self.agent.as_mut().is_some_and(Process::is_running) {
+                return false;
+            }
+            // Lets the router work, and the reports pile up.
+            tokio::time::timeout(Duration::from_millis(20), std::future::pending::<()>())
+                .await
+                .unwrap_err();
+        }
+        panic!("waited in vain for version {version}");
+    }
+
+    /// What is to be built.
+    pub(crate) fn upload(&self, dockerfile: &str) {
+        let build = self.home.path().join("agent/apps/build");
+        std::fs::create_dir_all(&build).unwrap();
+        let archive = testkit::archive::tgz(&[("Dockerfile", dockerfile)]);
+        std::fs::write(build.join(format!("{}.tgz", self.app_name)), archive).unwrap();
+    }
+
+    /// Whether version `version` of the app has been pushed as a release.
+    pub(crate) fn is_released(&self, version: &str) -> bool {
+        let app = AppId {
+            stage: Stage::Prod,
+            ..self.app
+        };
+        let registry = format!("{}/", self.registry.address());
+        let name = naming::registry_image(&registry, "apps/", app, build_arch(), &self.app_name);
+        self.registry.has(&format!("{name}:{version}"))
+    }
+
     pub(crate) fn container(&self) -> String {
         naming::container(self.app, &self.app_name)
     }
@@ -176,16 +237,20 @@ impl Gateway {
 
     pub(crate) fn data(&self) -> std::path::PathBuf {
         let name = self.app_name.to_lowercase();
-        self.home.path().join("agent/apps/prod").join(name)
+        self.home
+            .path()
+            .join("agent/apps")
+            .join(self.app.stage.lower())
+            .join(name)
     }
 
     /// Version and release that the agent has recorded.
-    pub(crate) fn installed(&self) -> (String, i64) {
+    pub(crate) fn installed(&self) -> Option<(String, i64)> {
         let file = Connection::open(self.home.path().join("agent/reagent.db")).unwrap();
         let sql = "SELECT version, release_key FROM AppStates WHERE app_key = ?1";
         let key = [i64::try_from(self.app.key).unwrap()];
         file.query_row(sql, key, |row| Ok((row.get(0)?, row.get(1)?)))
-            .unwrap()
+            .ok()
     }
 
     /// Rows that `table` has of the app.

@@ -10,6 +10,7 @@ async fn crossbar_carries_the_same_stories() {
     connect::the_testament_is_published_when_the_agent_is_killed_on(&plane).await;
     connect::the_first_procedure_greets_whatever_is_asked_on(&plane).await;
     procedures::results_have_the_shapes_of_the_contract_on(&plane).await;
+    procedures::an_archive_is_uploaded_and_viewers_see_how_far_it_is_on(&plane).await;
     load::two_hundred_calls_at_once_are_all_answered_on(&plane).await;
     callers::each_gate_asks_for_its_privilege_and_denies_in_its_words_on(&plane).await;
     callers::people_may_not_do_what_is_the_backends_on(&plane).await;

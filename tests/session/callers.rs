@@ -12,7 +12,13 @@ use super::plane::Plane;
 use super::procedures::connected;
 
 /// Procedure, arguments with which it gets past its parser, privilege, denial.
-const GATED: [(&str, &str, &str, &str); 7] = [
+const GATED: [(&str, &str, &str, &str); 8] = [
+    (
+        "write_data",
+        r#"["BEGIN", "x.tgz", "dev_1_x", 1, "1"]"#,
+        "DEVELOP",
+        "insufficient privileges write data to device",
+    ),
     (
         "get_images",
         "[]",

@@ -100,6 +100,7 @@ impl Device {
                 state,
                 version: "1".to_owned(),
                 release_key: 1,
+                finishes: false,
                 report: Some(report),
             };
             store.set_state(change).await.unwrap();

@@ -4,6 +4,9 @@ use protocol::uri;
 use reagent::rpc::PROCEDURES;
 use serde_json::{Value, json};
 
+use wamp::client::SubscribeOptions;
+
+use super::SOON;
 use super::backend::Backend;
 use super::device::{Agent, Device, quick, refusal, results};
 use super::plane::Plane;
@@ -406,6 +409,59 @@ async fn every_form_of_a_whole_number_is_accepted_and_odd_extras_read_as_none() 
 }
 
 #[tokio::test]
+async fn an_archive_is_uploaded_and_viewers_see_how_far_it_is() {
+    an_archive_is_uploaded_and_viewers_see_how_far_it_is_on(&Plane::own().await).await;
+}
+
+pub(crate) async fn an_archive_is_uploaded_and_viewers_see_how_far_it_is_on(plane: &Plane) {
+    let (backend, device, agent) = connected(plane).await;
+    let topic = uri::logs(&device.serial, "dev_6_myapp");
+    let mut viewer = backend
+        .session
+        .subscribe(&topic, SubscribeOptions::default())
+        .await
+        .unwrap();
+    let call = async |chunk: &str| {
+        let args = json!([chunk, "MyApp.tgz", "dev_6_myapp", 24, "1"]);
+        device.call(&backend.session, "write_data", args, json!({})).await
+    };
+    for chunk in ["BEGIN", &"ab".repeat(10), &"AB".repeat(14), "END"] {
+        let reply = call(chunk).await.unwrap();
+        assert!(reply.args().unwrap().is_empty() && reply.kwargs().unwrap().is_empty());
+    }
+    let archive = std::fs::read(device.path("apps/build/MyApp.tgz")).unwrap();
+    assert_eq!(archive, [0xab; 24]);
+    let late = call("00").await.unwrap_err();
+    assert_eq!(refusal(&late).0, "We received a chunk without an active transfer");
+
+    let mut seen = Vec::new();
+    while seen.len() < 4 {
+        let event = tokio::time::timeout(SOON, viewer.events.recv())
+            .await
+            .expect("it is told")
+            .unwrap();
+        seen.push(event.payload.args().unwrap()[0].to_json());
+    }
+    // Lines and progress take different ways: only each way has an order.
+    let (lines, progress): (Vec<Value>, Vec<Value>) =
+        seen.into_iter().partition(|message| message["type"] == "build");
+    let lines: Vec<_> = lines.iter().map(|line| &line["chunk"]).collect();
+    assert_eq!(
+        lines,
+        [
+            "Received first package on device!",
+            "File transfer has finished, starting build..."
+        ]
+    );
+    let step =
+        |percent: &str| json!({"id": "MyApp.tgz", "status": "Transfer Progress:", "progress": percent});
+    for expected in [step("41.667%"), step("100.000%")] {
+        assert!(progress.contains(&expected), "{expected} in {progress:?}");
+    }
+    agent.stop().await;
+}
+
+#[tokio::test]
 async fn a_restart_is_answered_first() {
     let plane = Plane::own().await;
     let (backend, device, agent) = connected(&plane).await;
@@ -431,6 +487,7 @@ async fn the_table_holds_what_this_version_promises() {
         names,
         [
             "request_app_state",
+            "write_data",
             "device_handshake",
             "get_images",
             "prune_images",

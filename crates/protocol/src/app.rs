@@ -161,6 +161,12 @@ impl AppState {
         }
     }
 
+    /// Whether this is the target of an operation that is done once for each request, instead of a state to be kept: a
+    /// build, a publication (`app-lifecycle.md` 7.7 "invalid offline").
+    pub fn is_once(self) -> bool {
+        matches!(self, AppState::Built | AppState::Published)
+    }
+
     /// The settled state that a request for this one leads to (`app-lifecycle.md` 1.8, last column).
     pub fn normalised(self) -> AppState {
         match self {

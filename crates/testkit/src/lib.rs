@@ -2,6 +2,7 @@
 //!
 //! Everything started here ends with the value that started it, also when a test panics.
 
+pub mod archive;
 pub mod crossbar;
 pub mod docker;
 pub mod fleet;

@@ -101,6 +101,16 @@ impl Registry {
         reference
     }
 
+    /// Whether this tag has been pushed: `127.0.0.1:<port>/apps/x:1.0.0`.
+    pub fn has(&self, reference: &str) -> bool {
+        let name = reference
+            .strip_prefix(&format!("{}/", self.address()))
+            .expect("it is a reference of this registry");
+        let (repository, tag) = name.rsplit_once(':').expect("it has a tag");
+        let tags = format!("storage/docker/registry/v2/repositories/{repository}/_manifests/tags");
+        self.directory.path().join(tags).join(tag).exists()
+    }
+
     fn users(&self) -> PathBuf {
         self.directory.path().join("htpasswd")
     }

@@ -19,6 +19,7 @@ use crate::flock::DeviceFile;
 use crate::logs::Logs;
 use crate::settings::Settings;
 use crate::store::Store;
+use crate::transfer::Transfers;
 
 #[derive(Clone, Copy, Debug)]
 enum Happening {
@@ -41,6 +42,8 @@ fn happening() -> impl Strategy<Value = Happening> {
         AppState::Running,
         AppState::Removed,
         AppState::Uninstalled,
+        AppState::Built,
+        AppState::Published,
     ];
     prop_oneof![
         4 => prop::sample::select(targets.clone()).prop_map(Happening::Ask),
@@ -74,12 +77,20 @@ impl House {
         let engine = Engine::at("unix:///nowhere").unwrap();
         let stop = CancellationToken::new();
         let (sender, session) = watch::channel(None);
+        let logs = Logs::start("abc".to_owned(), store.clone(), engine.clone(), stop.clone());
         let context = AppContext {
             settings: settings(home.into()),
             device: DeviceFile::in_memory(flock()),
             store: store.clone(),
             engine: engine.clone(),
-            logs: Logs::start("abc".to_owned(), store, engine, stop),
+            logs: logs.clone(),
+            transfers: Transfers::start(
+                &home.join("build"),
+                "abc".to_owned(),
+                Backend::new(session.clone()),
+                logs.clone(),
+                stop,
+            ),
             backend: Backend::new(session),
         };
         let shared = Arc::new(Shared::new(context, None));
@@ -118,6 +129,9 @@ impl House {
 
     async fn happen(&mut self, happening: Happening) {
         match happening {
+            // Refused before it gets here.
+            Happening::Ask(target) | Happening::AskUpdate(target)
+                if target.is_once() && self.app.stage == Stage::Prod => {}
             Happening::Ask(target) => self.ask(bare_request(self.app, "x".to_owned(), target)).await,
             Happening::AskUpdate(target) => {
                 let mut request = bare_request(self.app, "x".to_owned(), target);
@@ -144,6 +158,11 @@ impl House {
                 let recorded = row.map_or(Recorded::Deleted, |_| Recorded::Kept);
                 let mut worker = worker(&self.shared, &self.mailbox, self.app, state, recorded);
                 worker.version = rows.first().map(|row| row.version.clone()).unwrap_or_default();
+                let unfinished = self.shared.context.store.unfinished().await.unwrap();
+                if let Some(mut desired) = self.mailbox.desired() {
+                    desired.finished = desired.request.target.is_once() && unfinished.is_empty();
+                    self.mailbox.desire(desired, Nudge::default(), Instant::now());
+                }
                 let docker = self.docker;
                 self.docker_is(false).await;
                 self.actor = Actor::new(worker, false, retired, CancellationToken::new());
@@ -160,6 +179,7 @@ impl House {
             request: Arc::new(request),
             adopted: false,
             unlisted: false,
+            finished: false,
         };
         let nudge = Nudge {
             asked: true,
@@ -278,7 +298,22 @@ impl House {
                 self.container = self.image.then_some(ContainerStatus::Exited);
             }
             let error = ActionError::Container("the container has exited".to_owned());
-            self.actor.failed(action, &error).await;
+            self.actor.failed(action, request, &error).await;
+            return;
+        }
+        if matches!(
+            action,
+            Action::Build | Action::Publish | Action::RemoveThenPublish
+        ) {
+            (self.container, self.image) = (None, true);
+            let worker = &mut self.actor.worker;
+            worker.set(AppState::Building).await.unwrap();
+            let end: &[AppState] = match request.target {
+                AppState::Published => &[AppState::Published],
+                _ => &[AppState::Built, AppState::Present],
+            };
+            worker.finish(request, end).await.unwrap();
+            self.actor.succeeded(before, request);
             return;
         }
         let (state, container, image) = match (action, request.target) {
@@ -356,7 +391,10 @@ proptest! {
             let absent = matches!(state, AppState::Removed | AppState::Uninstalled);
             let nothing_to_pull = dev && absent && target == AppState::Present;
             let given_up = house.actor.retry.gate() == Gate::Shut;
-            assert!(state == target || dead_end || nothing_to_pull || given_up, "{state} instead of {target}");
+            let done = house.mailbox.desired().unwrap().finished;
+            assert_eq!(done && !given_up, target.is_once() && !given_up, "{target}");
+            assert!(state == target || dead_end || nothing_to_pull || given_up || done, "{state} instead of {target}");
+            assert!(!target.is_once() || house.shared.context.store.unfinished().await.unwrap().is_empty());
             let request = house.mailbox.desired().unwrap().request;
             let stays = matches!(target, AppState::Present | AppState::Running) && !nothing_to_pull && !given_up;
             assert!(!(stays && house.actor.worker.is_update_pending(&request)), "the update is forgotten");
@@ -377,6 +415,7 @@ fn worker(
 ) -> Worker {
     Worker {
         update_status: protocol::UpdateStatus::None,
+        release_build: false,
         keeps_history: false,
         outdated_images: Vec::new(),
         told_failures: std::collections::BTreeSet::new(),

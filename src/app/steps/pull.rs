@@ -16,7 +16,7 @@ use crate::journal::Chain;
 const TOKEN: Duration = Duration::from_secs(10);
 
 /// Progress records between the daemon and the log; when full the engine drops records, the pull goes on.
-const PROGRESS: usize = 256;
+pub(super) const PROGRESS: usize = 256;
 
 /// What an image is fetched for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -50,11 +50,8 @@ impl Worker {
             return Ok(());
         }
         let (app, name) = (self.app, self.app_name.clone());
-        let settings = &self.shared.context.settings;
-        let apps_dir = settings.apps_dir.clone();
-        let archive = apps_dir
-            .join("build")
-            .join(format!("{name}.{}", settings.compressed_build_extension));
+        let apps_dir = self.shared.context.settings.apps_dir.clone();
+        let archive = self.build_archive();
         let deleted = blocking(move || {
             files::delete(&apps_dir, app, &name)?;
             match std::fs::remove_file(&archive) {

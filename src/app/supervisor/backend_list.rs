@@ -147,6 +147,7 @@ impl Supervisor {
             request: Arc::new(request),
             adopted: false,
             unlisted: true,
+            finished: false,
         };
         let nudge = Nudge {
             online: true,

@@ -282,3 +282,83 @@ proptest! {
             || (current, target) == (AppState::Uninstalled, AppState::Removed));
     }
 }
+
+const DOCUMENT: &str = include_str!("../../../docs/app-states.md");
+
+/// The word of the document for an action.
+fn word(action: Action) -> &'static str {
+    match action {
+        Action::Report => "report",
+        Action::Undefined => "",
+        Action::Impossible => "refuse",
+        Action::Pull => "pull",
+        Action::Run => "run",
+        Action::Stop => "stop",
+        Action::Remove => "remove",
+        Action::Uninstall => "uninstall",
+        Action::RecoverPresent => "recover to present",
+        Action::RecoverRunning => "recover to running",
+        Action::Build => "build",
+        Action::Publish => "publish",
+        Action::RemoveThenPublish => "remove, publish",
+        Action::Update => "update",
+        Action::CancelPull => "cancel pull",
+        Action::CancelBuild => "cancel build",
+        Action::CancelPush => "cancel push",
+        Action::CancelTransfer => "cancel transfer",
+        Action::CancelUpdate => "cancel update",
+    }
+}
+
+fn documented(stage: Stage, current: AppState, target: AppState) -> &'static str {
+    word(next(Situation {
+        stage,
+        current,
+        target,
+        update: false,
+    }))
+}
+
+#[test]
+fn the_document_has_every_cell_of_the_code() {
+    let rows: Vec<&str> = DOCUMENT
+        .lines()
+        .skip_while(|line| !line.starts_with("| from \\ to |"))
+        .skip(2)
+        .take_while(|line| line.starts_with('|'))
+        .collect();
+    assert_eq!(rows.len(), AppState::ALL.len());
+    for row in rows {
+        let mut columns = row.trim_matches('|').split('|').map(str::trim);
+        let current = AppState::from_str(columns.next().unwrap()).unwrap();
+        let cells: Vec<&str> = columns.collect();
+        assert_eq!(cells.len(), TARGETS.len(), "{row}");
+        for (cell, target) in cells.into_iter().zip(TARGETS) {
+            let (prod, dev) = cell.split_once(" / ").unwrap_or((cell, cell));
+            for (stage, said) in [(Stage::Prod, prod), (Stage::Dev, dev)] {
+                let said = if said == "-" { "" } else { said };
+                assert_eq!(
+                    said,
+                    documented(stage, current, target),
+                    "{stage} {current} -> {target}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn the_diagram_shows_what_the_code_does() {
+    let arrows: Vec<&str> = DOCUMENT
+        .lines()
+        .filter(|line| line.contains(" --> ") && line.contains(": "))
+        .collect();
+    assert!(arrows.len() > 10, "{arrows:?}");
+    for arrow in arrows {
+        let (from, rest) = arrow.trim().split_once(" --> ").unwrap();
+        let (to, action) = rest.split_once(": ").unwrap();
+        let [from, to] = [from, to].map(|state| AppState::from_str(state).unwrap());
+        let found = [Stage::Prod, Stage::Dev].map(|stage| documented(stage, from, to));
+        assert!(found.contains(&action), "{arrow}: {found:?}");
+    }
+}

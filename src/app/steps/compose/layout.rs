@@ -283,7 +283,7 @@ impl Worker {
             .filter(|(service, _)| services.is_empty() || services.contains(service))
             .map(|(_, image)| image)
             .collect();
-        let logins = self.logins(request, &images, cancel).await?;
+        let logins = self.service_logins(request, &images, cancel).await?;
         let arguments = [&["pull"], services].concat();
         self.call_streamed(cli, file, &arguments, &logins, cancel)
             .await
@@ -292,7 +292,7 @@ impl Worker {
 
     /// The logins for the registries of these images, and for no other (W8). The backend is asked only when the platform's
     /// registry is among them (W7).
-    pub(super) async fn logins(
+    pub(super) async fn service_logins(
         &self,
         request: &AppRequest,
         images: &[&str],

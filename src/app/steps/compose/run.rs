@@ -97,8 +97,10 @@ impl Worker {
 
     /// Lets the log of whatever runs for the app be followed.
     pub(crate) fn follow_log(&self) {
-        if !self.is_compose() {
-            self.shared.context.logs.follow(self.app, &self.app_name);
+        let logs = &self.shared.context.logs;
+        match self.is_compose() {
+            true => logs.follow_project(self.app, &self.app_name, &self.project()),
+            false => logs.follow(self.app, &self.app_name),
         }
     }
 
@@ -119,7 +121,7 @@ impl Worker {
         let images: Vec<&str> = missing.iter().map(|(_, image)| image.as_str()).collect();
         let logins = match images.is_empty() {
             true => BTreeMap::new(),
-            false => self.logins(request, &images, cancel).await?,
+            false => self.service_logins(request, &images, cancel).await?,
         };
         let arguments: &[&str] = match self.app.stage {
             Stage::Prod => &["up", "--remove-orphans", "-d", "--no-build"],

@@ -1,0 +1,145 @@
+//! Follows all containers of a compose project (weakness L4): one follower per container, told by the daemon's events
+//! when to look again. Knows nothing of apps and of what becomes of the lines.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Duration, sleep};
+
+use crate::engine::{ContainerFacts, Engine, EngineEvent};
+
+use super::follower::{self, Cursor, Followed, Follower};
+
+/// Labels that compose puts on what it makes.
+const PROJECT: &str = "com.docker.compose.project";
+const SERVICE: &str = "com.docker.compose.service";
+const NUMBER: &str = "com.docker.compose.container-number";
+/// `True` on the container of a `compose run`, which `compose logs` does not show either.
+const ONE_OFF: &str = "com.docker.compose.oneoff";
+
+/// Pause before a list that the daemon did not give is asked for again.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// The watch over one project.
+pub(super) struct Project {
+    pub(super) engine: Engine,
+    /// Its name, as in the label.
+    pub(super) project: String,
+    /// Whom the lines are for.
+    pub(super) topic: Arc<str>,
+    /// Where the logs were read to, by container; those of other containers do no harm.
+    pub(super) cursors: BTreeMap<String, Cursor>,
+    /// As in [`Follower`]; containers that come later are read from when the watch began.
+    pub(super) since: Option<u64>,
+    /// Full: followers stop reading, and the daemon keeps the rest.
+    pub(super) out: mpsc::Sender<Followed>,
+}
+
+/// A container of the project.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Watched {
+    Followed,
+    /// Something happened to it since its follower was started.
+    Again,
+    /// Read to its end.
+    Read,
+}
+
+impl Project {
+    /// Runs until no container of the project is left. A daemon that does not answer is waited for.
+    pub(super) async fn run(mut self) {
+        let began = follower::now();
+        let mut events = self.engine.events();
+        let mut followers: JoinSet<(String, Option<Cursor>)> = JoinSet::new();
+        let mut watched: BTreeMap<String, Watched> = BTreeMap::new();
+        let mut first = true;
+        // Something happened to these since the last look.
+        let mut moved = BTreeSet::new();
+        let mut failed = false;
+        loop {
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(EngineEvent::Resync) => moved.extend(watched.keys().cloned()),
+                    Some(EngineEvent::Container { name, .. }) => drop(moved.insert(name)),
+                    Some(EngineEvent::Down) => continue,
+                    // Cannot be: the engine's watch ends after us.
+                    None => break,
+                },
+                Some(ended) = followers.join_next() => {
+                    let Ok((name, cursor)) = ended else { continue };
+                    let before = watched.insert(name.clone(), Watched::Read);
+                    if let Some(cursor) = cursor {
+                        self.cursors.insert(name.clone(), cursor);
+                    }
+                    if before == Some(Watched::Again) {
+                        moved.insert(name);
+                    }
+                }
+                () = sleep(RETRY), if failed => {}
+            }
+            let containers = match self.engine.list_labelled(PROJECT, &self.project).await {
+                Ok(containers) => containers,
+                Err(error) => {
+                    tracing::debug!(project = %self.project, %error, "compose project not listed");
+                    failed = true;
+                    continue;
+                }
+            };
+            failed = false;
+            if containers.is_empty() && followers.is_empty() {
+                break;
+            }
+            watched.retain(|name, state| {
+                *state != Watched::Read || containers.iter().any(|facts| facts.name == *name)
+            });
+            for facts in containers {
+                let state = watched.get(&facts.name).copied();
+                let news = moved.contains(&facts.name);
+                match state {
+                    None => {}
+                    Some(Watched::Read) if news => {}
+                    Some(Watched::Followed) if news => {
+                        watched.insert(facts.name, Watched::Again);
+                        continue;
+                    }
+                    Some(Watched::Followed | Watched::Again | Watched::Read) => continue,
+                }
+                let Some(prefix) = prefix(&facts) else { continue };
+                let mut follower = Follower {
+                    engine: self.engine.clone(),
+                    topic: Arc::clone(&self.topic),
+                    container: Arc::from(facts.name.as_str()),
+                    prefix,
+                    cursor: self.cursors.get(&facts.name).cloned(),
+                    since: if first { self.since } else { Some(began) },
+                    out: self.out.clone(),
+                };
+                watched.insert(facts.name.clone(), Watched::Followed);
+                followers.spawn(async move {
+                    follower.follow().await;
+                    (facts.name, follower.cursor)
+                });
+            }
+            first = false;
+            moved.clear();
+        }
+        // The pipeline is gone: shutdown.
+        let _ = self.out.send(Followed::Ended { topic: self.topic }).await;
+    }
+}
+
+/// What `docker compose logs` writes before the lines of a container (`logs-terminal-tunnel.md` 2.6). Not padded to the
+/// longest name: the same line looks the same however many services there are. `None` for what is no service.
+fn prefix(facts: &ContainerFacts) -> Option<String> {
+    let label = |name: &str| facts.labels.get(name).map(String::as_str);
+    if label(ONE_OFF).is_some_and(|value| value.eq_ignore_ascii_case("true")) {
+        return None;
+    }
+    Some(match (label(SERVICE), label(NUMBER)) {
+        (Some(service), Some(number)) => format!("{service}-{number}  | "),
+        (Some(service), None) => format!("{service}  | "),
+        (None, _) => format!("{}  | ", facts.name),
+    })
+}
