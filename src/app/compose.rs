@@ -1,8 +1,9 @@
 //! Compose apps: what the agent makes of an app's document (`app-lifecycle.md` 5), and what the containers of its project
-//! say about the app. Pure but for [`directory`].
+//! say about the app. Pure but for [`archive`] and [`directory`].
 //!
 //! Must not know: the command line, the daemon, how an action proceeds.
 
+pub(crate) mod archive;
 pub(crate) mod directory;
 pub(crate) mod document;
 pub(crate) mod env_file;

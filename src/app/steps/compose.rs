@@ -3,6 +3,7 @@
 //! The command line does the work; what there is, is asked of the daemon. Stopping and removing never depend on a
 //! readable document or on the command line alone: what they leave is taken away through the daemon.
 
+mod build;
 mod layout;
 mod run;
 mod teardown;
@@ -36,18 +37,25 @@ impl Worker {
             Action::Uninstall => self.uninstall_project(request).await,
             Action::RecoverPresent => self.recover_project(request, cancel).await,
             Action::Update => self.update_project(request, cancel).await,
-            Action::CancelPull | Action::CancelTransfer | Action::CancelUpdate => {
+            Action::Build => self.build_project(request, cancel).await,
+            Action::Publish => self.publish_project(request, cancel).await,
+            Action::RemoveThenPublish => {
+                self.remove_project(request).await?;
+                self.publish_project(request, cancel).await
+            }
+            Action::CancelPull | Action::CancelUpdate => self.cancel_project(request).await,
+            // Nothing of it was ever started: it goes without DELETING.
+            Action::CancelTransfer | Action::CancelBuild | Action::CancelPush
+                if request.target == AppState::Removed =>
+            {
+                self.remove_project_artefacts(request).await?;
+                self.set(AppState::Removed).await
+            }
+            Action::CancelTransfer | Action::CancelBuild | Action::CancelPush => {
                 self.cancel_project(request).await
             }
-            // Not decided to be done by this version; the actor lets such apps rest.
-            Action::Report
-            | Action::Undefined
-            | Action::Impossible
-            | Action::Build
-            | Action::Publish
-            | Action::RemoveThenPublish
-            | Action::CancelBuild
-            | Action::CancelPush => Ok(()),
+            // Nothing to do: the actor does not ask for it.
+            Action::Report | Action::Undefined | Action::Impossible => Ok(()),
         };
         if matches!(result, Err(ActionError::Canceled)) && self.state == AppState::Downloading {
             self.line("The app download was canceled");

@@ -20,6 +20,7 @@ use crate::engine::{
     Call, Cli, ContainerFacts, EngineError, PortBinding, registry_host, registry_of, same_image,
 };
 use crate::journal::Chain;
+use crate::logs::Channel;
 
 /// Bound of the silence of a call whose output goes to the app's log. The old generation prints nothing at all while it
 /// downloads an image.
@@ -285,7 +286,7 @@ impl Worker {
             .collect();
         let logins = self.service_logins(request, &images, cancel).await?;
         let arguments = [&["pull"], services].concat();
-        self.call_streamed(cli, file, &arguments, &logins, cancel)
+        self.call_streamed(Channel::App, cli, file, &arguments, &logins, cancel)
             .await
             .map_err(|error| self.download_failed(error))
     }
@@ -320,9 +321,10 @@ impl Worker {
         Ok(logins)
     }
 
-    /// A call whose output goes to the app's log.
+    /// A call whose output goes to a log of the app.
     pub(super) async fn call_streamed(
         &self,
+        channel: Channel,
         cli: &Cli,
         file: &Path,
         arguments: &[&str],
@@ -330,7 +332,7 @@ impl Worker {
         cancel: &CancellationToken,
     ) -> Result<(), EngineError> {
         let logs = self.shared.context.logs.clone();
-        let mut tell = |line: String| logs.output_line(self.app, &self.app_name, line);
+        let mut tell = |line: String| logs.output_line_on(channel, self.app, &self.app_name, line);
         self.call(cli, file, arguments, logins, STREAMED, cancel, &mut tell)
             .await
     }

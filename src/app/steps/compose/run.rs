@@ -13,6 +13,7 @@ use crate::app::steps::unless_canceled;
 use crate::app::worker::{ActionError, Worker};
 use crate::engine::{Cli, EngineError};
 use crate::journal::Chain;
+use crate::logs::Channel;
 
 /// Starts with other ports after a host-port conflict, the first one included.
 const ATTEMPTS: u32 = 3;
@@ -129,7 +130,9 @@ impl Worker {
         };
         for attempt in 1.. {
             let file = self.lay_out(request, document, cli, directory::DOCUMENT).await?;
-            let started = self.call_streamed(cli, &file, arguments, &logins, cancel).await;
+            let started = self
+                .call_streamed(Channel::App, cli, &file, arguments, &logins, cancel)
+                .await;
             match started {
                 Err(EngineError::PortConflict(text))
                     if attempt < ATTEMPTS && self.shared.ports.replace_conflicting(self.app, &text)? =>
@@ -156,7 +159,7 @@ impl Worker {
             let file = self.project_directory()?.join(directory::DOCUMENT);
             // What the services said themselves; the containers go with it.
             if let Err(error) = self
-                .call_streamed(cli, &file, &last, &BTreeMap::new(), cancel)
+                .call_streamed(Channel::App, cli, &file, &last, &BTreeMap::new(), cancel)
                 .await
             {
                 tracing::debug!(app = %self.app, error = %Chain(&error), "reading the log of a failed project");
