@@ -5,6 +5,8 @@
 mod build;
 #[path = "apps/compose.rs"]
 mod compose;
+#[path = "apps/compose_build.rs"]
+mod compose_build;
 #[path = "apps/compose_update.rs"]
 mod compose_update;
 #[path = "apps/device.rs"]
