@@ -7,6 +7,8 @@ mod build;
 mod compose;
 #[path = "apps/compose_build.rs"]
 mod compose_build;
+#[path = "apps/compose_trouble.rs"]
+mod compose_trouble;
 #[path = "apps/compose_update.rs"]
 mod compose_update;
 #[path = "apps/device.rs"]

@@ -136,7 +136,7 @@ impl Worker {
     pub(crate) async fn rename(&mut self, request: &AppRequest) -> Result<(), ActionError> {
         let app_name = request.app_name.as_str();
         if request.docker_compose.is_some() {
-            self.drop_project_of_old_name(request).await?;
+            self.rename_project(request).await?;
         }
         self.remove_container().await?;
         let context = &self.shared.context;
@@ -151,7 +151,10 @@ impl Worker {
         app_name.clone_into(&mut self.app_name);
         self.mailbox
             .set_status(|status| app_name.clone_into(&mut status.app_name));
-        self.settle_by_image().await
+        match request.docker_compose {
+            Some(_) => self.settle_project(request).await,
+            None => self.settle_by_image().await,
+        }
     }
 }
 

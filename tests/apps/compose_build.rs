@@ -109,6 +109,10 @@ async fn a_build_that_fails_says_why_and_one_that_hangs_is_canceled() {
     device.reports(&[Removed, Building, Failed]).await;
     device.logged("docker compose build failed: exit status ").await;
 
+    let steps = format!("label=scope={}", device.app_name);
+    let left = docker::docker(&["ps", "-aq", "--filter", &steps]).unwrap();
+    assert_eq!(left, "", "a failed step leaves no container behind");
+
     upload(&stack, "RUN echo begun; while :; do sleep 1; done");
     stack.request(Built, &compose).await;
     device.reports(&[Removed, Building]).await;

@@ -73,6 +73,15 @@ pub(crate) fn remove(directory: &Path, file: &str) -> io::Result<()> {
     gone(fs::remove_file(directory.join(file)))
 }
 
+/// Moves the directory of a renamed app, unless there is one under the new name already.
+pub(crate) fn rename(apps_dir: &Path, app: AppId, from: &str, to: &str) -> io::Result<()> {
+    let (from, to) = (of(apps_dir, app, from)?, of(apps_dir, app, to)?);
+    if from == to || !from.exists() || to.exists() {
+        return Ok(());
+    }
+    fs::rename(from, to)
+}
+
 /// Deletes the directory. Gone is success.
 pub(crate) fn delete(apps_dir: &Path, app: AppId, app_name: &str) -> io::Result<()> {
     gone(fs::remove_dir_all(of(apps_dir, app, app_name)?))
@@ -129,6 +138,9 @@ mod tests {
         assert_eq!(mode(), PRIVATE);
         write(&directory, DOCUMENT, b"{1}").unwrap();
         assert_eq!(fs::read(directory.join(DOCUMENT)).unwrap(), b"{1}");
+        rename(home.path(), APP, "x", "y").unwrap();
+        assert!(home.path().join("compose/y").join(DOCUMENT).exists());
+        rename(home.path(), APP, "y", "x").unwrap();
         remove(&directory, DOCUMENT).unwrap();
         remove(&directory, DOCUMENT).unwrap();
         delete(home.path(), APP, "x").unwrap();

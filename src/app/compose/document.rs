@@ -15,6 +15,9 @@ const HOST_GATEWAY: &str = "host-gateway";
 /// Where the files of the variables are mounted.
 const ENV_MOUNT: &str = "/data/env";
 
+/// The members of one service.
+type Service = Map<String, Value>;
+
 /// A document that compose could not read either.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BadDocument {
@@ -37,15 +40,15 @@ pub(crate) struct Frame<'a> {
 }
 
 /// The services of a document, in its order.
-pub(crate) fn services(document: &Document) -> Result<Vec<(&str, &Map<String, Value>)>, BadDocument> {
+pub(crate) fn services(document: &Document) -> Result<Vec<(&str, &Service)>, BadDocument> {
     let Some(Value::Object(services)) = document.get("services") else {
         return Err(BadDocument::Services);
     };
-    let service = |(name, service)| match service {
-        &Value::Object(ref service) => Ok((String::as_str(name), service)),
+    let named = services.iter().map(|(name, service)| match service {
+        Value::Object(service) => Ok((name.as_str(), service)),
         _ => Err(BadDocument::Service),
-    };
-    services.iter().map(service).collect()
+    });
+    named.collect()
 }
 
 /// The document as it is written. The authored one stays as it is.

@@ -151,7 +151,7 @@ impl Worker {
         }
     }
 
-    async fn settle_project(&mut self, request: &AppRequest) -> Result<(), ActionError> {
+    pub(super) async fn settle_project(&mut self, request: &AppRequest) -> Result<(), ActionError> {
         let state = match self.is_project_installed(request).await? {
             true => AppState::Present,
             false => AppState::Removed,
@@ -171,16 +171,13 @@ impl Worker {
         }
     }
 
-    /// What exists under the app's old name goes before the app is known by its new one (W45).
-    pub(super) async fn drop_project_of_old_name(&self, request: &AppRequest) -> Result<(), ActionError> {
-        self.take_down(request, Teardown::Volumes).await?;
-        let (app, name) = (self.app, self.app_name.clone());
+    /// The project goes under its old name and its directory moves (W45). Named volumes cannot be renamed; they stay for
+    /// whoever misses what is in them.
+    pub(super) async fn rename_project(&self, request: &AppRequest) -> Result<(), ActionError> {
+        self.take_down(request, Teardown::Down).await?;
+        let (app, from, to) = (self.app, self.app_name.clone(), request.app_name.clone());
         let apps_dir = self.shared.context.settings.apps_dir.clone();
-        match app.stage {
-            Stage::Prod => blocking(move || directory::delete(&apps_dir, app, &name)).await,
-            // Uploaded, not made by us.
-            Stage::Dev => Ok(()),
-        }
+        blocking(move || directory::rename(&apps_dir, app, &from, &to)).await
     }
 
     async fn compose_cli(&self) -> Result<Cli, ActionError> {

@@ -15,7 +15,7 @@ use crate::app::compose::{Document, archive, directory, document};
 use crate::app::steps::pull::PROGRESS;
 use crate::app::steps::unless_canceled;
 use crate::app::worker::{ActionError, Worker, blocking};
-use crate::engine::{Cli, EngineError, registry_host, registry_of};
+use crate::engine::{Cli, Dialect, EngineError, registry_host, registry_of};
 use crate::journal::Chain;
 use crate::logs::Channel;
 
@@ -100,7 +100,12 @@ impl Worker {
         let document = self.document(request)?;
         let file = self.lay_out(request, document, &cli, directory::DOCUMENT).await?;
         let logins = unless_canceled(cancel, async { Ok(self.logins(request).await) }).await?;
-        self.call_streamed(channel, &cli, &file, &["build"], &logins, cancel)
+        let build: &[&str] = match cli.dialect {
+            // It leaves the containers of failed steps behind unless it is told not to (W25).
+            Dialect::First => &["build", "--force-rm"],
+            Dialect::Second => &["build"],
+        };
+        self.call_streamed(channel, &cli, &file, build, &logins, cancel)
             .await?;
         let others = document::pulled(document);
         if channel == Channel::App && !others.is_empty() {

@@ -178,7 +178,7 @@ impl Worker {
                 }
             }
             Err(error) => {
-                tracing::debug!(app = %self.app, error = %Chain(&error), "looking at a failed project")
+                tracing::debug!(app = %self.app, error = %Chain(&error), "looking at a failed project");
             }
         }
     }
