@@ -137,6 +137,11 @@ impl Apps {
         self.ask(Command::Known).await.unwrap_or_default()
     }
 
+    /// The images of the services of known compose apps: a prune leaves them alone.
+    pub async fn service_images(&self) -> Vec<String> {
+        self.ask(Command::ServiceImages).await.unwrap_or_default()
+    }
+
     /// Cancelled work parked, actors ended, within a bound.
     pub async fn close(&self) {
         self.stop.cancel();

@@ -15,7 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::actor::Actor;
-use super::compose::directory;
+use super::compose::{directory, document};
 use super::container;
 use super::listing::Confirmation;
 use super::mailbox::{Desired, Mailbox, Nudge, Status};
@@ -45,6 +45,7 @@ pub(crate) enum Command {
     CredentialKey(String),
     BaseUrl(String),
     Known(oneshot::Sender<Vec<(AppId, String)>>),
+    ServiceImages(oneshot::Sender<Vec<String>>),
 }
 
 #[derive(Debug)]
@@ -233,7 +234,22 @@ impl Supervisor {
                     .map(|(app, entry)| (*app, entry.mailbox.status().app_name));
                 drop(reply.send(known.collect()));
             }
+            Command::ServiceImages(reply) => drop(reply.send(self.service_images())),
         }
+    }
+
+    fn service_images(&self) -> Vec<String> {
+        let mut images = Vec::new();
+        for desired in self.apps.values().filter_map(|entry| entry.mailbox.desired()) {
+            let documents = [
+                &desired.request.docker_compose,
+                &desired.request.new_docker_compose,
+            ];
+            for document in documents.into_iter().flatten() {
+                images.extend(document::images(document).into_values().map(str::to_owned));
+            }
+        }
+        images
     }
 
     fn knows_base_url(&self, url: &str) -> bool {

@@ -134,15 +134,11 @@ impl Engine {
         crate::crash::point();
         let outcome = child::run(command, call.stall, cancel, each).await;
         crate::crash::point();
-        let outcome = match outcome {
-            Ok(outcome) => outcome,
-            Err(error) => {
-                // Perhaps it is not there any more.
-                *self.compose.lock().unwrap_or_else(PoisonError::into_inner) = None;
-                return Err(failed(error));
-            }
-        };
-        let Outcome { ended, tail } = outcome;
+        if !matches!(&outcome, Ok(outcome) if outcome.is_success()) {
+            // Perhaps it is not there any more, or another one is: the next call looks again.
+            *self.compose.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+        let Outcome { ended, tail } = outcome.map_err(failed)?;
         let how = match ended {
             Ended::Exited(status) if status.success() => return Ok(()),
             Ended::Exited(status) => match status.code() {

@@ -137,6 +137,9 @@ async fn a_project_starts_stops_starts_again_and_leaves_with_its_volumes() {
         "{log:#?}"
     );
 
+    // A prune is told to leave them alone.
+    assert!(device.apps.service_images().await.contains(&image));
+
     // What is there already is reported once more and not touched.
     let web = stack.container("web");
     stack.request(Running, &compose).await;

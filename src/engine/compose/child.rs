@@ -29,6 +29,12 @@ pub(super) struct Outcome {
     pub(super) tail: String,
 }
 
+impl Outcome {
+    pub(super) fn is_success(&self) -> bool {
+        matches!(self.ended, Ended::Exited(status) if status.success())
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
     Exited(ExitStatus),
