@@ -392,26 +392,34 @@ impl Worker {
                 }
             }
         }
-        self.remove_images(images.into_iter().collect()).await
+        let used = self.images_of_others().await?;
+        let engine = &self.shared.context.engine;
+        let flock = self.shared.context.device.current();
+        let platform = registry_host(&flock.docker_registry_url);
+        for image in images.iter().filter(|image| !image.contains('$')) {
+            let repository = naming::repository(image);
+            if registry_of(image) == platform
+                && !used.iter().any(|used| naming::repository(used) == repository)
+            {
+                // Every version: those before the last updates, too.
+                engine.remove_repository(repository, None).await?;
+            } else if !used.iter().any(|used| same_image(used, image)) {
+                engine.remove_reference(image).await?;
+            }
+        }
+        Ok(())
     }
 
-    /// Removes images that no other app uses. Of the platform's registry every version goes.
-    pub(super) async fn remove_images(&self, images: Vec<String>) -> Result<(), ActionError> {
-        let context = &self.shared.context;
-        let mut used: Vec<String> = Vec::new();
-        for other in context.store.requests().await? {
+    /// The images that the services of other apps have.
+    async fn images_of_others(&self) -> Result<Vec<String>, ActionError> {
+        let mut used = Vec::new();
+        for other in self.shared.context.store.requests().await? {
             let documents = [&other.docker_compose, &other.new_docker_compose];
             for document in documents.into_iter().flatten().filter(|_| other.app != self.app) {
                 used.extend(document::images(document).into_values().map(str::to_owned));
             }
         }
-        for image in images.iter().filter(|image| !image.contains('$')) {
-            if used.iter().any(|used| same_image(used, image)) {
-                continue;
-            }
-            context.engine.remove_reference(image).await?;
-        }
-        Ok(())
+        Ok(used)
     }
 
     /// The images of versions that were updated go, when nothing of the installed one is among them.
@@ -423,7 +431,16 @@ impl Worker {
             let kept: Vec<&str> = document::images(document).into_values().collect();
             outdated.retain(|image| !kept.iter().any(|kept| same_image(kept, image)));
         }
-        self.remove_images(outdated).await
+        if outdated.is_empty() {
+            return Ok(());
+        }
+        let used = self.images_of_others().await?;
+        for image in outdated.iter().filter(|image| !image.contains('$')) {
+            if !used.iter().any(|used| same_image(used, image)) {
+                self.shared.context.engine.remove_reference(image).await?;
+            }
+        }
+        Ok(())
     }
 }
 
