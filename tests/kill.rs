@@ -4,6 +4,8 @@
 // A test may panic, and so may what it calls.
 #![allow(clippy::unwrap_used)]
 
+#[path = "kill/compose.rs"]
+mod compose;
 #[path = "kill/gateway.rs"]
 mod gateway;
 

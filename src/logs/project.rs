@@ -62,7 +62,7 @@ impl Project {
             tokio::select! {
                 event = events.recv() => match event {
                     Some(EngineEvent::Resync) => moved.extend(watched.keys().cloned()),
-                    Some(EngineEvent::Container { name }) => drop(moved.insert(name)),
+                    Some(EngineEvent::Container { name, .. }) => drop(moved.insert(name)),
                     Some(EngineEvent::Down) => continue,
                     // Cannot be: the engine's watch ends after us.
                     None => break,
