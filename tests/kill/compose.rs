@@ -111,14 +111,22 @@ async fn killed_during_an_update(steps: impl Iterator<Item = u32>) -> u32 {
     kills
 }
 
+// Every step, in three tests that run beside each other: one alone would take minutes.
+
 #[tokio::test]
-async fn an_update_of_a_project_survives_a_kill_at_every_odd_step() {
-    let kills = killed_during_an_update((1..).step_by(2)).await;
-    assert!(kills >= 4, "{kills}");
+async fn an_update_of_a_project_survives_a_kill_at_every_third_step() {
+    let kills = killed_during_an_update((1..).step_by(3)).await;
+    assert!(kills >= 3, "{kills}");
 }
 
 #[tokio::test]
-async fn an_update_of_a_project_survives_a_kill_at_every_even_step() {
-    let kills = killed_during_an_update((2..).step_by(2)).await;
-    assert!(kills >= 4, "{kills}");
+async fn an_update_of_a_project_survives_a_kill_at_the_steps_after_those() {
+    let kills = killed_during_an_update((2..).step_by(3)).await;
+    assert!(kills >= 3, "{kills}");
+}
+
+#[tokio::test]
+async fn an_update_of_a_project_survives_a_kill_at_the_steps_before_those() {
+    let kills = killed_during_an_update((3..).step_by(3)).await;
+    assert!(kills >= 3, "{kills}");
 }
