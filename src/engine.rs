@@ -14,7 +14,7 @@ mod create;
 mod daemon;
 mod events;
 mod image;
-mod lines;
+pub(crate) mod lines;
 mod log_stream;
 mod prune;
 mod pull;
@@ -138,6 +138,8 @@ pub struct LogRange {
     pub tail: Option<u32>,
     /// Only lines after this moment, as Docker wants it (`seconds.nanoseconds`).
     pub since: Option<String>,
+    /// Only lines up to this moment, in the same form.
+    pub until: Option<String>,
     /// Ask Docker for timestamps; they are parsed off the line into [`LogLine::timestamp`].
     pub timestamps: bool,
 }

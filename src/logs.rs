@@ -3,6 +3,7 @@
 //! Never blocks its callers and never fails an app transition: publishing is fire-and-forget (weakness W7). One task
 //! owns all state; this handle only puts commands into its queue. Must not know why a line is written.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,10 @@ use crate::engine::{Engine, LogRange};
 use crate::store::Store;
 
 mod batch;
+mod cursor;
+mod entry;
 mod follower;
+mod ledger;
 mod listeners;
 mod lost;
 mod pipeline;
@@ -22,6 +26,7 @@ mod project;
 mod publisher;
 mod ring;
 mod shelf;
+mod spool;
 
 use lost::Lost;
 use pipeline::{Command, Pipeline};
@@ -56,10 +61,23 @@ impl Logs {
     /// Starts the pipeline of the device with this serial number. With `stop` it follows no container any more; it
     /// ends with [`Logs::close`], which saves what is not saved yet, or with the last handle.
     pub fn start(serial: String, store: Store, engine: Engine, stop: CancellationToken) -> Logs {
+        Logs::start_in(None, serial, store, engine, stop)
+    }
+
+    /// The same with a directory for what memory is too small or too short-lived for: lines that wait for a link that
+    /// is down, and what viewers have got before a restart. It is made when it is missing.
+    pub fn start_in(
+        directory: Option<PathBuf>,
+        serial: String,
+        store: Store,
+        engine: Engine,
+        stop: CancellationToken,
+    ) -> Logs {
         let (commands, queue) = mpsc::channel(QUEUE);
         let lost = Lost::default();
         let ended = CancellationToken::new();
-        let pipeline = Pipeline::new(Arc::from(serial), store.clone(), engine.clone(), lost.clone());
+        let serial = Arc::from(serial);
+        let pipeline = Pipeline::new(serial, store.clone(), engine.clone(), lost.clone(), directory);
         let guard = ended.clone().drop_guard();
         tokio::spawn(async move {
             pipeline.run(queue, stop).await;

@@ -10,7 +10,8 @@ use tokio::time::{Duration, sleep};
 
 use crate::engine::{ContainerFacts, Engine, EngineEvent};
 
-use super::follower::{self, Cursor, Followed, Follower};
+use super::cursor::Cursor;
+use super::follower::{self, Followed, Follower};
 
 /// Labels that compose puts on what it makes.
 const PROJECT: &str = "com.docker.compose.project";
@@ -31,6 +32,8 @@ pub(super) struct Project {
     pub(super) topic: Arc<str>,
     /// Where the logs were read to, by container; those of other containers do no harm.
     pub(super) cursors: BTreeMap<String, Cursor>,
+    /// How far viewers have them, where that differs.
+    pub(super) published: BTreeMap<String, Cursor>,
     /// As in [`Follower`]; containers that come later are read from when the watch began.
     pub(super) since: Option<u64>,
     /// Full: followers stop reading, and the daemon keeps the rest.
@@ -107,19 +110,22 @@ impl Project {
                     Some(Watched::Followed | Watched::Again | Watched::Read) => continue,
                 }
                 let Some(prefix) = prefix(&facts) else { continue };
-                let mut follower = Follower {
-                    engine: self.engine.clone(),
-                    topic: Arc::clone(&self.topic),
-                    container: Arc::from(facts.name.as_str()),
-                    prefix,
-                    cursor: self.cursors.get(&facts.name).cloned(),
-                    since: if first { self.since } else { Some(began) },
-                    out: self.out.clone(),
-                };
+                let mut follower = Follower::new(
+                    self.engine.clone(),
+                    Arc::clone(&self.topic),
+                    &facts.name,
+                    self.out.clone(),
+                )
+                .with_prefix(prefix)
+                .from(
+                    self.cursors.get(&facts.name).cloned(),
+                    self.published.remove(&facts.name),
+                    if first { self.since } else { Some(began) },
+                );
                 watched.insert(facts.name.clone(), Watched::Followed);
                 followers.spawn(async move {
-                    follower.follow().await;
-                    (facts.name, follower.cursor)
+                    let cursor = follower.follow().await;
+                    (facts.name, cursor)
                 });
             }
             first = false;
