@@ -67,7 +67,13 @@ pub async fn run_with(
     let backend = Backend::with_deadline(session, timing.backend_call);
     let serial = device.current().serial_number.clone();
     let host = HostSampler::start(SAMPLE_INTERVAL, parts.clone());
-    let logs = Logs::start(serial, store.clone(), engine.clone(), parts.clone());
+    let logs = Logs::start_in(
+        Some(settings.downloads_dir()),
+        serial,
+        store.clone(),
+        engine.clone(),
+        parts.clone(),
+    );
     let context = AppContext {
         settings: settings.clone(),
         device: device.clone(),
