@@ -14,7 +14,7 @@ use crate::app::{AppContext, Apps};
 use crate::backend::Backend;
 use crate::engine::{Engine, EngineEvent};
 use crate::flock::DeviceFile;
-use crate::journal::{Chain, START_UP};
+use crate::journal::{Chain, LogPlace, START_UP};
 use crate::link::{self, LinkContext, LinkEnd, Timing};
 use crate::logs::Logs;
 use crate::rpc;
@@ -103,6 +103,7 @@ pub async fn run_with(
             engine,
             logs: logs.clone(),
             host: host.clone(),
+            log: LogPlace::of(&settings).0,
             stop: stop.clone(),
         };
         let context = LinkContext {

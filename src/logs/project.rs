@@ -14,7 +14,7 @@ use super::cursor::Cursor;
 use super::follower::{self, Followed, Follower};
 
 /// Labels that compose puts on what it makes.
-const PROJECT: &str = "com.docker.compose.project";
+pub(super) const PROJECT: &str = "com.docker.compose.project";
 const SERVICE: &str = "com.docker.compose.service";
 const NUMBER: &str = "com.docker.compose.container-number";
 /// `True` on the container of a `compose run`, which `compose logs` does not show either.
@@ -138,7 +138,7 @@ impl Project {
 
 /// What `docker compose logs` writes before the lines of a container (`logs-terminal-tunnel.md` 2.6). Not padded to the
 /// longest name: the same line looks the same however many services there are. `None` for what is no service.
-fn prefix(facts: &ContainerFacts) -> Option<String> {
+pub(super) fn prefix(facts: &ContainerFacts) -> Option<String> {
     let label = |name: &str| facts.labels.get(name).map(String::as_str);
     if label(ONE_OFF).is_some_and(|value| value.eq_ignore_ascii_case("true")) {
         return None;
