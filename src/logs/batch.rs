@@ -1,6 +1,7 @@
 //! What waits to be published on one log topic, in order. No I/O, no clock.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
@@ -11,6 +12,8 @@ use super::cursor::Cursor;
 pub(super) const MESSAGE: usize = 256 << 10;
 /// Most output that waits, bytes. Beyond it the oldest leaves, is counted and announced (L9).
 pub(super) const BUFFER: usize = 1 << 20;
+/// Output that waits is put together up to this size, bytes.
+const CHUNK: usize = 64 << 10;
 /// Agent lines that wait: only a link that does not move makes them that many.
 const AGENT_LINES: usize = 200;
 
@@ -48,7 +51,6 @@ pub(super) struct Chunk {
     pub(super) mark: Option<Mark>,
     /// Room that its follower has again when it leaves.
     #[serde(skip)]
-    #[expect(dead_code, reason = "held, not read")]
     pub(super) room: Option<OwnedSemaphorePermit>,
 }
 
@@ -63,6 +65,27 @@ impl Chunk {
 
     fn size(&self) -> usize {
         self.text.len() + 1
+    }
+
+    /// Takes what comes next into itself, so that short lines cost little more than their text. Gives it back when it
+    /// is of another source, or both together are too much.
+    pub(super) fn absorb(&mut self, next: Chunk) -> Result<(), Chunk> {
+        let source = |chunk: &Chunk| chunk.mark.as_ref().map(|mark| mark.container.clone());
+        if self.size() + next.size() > CHUNK || source(self) != source(&next) {
+            return Err(next);
+        }
+        self.text.push('\n');
+        self.text.push_str(&next.text);
+        self.lines += next.lines;
+        self.mark = next.mark;
+        match (&mut self.room, next.room) {
+            // Of an earlier follower of the container: that one waits for nothing any more.
+            (Some(mine), Some(room)) if !Arc::ptr_eq(mine.semaphore(), room.semaphore()) => *mine = room,
+            (Some(mine), Some(room)) => mine.merge(room),
+            (None, room) => self.room = room,
+            (Some(_), None) => {}
+        }
+        Ok(())
     }
 }
 
@@ -148,9 +171,19 @@ pub(super) struct Batch {
 
 impl Batch {
     /// Adds what comes next.
-    pub(super) fn push(&mut self, item: Item) {
+    pub(super) fn push(&mut self, mut item: Item) {
+        if let Item::Output(chunk) = item {
+            self.bytes += chunk.size();
+            item = match self.waiting.back_mut() {
+                Some(Item::Output(last)) => match last.absorb(chunk) {
+                    Ok(()) => return self.shorten(),
+                    Err(chunk) => Item::Output(chunk),
+                },
+                Some(Item::Agent(_) | Item::Gap { .. }) | None => Item::Output(chunk),
+            };
+        }
         match &item {
-            Item::Output(chunk) => self.bytes += chunk.size(),
+            Item::Output(_) => {}
             Item::Agent(_) if self.agent_lines >= AGENT_LINES => {
                 return self.push(Item::Gap {
                     lines: 1,
@@ -172,6 +205,10 @@ impl Batch {
             }
         }
         self.waiting.push_back(item);
+        self.shorten();
+    }
+
+    fn shorten(&mut self) {
         while self.bytes > BUFFER {
             self.drop_oldest();
         }
@@ -396,8 +433,11 @@ mod tests {
                     for item in items {
                         match item {
                             Item::Output(chunk) => {
-                                let number = chunk.text.split(' ').next().unwrap();
-                                taken.push(number.parse::<u64>().unwrap());
+                                let before = taken.len();
+                                taken.extend(chunk.text.split('\n').map(|line| {
+                                    line.split(' ').next().unwrap().parse::<u64>().unwrap()
+                                }));
+                                assert_eq!((taken.len() - before) as u64, chunk.lines);
                             }
                             Item::Gap { lines, .. } => missing += lines,
                             Item::Agent(_) => unreachable!("agent lines travel alone"),

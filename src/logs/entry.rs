@@ -115,7 +115,7 @@ impl Entry {
 
     /// Lines that were lost before they came here.
     pub(super) fn gap(&mut self, gap: Item, spools: &Spools) {
-        if self.keeps_output() {
+        if self.keeps_output() && gap.lines() > 0 {
             self.wait(gap, spools);
         }
     }

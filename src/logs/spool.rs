@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::batch::{Cause, Item};
+use super::batch::{Cause, Chunk, Item};
 
 /// Most on disk for one topic, bytes.
 const TOPIC: usize = 8 << 20;
@@ -33,6 +33,8 @@ pub(super) struct Spool {
     read: u64,
     written: u64,
     taken: Arc<AtomicUsize>,
+    /// Output that is not written yet: it waits for more.
+    open: Option<Chunk>,
     /// Lines for which there was no room.
     lost: u64,
 }
@@ -57,6 +59,7 @@ impl Spools {
             read: 0,
             written: 0,
             taken: Arc::clone(&self.taken),
+            open: None,
             lost: 0,
         }
     }
@@ -79,6 +82,29 @@ fn nameless(directory: &Path) -> io::Result<File> {
 impl Spool {
     /// Adds an item, or counts its lines when there is no room. What follows a loss is lost too: the order stays.
     pub(super) fn push(&mut self, item: Item) {
+        let Item::Output(chunk) = item else {
+            self.settle();
+            return self.write_or_count(item);
+        };
+        // What is on disk takes no room of the follower's.
+        let chunk = Chunk { room: None, ..chunk };
+        let rest = match &mut self.open {
+            Some(open) => open.absorb(chunk),
+            None => Err(chunk),
+        };
+        if let Err(chunk) = rest {
+            self.settle();
+            self.open = Some(chunk);
+        }
+    }
+
+    fn settle(&mut self) {
+        if let Some(chunk) = self.open.take() {
+            self.write_or_count(Item::Output(chunk));
+        }
+    }
+
+    fn write_or_count(&mut self, item: Item) {
         if self.lost > 0 || self.write(&item).is_none() {
             self.lost += item.lines();
         }
@@ -116,7 +142,13 @@ impl Spool {
                 }
             }
         }
-        match std::mem::take(&mut self.lost) {
+        if self.lost == 0
+            && let Some(chunk) = self.open.take()
+        {
+            return Some(Item::Output(chunk));
+        }
+        let lost = std::mem::take(&mut self.lost);
+        match lost + self.open.take().map_or(0, |chunk| chunk.lines) {
             0 => None,
             lines => Some(Item::Gap {
                 lines,
@@ -234,8 +266,11 @@ mod tests {
             let (mut next, mut offered) = (0, 0);
             let mut check = |item: Item| {
                 let Item::Output(chunk) = item else { panic!("there was room for all") };
-                assert!(chunk.text.starts_with(&format!("{next} ")));
-                next += 1;
+                let numbered = chunk.text.split('\n').filter(|line| line.starts_with(|first: char| first.is_ascii_digit()));
+                for line in numbered {
+                    assert!(line.starts_with(&format!("{next} ")));
+                    next += 1;
+                }
             };
             for (size, pop) in sizes {
                 spool.push(line(offered, size));
