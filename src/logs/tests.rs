@@ -220,7 +220,17 @@ async fn with_a_router_that_does_not_tell_everything_is_published() {
 fn run(scope: &Scope, key: u64, script: &str) -> String {
     let name = format!("prod_{key}_{}", scope.name("app"));
     let image = scope.image("app", script);
-    docker::docker(&["run", "--detach", "--tty", "--name", &name, &image]).unwrap();
+    docker::docker(&[
+        "run",
+        "--detach",
+        "--tty",
+        "--network",
+        "none",
+        "--name",
+        &name,
+        &image,
+    ])
+    .unwrap();
     name
 }
 
@@ -375,6 +385,8 @@ fn run_service(image: &str, project: &str, service: &str, number: u32) -> String
     docker::docker(&[
         "run",
         "--detach",
+        "--network",
+        "none",
         "--name",
         &name,
         "--label",

@@ -49,7 +49,17 @@ impl Writer {
     }
 
     pub(crate) fn run(&self) {
-        docker::docker(&["run", "--detach", "--tty", "--name", &self.container, &self.image]).unwrap();
+        docker::docker(&[
+            "run",
+            "--detach",
+            "--tty",
+            "--network",
+            "none",
+            "--name",
+            &self.container,
+            &self.image,
+        ])
+        .unwrap();
     }
 
     /// Prints `1`, `2`, … with a pause in between.

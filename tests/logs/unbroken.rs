@@ -17,7 +17,7 @@ async fn nothing_is_lost_or_repeated_when_the_router_restarts() {
     let run = Run::start(home.path(), Engine::new().unwrap()).await;
     let mut viewer = Viewer::of(&plane, &writer).await;
     run.logs.clear_history(super::rig::app(101), &writer.app_name);
-    run.logs.attach(plane.join("bob").await).await;
+    run.logs.attach(plane.join("system").await).await;
     writer.run();
     run.follow(&writer);
     let mut tally = Tally::default();
@@ -27,7 +27,7 @@ async fn nothing_is_lost_or_repeated_when_the_router_restarts() {
         tally.drain(&mut viewer).await;
         plane = Plane::own_at(&address).await;
         // The agent is back before its viewer, and the other way round.
-        run.logs.attach(plane.join("bob").await).await;
+        run.logs.attach(plane.join("system").await).await;
         viewer = Viewer::of(&plane, &writer).await;
         let goal = tally.last + 100;
         tally.watch(&mut viewer, goal).await;
@@ -45,7 +45,7 @@ async fn a_killed_agent_goes_on_with_the_next_line() {
     let mut tally = Tally::default();
     let run = Run::start(home.path(), Engine::new().unwrap()).await;
     run.logs.clear_history(super::rig::app(102), &writer.app_name);
-    run.logs.attach(plane.join("bob").await).await;
+    run.logs.attach(plane.join("system").await).await;
     writer.run();
     run.follow(&writer);
     tally.watch(&mut viewer, 50).await;
@@ -59,7 +59,7 @@ async fn a_killed_agent_goes_on_with_the_next_line() {
         let run = Run::start(home.path(), Engine::new().unwrap()).await;
         // The log is read before the link is there.
         run.follow(&writer);
-        run.logs.attach(plane.join("bob").await).await;
+        run.logs.attach(plane.join("system").await).await;
         let goal = tally.last + 100;
         tally.watch(&mut viewer, goal).await;
         if orderly {
@@ -81,7 +81,7 @@ async fn a_docker_daemon_that_goes_and_comes_back_costs_no_line() {
     let mut viewer = Viewer::of(&plane, &writer).await;
     let run = Run::start(home.path(), Engine::at(&daemon.host()).unwrap()).await;
     run.logs.clear_history(super::rig::app(103), &writer.app_name);
-    run.logs.attach(plane.join("bob").await).await;
+    run.logs.attach(plane.join("system").await).await;
     writer.run();
     run.follow(&writer);
     let mut tally = Tally::default();
@@ -104,7 +104,7 @@ async fn crossbar_carries_them_as_well_across_a_lost_session() {
     let run = Run::start(home.path(), Engine::new().unwrap()).await;
     let mut viewer = Viewer::of(&plane, &writer).await;
     run.logs.clear_history(super::rig::app(104), &writer.app_name);
-    let mut session = plane.join("bob").await;
+    let mut session = plane.join("system").await;
     run.logs.attach(session.clone()).await;
     writer.run();
     run.follow(&writer);
@@ -113,7 +113,7 @@ async fn crossbar_carries_them_as_well_across_a_lost_session() {
     for _ in 0..3 {
         session.abort();
         let _ = session.closed().await;
-        session = plane.join("bob").await;
+        session = plane.join("system").await;
         run.logs.attach(session.clone()).await;
         let goal = tally.last + 100;
         tally.watch(&mut viewer, goal).await;
@@ -136,7 +136,7 @@ async fn what_an_outage_has_no_room_for_is_a_gap_that_adds_up() {
     let run = Run::start(home.path(), Engine::new().unwrap()).await;
     let mut viewer = Viewer::of(&plane, &writer).await;
     run.logs.clear_history(super::rig::app(105), &writer.app_name);
-    let session = plane.join("bob").await;
+    let session = plane.join("system").await;
     run.logs.attach(session.clone()).await;
     writer.run();
     run.follow(&writer);
@@ -150,7 +150,7 @@ async fn what_an_outage_has_no_room_for_is_a_gap_that_adds_up() {
         (history.last().map(String::as_str) == Some("end")).then_some(())
     })
     .await;
-    run.logs.attach(plane.join("bob").await).await;
+    run.logs.attach(plane.join("system").await).await;
     // "end" is one of those without room.
     tally.watch(&mut viewer, LINES + 1).await;
     println!("{tally:?}");
@@ -167,7 +167,7 @@ async fn a_container_that_lives_for_a_moment_is_heard() {
     let writer = Writer::new(106, "seq 1 20");
     let run = Run::start(home.path(), Engine::new().unwrap()).await;
     let mut viewer = Viewer::of(&plane, &writer).await;
-    run.logs.attach(plane.join("bob").await).await;
+    run.logs.attach(plane.join("system").await).await;
     for _ in 0..3 {
         run.logs.clear_history(super::rig::app(106), &writer.app_name);
         writer.run();
