@@ -1,6 +1,6 @@
 //! Reading a container's log as lines.
 
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::mpsc;
 
 use super::daemon::{READ, bytes};
@@ -10,6 +10,9 @@ use super::{Engine, EngineError, LogLine, LogRange};
 /// Portions between daemon and reader. Full: we stop reading, and the daemon keeps the rest on disk. Small, because a
 /// line may have a megabyte.
 const QUEUE: usize = 4;
+
+/// Bytes of the daemon's answer after which a portion goes out, however many more are there.
+const PORTION: usize = 64 << 10;
 
 impl Engine {
     /// Lines of a container's log, oldest first; the channel ends with the log, or after one error.
@@ -64,7 +67,7 @@ async fn read(
     let mut stream = bytes(engine.client(READ)?, "GET", &path, None);
     let mut lines = Lines::new(framed, range.timestamps);
     loop {
-        let chunk = tokio::select! {
+        let mut chunk = tokio::select! {
             chunk = stream.next() => chunk,
             () = sender.closed() => return Ok(()),
             // A log that is followed may be silent for ever; one that is only read may not.
@@ -73,15 +76,30 @@ async fn read(
             }
         };
         let mut complete = Vec::new();
-        let ended = match chunk {
-            Some(chunk) => {
-                let chunk = chunk.map_err(|error| engine.meaning(error, name))?;
-                lines.feed(&chunk, &mut |line| complete.push(line));
-                false
+        let mut taken = 0;
+        let ended = loop {
+            match chunk {
+                Some(Ok(bytes)) => {
+                    taken += bytes.len();
+                    lines.feed(&bytes, &mut |line| complete.push(line));
+                }
+                Some(Err(error)) => {
+                    // What came before it came.
+                    let _ = sender.send(Ok(complete)).await;
+                    return Err(engine.meaning(error, name));
+                }
+                None => {
+                    lines.finish(&mut |line| complete.push(line));
+                    break true;
+                }
             }
-            None => {
-                lines.finish(&mut |line| complete.push(line));
-                true
+            // The daemon sends every line on its own; what is there already goes along.
+            if taken >= PORTION {
+                break false;
+            }
+            match stream.next().now_or_never() {
+                Some(next) => chunk = next,
+                None => break false,
             }
         };
         if !complete.is_empty() && sender.send(Ok(complete)).await.is_err() {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::Instant;
 
 use crate::engine::{ContainerStatus, Engine, LogLine, LogRange};
 
@@ -16,6 +17,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Text handed on at once, bytes; more only in a single line.
 const PORTION: usize = 64 << 10;
+/// How long a line waits for others before both are handed on. Far below what output waits to be published.
+const COMPANY: Duration = Duration::from_millis(50);
 /// Text of one container that may wait to be published before we read slower, bytes.
 const AHEAD: usize = 512 << 10;
 /// Longest wait for some of it to leave; then the next one is handed on anyway, and the oldest lines make room.
@@ -201,10 +204,11 @@ impl Follower {
         let mut receiver = self.engine.log_portions(id, range);
         let mut came = false;
         let mut portion = Portion::default();
+        let mut due = Instant::now();
         loop {
-            let next = match receiver.try_recv() {
-                Ok(next) => Some(next),
-                // Nothing ready: hand on what there is, then wait.
+            // A daemon sends every line on its own: some company is worth waiting for.
+            let next = match tokio::time::timeout_at(due, receiver.recv()).await {
+                Ok(next) => next,
                 Err(_) => {
                     if !self.hand_on(id, &mut portion).await {
                         return came;
@@ -212,6 +216,9 @@ impl Follower {
                     receiver.recv().await
                 }
             };
+            if portion.lines == 0 {
+                due = Instant::now() + COMPANY;
+            }
             let lines = match next {
                 Some(Ok(lines)) => lines,
                 Some(Err(error)) => {
