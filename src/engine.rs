@@ -149,6 +149,8 @@ pub struct LogRange {
 pub struct LogLine {
     /// RFC 3339 with nanoseconds, when asked for.
     pub timestamp: Option<String>,
+    /// The same moment, since 1970.
+    pub nanoseconds: Option<u64>,
     /// Invalid UTF-8 replaced.
     pub text: String,
 }

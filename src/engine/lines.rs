@@ -30,8 +30,8 @@ struct Partial {
     bytes: Vec<u8>,
     /// Timestamps are to be parsed off.
     stamped: bool,
-    /// Timestamp of a line of which a piece already went out.
-    stamp: Option<String>,
+    /// Timestamp of the line, from when it is known until its last piece went out.
+    stamp: Option<(String, u64)>,
 }
 
 impl Lines {
@@ -115,8 +115,10 @@ impl Partial {
                 end -= 1;
             }
             let rest = self.bytes.split_off(end);
+            let (timestamp, nanoseconds) = self.stamp.clone().unzip();
             emit(LogLine {
-                timestamp: self.stamp.clone(),
+                timestamp,
+                nanoseconds,
                 text: String::from_utf8_lossy(&self.bytes).into_owned(),
             });
             self.bytes = rest;
@@ -129,8 +131,10 @@ impl Partial {
             self.bytes.pop();
         }
         self.parse_stamp();
+        let (timestamp, nanoseconds) = self.stamp.take().unzip();
         emit(LogLine {
-            timestamp: self.stamp.take(),
+            timestamp,
+            nanoseconds,
             text: String::from_utf8_lossy(&self.bytes).into_owned(),
         });
         self.bytes.clear();
@@ -149,13 +153,13 @@ impl Partial {
                 return;
             };
             let stamp = String::from_utf8_lossy(&self.bytes[..end]).into_owned();
-            if nanoseconds(&stamp).is_none() {
+            let Some(nanoseconds) = nanoseconds(&stamp) else {
                 return;
-            }
+            };
             self.bytes.drain(..=end);
-            self.stamp = Some(stamp);
+            self.stamp = Some((stamp, nanoseconds));
         }
-        if let Some(stamp) = &self.stamp
+        if let Some((stamp, _)) = &self.stamp
             && self.bytes.len() >= DAEMON_PIECE
         {
             // To the nanosecond the moment at which the daemon read this very line: never part of its text.

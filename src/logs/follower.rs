@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::engine::{ContainerStatus, Engine, LogLine, LogRange};
 
-use super::batch::{Chunk, Mark};
+use super::batch::{BUFFER, Chunk, MESSAGE, Mark};
 use super::cursor::{Cursor, Position, Walk};
 use super::ring;
 
@@ -19,8 +19,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const PORTION: usize = 64 << 10;
 /// How long a line waits for others before both are handed on. Far below what output waits to be published.
 const COMPANY: Duration = Duration::from_millis(50);
-/// Text of one container that may wait to be published before we read slower, bytes.
-const AHEAD: usize = 512 << 10;
+/// Text of one container that may wait to be published before we read slower, bytes: a message on its way and more
+/// than another one waiting, or else that one waits for company that cannot come.
+const AHEAD: usize = 3 * MESSAGE;
+const _: () = assert!(AHEAD <= BUFFER);
 /// Longest wait for some of it to leave; then the next one is handed on anyway, and the oldest lines make room.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Reading slower must not make a live log an old one: lines of the moment wait only while they are younger than this.
@@ -231,8 +233,11 @@ impl Follower {
                     return came;
                 }
             };
-            for LogLine { timestamp, text } in lines {
-                let position = walk.next(timestamp.as_deref());
+            for LogLine {
+                nanoseconds, text, ..
+            } in lines
+            {
+                let position = walk.next(nanoseconds);
                 let new = (history.is_new(position), viewers.is_new(position));
                 if new == (false, false) {
                     continue;

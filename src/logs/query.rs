@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 
-use crate::engine::lines::nanoseconds;
 use crate::engine::{ContainerFacts, Engine, EngineError, LogLine, LogRange};
 
 use super::follower::docker_time;
@@ -196,9 +195,14 @@ async fn read(
     let mut receiver = engine.log_portions(id, range);
     let mut newest = Newest::default();
     while let Some(portion) = receiver.recv().await {
-        for LogLine { timestamp, text } in portion? {
+        for line in portion? {
+            let LogLine {
+                timestamp,
+                nanoseconds,
+                text,
+            } = line;
             let line = Found {
-                nanoseconds: timestamp.as_deref().and_then(nanoseconds).unwrap_or_default(),
+                nanoseconds: nanoseconds.unwrap_or_default(),
                 timestamp,
                 prefix: prefix.to_owned(),
                 text,
@@ -225,7 +229,7 @@ pub(super) async fn first_moment(
         return Ok(None);
     };
     let first = portion?.into_iter().next();
-    Ok(first.and_then(|line| nanoseconds(line.timestamp.as_deref()?)))
+    Ok(first.and_then(|line| line.nanoseconds))
 }
 
 #[cfg(test)]
