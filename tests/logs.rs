@@ -9,6 +9,8 @@ mod plane;
 mod query;
 #[path = "logs/rig.rs"]
 mod rig;
+#[path = "logs/story.rs"]
+mod story;
 #[path = "logs/unbroken.rs"]
 mod unbroken;
 
