@@ -9,7 +9,7 @@ help:
 	@echo "make build  static release binaries in build/"
 	@echo "make bench  the figures of docs/SPECIFICATION.md"
 	@echo "make bench-wamp  those of the WAMP router, beside Crossbar.io's"
-	@echo "make fuzz   the WAMP codecs and the router's receive path, a minute each"
+	@echo "make fuzz   the WAMP codecs, the router's receive path and the reader of container logs, a minute each"
 	@echo "make interop  peers that need more than the product does: wamp_async"
 
 run:

@@ -14,7 +14,7 @@ use crate::app::{AppContext, Apps};
 use crate::backend::Backend;
 use crate::engine::{Engine, EngineEvent};
 use crate::flock::DeviceFile;
-use crate::journal::{Chain, START_UP};
+use crate::journal::{Chain, LogPlace, START_UP};
 use crate::link::{self, LinkContext, LinkEnd, Timing};
 use crate::logs::Logs;
 use crate::rpc;
@@ -68,7 +68,13 @@ pub async fn run_with(
     let backend = Backend::with_deadline(session, timing.backend_call);
     let serial = device.current().serial_number.clone();
     let host = HostSampler::start(SAMPLE_INTERVAL, parts.clone());
-    let logs = Logs::start(serial.clone(), store.clone(), engine.clone(), parts.clone());
+    let logs = Logs::start_in(
+        Some(settings.downloads_dir()),
+        serial.clone(),
+        store.clone(),
+        engine.clone(),
+        parts.clone(),
+    );
     let transfers = Transfers::start(
         &settings.apps_dir.join("build"),
         serial,
@@ -107,6 +113,7 @@ pub async fn run_with(
             logs: logs.clone(),
             host: host.clone(),
             transfers,
+            log: LogPlace::of(&settings).0,
             stop: stop.clone(),
         };
         let context = LinkContext {

@@ -20,7 +20,7 @@ mod create;
 mod daemon;
 mod events;
 mod image;
-mod lines;
+pub(crate) mod lines;
 mod log_stream;
 mod prune;
 mod records;
@@ -160,6 +160,8 @@ pub struct LogRange {
     pub tail: Option<u32>,
     /// Only lines after this moment, as Docker wants it (`seconds.nanoseconds`).
     pub since: Option<String>,
+    /// Only lines up to this moment, in the same form.
+    pub until: Option<String>,
     /// Ask Docker for timestamps; they are parsed off the line into [`LogLine::timestamp`].
     pub timestamps: bool,
 }
@@ -169,6 +171,8 @@ pub struct LogRange {
 pub struct LogLine {
     /// RFC 3339 with nanoseconds, when asked for.
     pub timestamp: Option<String>,
+    /// The same moment, since 1970.
+    pub nanoseconds: Option<u64>,
     /// Invalid UTF-8 replaced.
     pub text: String,
 }

@@ -399,10 +399,22 @@ pub struct Remove {
 
 #[derive(Debug, Args)]
 pub struct Logs {
-    /// Name, key or serial number
-    pub device: String,
-    /// Name or key
-    pub app: String,
+    /// Name, key or serial number; every device when none is named
+    pub device: Option<String>,
+    /// Name or key; every app when none is named
+    pub app: Option<String>,
+    /// Of this device, too (may be repeated)
+    #[arg(long = "device", value_name = "DEVICE", id = "devices")]
+    pub devices: Vec<String>,
+    /// Of this app, too (may be repeated)
+    #[arg(long = "app", value_name = "APP", id = "apps")]
+    pub apps: Vec<String>,
+    /// Begin at this time (RFC 3339, or Unix seconds) or so long ago (30m, 2h), not with what the device keeps
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Only lines with this text, and the gaps
+    #[arg(long, value_name = "TEXT")]
+    pub grep: Option<String>,
     /// Go on with new lines until interrupted, also after a restart of the studio or the device
     #[arg(long, short)]
     pub follow: bool,

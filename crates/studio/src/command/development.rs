@@ -151,7 +151,7 @@ impl<'a> Dev<'a> {
             tokio::select! {
                 biased;
                 Some(event) = next_of(&mut said) => {
-                    for line in logs::lines(&event).iter().flat_map(|line| readable(line)) {
+                    for line in logs::lines::lines(&event).iter().flat_map(|line| readable(line)) {
                         self.out.step(&json!({ "line": line }), || format!("{line}\n"));
                     }
                 }
