@@ -174,12 +174,22 @@ async fn a_build_and_a_publication_survive_a_kill_at_every_step() {
     docker::docker(&["image", "prune", "-f", "--filter", &layers]).unwrap();
 }
 
+// Two tests of one sweep: a new version proves itself for some seconds, and two cores do that twice at once.
 #[tokio::test]
-async fn an_update_survives_a_kill_at_every_step() {
+async fn an_update_survives_a_kill_at_every_odd_step() {
+    an_update_survives_a_kill_at((1..).step_by(2)).await;
+}
+
+#[tokio::test]
+async fn an_update_survives_a_kill_at_every_even_step() {
+    an_update_survives_a_kill_at((2..).step_by(2)).await;
+}
+
+async fn an_update_survives_a_kill_at(steps: impl Iterator<Item = u32>) {
     let mut gateway = Gateway::new(SCRIPT).await;
     gateway.publish("2.0", &format!("echo two; {SCRIPT}"));
     let mut kills = 0;
-    for step in 1.. {
+    for step in steps {
         gateway.power();
         gateway.request(Uninstalled).await;
         gateway.settles(Uninstalled).await;
@@ -209,7 +219,7 @@ async fn an_update_survives_a_kill_at_every_step() {
             break;
         }
     }
-    assert!(kills >= 10, "{kills}");
+    assert!(kills >= 5, "{kills}");
 }
 
 /// Lets time pass or reports come; returns the reports.
