@@ -204,7 +204,7 @@ async fn a_manifest_that_was_changed_after_signing() {
 async fn an_expired_manifest() {
     let expired = |gateway: &mut Gateway| {
         publish(gateway, |manifest| {
-            manifest["expires"] = json!("2026-01-02T00:00:00Z")
+            manifest["expires"] = json!("2026-01-02T00:00:00Z");
         });
     };
     refuses(expired, "expired").await;
