@@ -438,6 +438,7 @@ async fn the_table_holds_what_this_version_promises() {
             "get_app_log_history",
             "get_storage_data",
             "get_agent_metadata",
+            "update_agent",
             "system_restart_agent",
         ]
     );
