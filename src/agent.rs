@@ -22,6 +22,7 @@ use crate::settings::Settings;
 use crate::store::{Opened, Store};
 use crate::system::HostSampler;
 use crate::transfer::Transfers;
+use crate::update::{Custody, Setup, UpdateContext, Updater};
 
 /// How the agent ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,21 +41,43 @@ const DOCKER_GRACE: Duration = Duration::from_secs(5);
 const DOCKER_ROUND: Duration = Duration::from_secs(30);
 
 /// Runs the agent until `stop`, with the Docker daemon of this process's environment.
-pub async fn run(settings: Settings, device: DeviceFile, stop: CancellationToken) -> Exit {
+pub async fn run(
+    settings: Settings,
+    device: DeviceFile,
+    custody: Custody,
+    setup: Setup,
+    stop: CancellationToken,
+) -> Exit {
     match Engine::new() {
-        Ok(engine) => run_with(settings, device, engine, Timing::default(), stop).await,
+        Ok(engine) => {
+            let mut timing = Timing::default();
+            timing.heartbeat = setup.heartbeat.unwrap_or(timing.heartbeat);
+            run_updating(settings, device, engine, timing, (custody, setup), stop).await
+        }
         Err(failure) => Exit::Failure(format!(
             "cannot set up the Docker client: {failure}; check DOCKER_HOST"
         )),
     }
 }
 
-/// The same with a Docker daemon and spans of time of one's own.
+/// The same with a Docker daemon and spans of time of one's own, and the updates of an installed agent.
 pub async fn run_with(
     settings: Settings,
     device: DeviceFile,
     engine: Engine,
     timing: Timing,
+    stop: CancellationToken,
+) -> Exit {
+    let updates = (Custody::Managed, Setup::default());
+    run_updating(settings, device, engine, timing, updates, stop).await
+}
+
+async fn run_updating(
+    settings: Settings,
+    device: DeviceFile,
+    engine: Engine,
+    timing: Timing,
+    (custody, setup): (Custody, Setup),
     stop: CancellationToken,
 ) -> Exit {
     let store = match open_store(&settings).await {
@@ -65,7 +88,7 @@ pub async fn run_with(
     // Owned by the runtime; ends with the parts.
     tokio::spawn(announce_late_docker(engine.clone(), parts.clone()));
     let (publish, session) = watch::channel(None);
-    let backend = Backend::with_deadline(session, timing.backend_call);
+    let backend = Backend::with_deadline(session.clone(), timing.backend_call);
     let serial = device.current().serial_number.clone();
     let host = HostSampler::start(SAMPLE_INTERVAL, parts.clone());
     let logs = Logs::start_in(
@@ -81,6 +104,16 @@ pub async fn run_with(
         backend.clone(),
         logs.clone(),
         parts.clone(),
+    );
+    let updates = Updater::start(
+        UpdateContext {
+            settings: settings.clone(),
+            device: device.clone(),
+            session,
+            custody,
+            setup,
+        },
+        stop.clone(),
     );
     let context = AppContext {
         settings: settings.clone(),
@@ -114,6 +147,7 @@ pub async fn run_with(
             host: host.clone(),
             transfers,
             log: LogPlace::of(&settings).0,
+            updates,
             stop: stop.clone(),
         };
         let context = LinkContext {

@@ -75,7 +75,7 @@ fn resolve(path: &Path) -> io::Result<PathBuf> {
 }
 
 /// Makes a rename in `directory` survive a power cut.
-fn sync_directory(directory: &Path) -> io::Result<()> {
+pub fn sync_directory(directory: &Path) -> io::Result<()> {
     match File::open(directory)?.sync_all() {
         // Some file systems cannot sync directories; they have nothing better to offer.
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),

@@ -2,12 +2,15 @@
 //! know what is being ended.
 
 use std::io;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+
+use crate::update::{self, Custody};
 
 /// Everything went as asked.
 pub const OK: u8 = 0;
@@ -16,6 +19,9 @@ pub const FAILURE: u8 = 1;
 
 /// What an orderly end may take (3.5); then the process ends anyway. Killing is safe at any moment.
 const BOUND: Duration = Duration::from_secs(10);
+
+/// Another version is to be started in the place of this process, by whoever has it in custody.
+static START_OVER: OnceLock<Custody> = OnceLock::new();
 
 /// A restart was asked for: part of the exit code, which is the process's own and one only.
 static RESTART: AtomicBool = AtomicBool::new(false);
@@ -46,6 +52,7 @@ async fn watch(mut interrupt: Signal, mut terminate: Signal, stop: CancellationT
         () = tokio::time::sleep(BOUND) => {}
     }
     tracing::warn!("stopped before everything was closed");
+    start_over_if_asked();
     std::process::exit(i32::from(code()));
 }
 
@@ -53,6 +60,21 @@ async fn watch(mut interrupt: Signal, mut terminate: Signal, stop: CancellationT
 pub fn restart(stop: &CancellationToken) {
     RESTART.store(true, Ordering::Relaxed);
     stop.cancel();
+}
+
+/// Ends the process in order, then starts over in its place ([`start_over_if_asked`]).
+pub fn start_over(stop: &CancellationToken, custody: Custody) {
+    // Whoever was first wants the same.
+    let _ = START_OVER.set(custody);
+    restart(stop);
+}
+
+/// Starts over if [`start_over`] was called. Returns if not, or when it cannot be done: a supervisor may still do it.
+pub fn start_over_if_asked() {
+    if let Some(custody) = START_OVER.get() {
+        let error = update::start_over(custody);
+        tracing::error!(%error, "the next version cannot be started from here");
+    }
 }
 
 /// The code for an end that was asked for: 0, or 1 when a supervisor shall start the agent again (as the reference

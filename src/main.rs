@@ -8,9 +8,11 @@ use anyhow::Context as _;
 use reagent::agent::{self, Exit};
 use reagent::cli::{self, Invocation, VERSION};
 use reagent::flock::DeviceFile;
-use reagent::journal::{self, START_UP};
+use reagent::journal::{self, Chain, START_UP};
+use reagent::service::{self, notify::Notifier};
 use reagent::settings::Settings;
 use reagent::system::platform;
+use reagent::update::{self, Boot, Custody, Setup};
 use reagent::{exit, instance};
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
@@ -26,6 +28,16 @@ fn main() -> ExitCode {
             let _ = std::io::stderr().write_all(answer.stderr.as_bytes());
             ExitCode::from(answer.code)
         }
+        Invocation::Service(order) => match service::obey(&order) {
+            Ok(report) => {
+                journal::say(&report);
+                ExitCode::SUCCESS
+            }
+            Err(failure) => {
+                let _ = writeln!(std::io::stderr(), "error: {}", Chain(&failure));
+                ExitCode::from(exit::FAILURE)
+            }
+        },
         Invocation::Run { settings, warning } => {
             if let Some(warning) = warning {
                 journal::complain(&warning);
@@ -40,19 +52,31 @@ fn main() -> ExitCode {
 }
 
 fn start(settings: Settings) -> anyhow::Result<u8> {
+    let setup = Setup::from_environment()?;
+    let custody = match update::first(&settings, &setup) {
+        Boot::GoOn(custody) => custody,
+        Boot::End(code) => return Ok(code),
+    };
     let runtime = Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
     let stop = exit::on_signals(&runtime).context("cannot watch for signals")?;
-    let code = serve(&runtime, settings, stop);
+    let code = serve(&runtime, settings, custody, setup, stop);
     // A thread that hangs in the kernel must not keep the process.
     runtime.shutdown_background();
+    exit::start_over_if_asked();
     code
 }
 
-fn serve(runtime: &Runtime, settings: Settings, stop: CancellationToken) -> anyhow::Result<u8> {
+fn serve(
+    runtime: &Runtime,
+    settings: Settings,
+    custody: Custody,
+    setup: Setup,
+    stop: CancellationToken,
+) -> anyhow::Result<u8> {
     let _lock = instance::acquire()?;
     journal::start(&settings);
     tracing::info!(
@@ -78,19 +102,25 @@ fn serve(runtime: &Runtime, settings: Settings, stop: CancellationToken) -> anyh
             "-env has no effect, the .flock file decides"
         );
     }
-    Ok(match runtime.block_on(agent::run(settings, device, stop)) {
-        Exit::Clean => {
-            tracing::info!(code = exit::code(), "reagent ends: it was asked to");
-            exit::code()
-        }
-        Exit::Failure(reason) => {
-            tracing::error!(
-                error = reason,
-                code = exit::FAILURE,
-                "reagent ends: it cannot go on"
-            );
-            journal::complain(&reason);
-            exit::FAILURE
-        }
-    })
+    let notifier = Notifier::from_environment();
+    notifier.ready();
+    // Owned by the runtime; stops speaking when the runtime hangs, which is what it is for.
+    runtime.spawn(async move { notifier.keep_alive().await });
+    Ok(
+        match runtime.block_on(agent::run(settings, device, custody, setup, stop)) {
+            Exit::Clean => {
+                tracing::info!(code = exit::code(), "reagent ends: it was asked to");
+                exit::code()
+            }
+            Exit::Failure(reason) => {
+                tracing::error!(
+                    error = reason,
+                    code = exit::FAILURE,
+                    "reagent ends: it cannot go on"
+                );
+                journal::complain(&reason);
+                exit::FAILURE
+            }
+        },
+    )
 }

@@ -9,6 +9,7 @@ mod containers;
 mod device;
 mod logs;
 mod transfer;
+mod update;
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -34,6 +35,7 @@ use crate::journal::{Chain, Limiter, LogPlace, Verdict};
 use crate::logs::Logs;
 use crate::system::HostSampler;
 use crate::transfer::Transfers;
+use crate::update::Updater;
 
 /// What handlers work with.
 #[derive(Clone, Debug)]
@@ -47,6 +49,7 @@ pub struct Context {
     pub transfers: Transfers,
     /// The agent's own log.
     pub log: LogPlace,
+    pub updates: Updater,
     /// Ends the process in good order (restart by the supervisor).
     pub stop: CancellationToken,
 }
@@ -173,6 +176,8 @@ impl std::fmt::Debug for Procedure {
 const READ: Duration = Duration::from_secs(10);
 /// Prunes walk every layer on slow flash.
 const PRUNE: Duration = Duration::from_secs(300);
+/// An update bounds itself at half an hour of download.
+const UPDATE: Duration = Duration::from_secs(45 * 60);
 
 macro_rules! table {
     ($($name:literal, $gate:expr, $deadline:expr, $handler:path;)*) => {
@@ -198,6 +203,7 @@ table! {
     "query_device_logs", Gate::Needs(Privilege::Read, "insufficient privileges to query device logs"), READ, logs::query_device_logs;
     "get_storage_data", Gate::Needs(Privilege::Read, "insufficient privileges to get storage data"), READ, device::get_storage_data;
     "get_agent_metadata", Gate::Needs(Privilege::Read, "insufficient privileges to get agent metadata"), READ, device::get_agent_metadata;
+    "update_agent", Gate::Needs(Privilege::Maintain, "insufficient privileges to update reagent"), UPDATE, update::update_agent;
     "system_restart_agent", Gate::Needs(Privilege::Maintain, "insufficient privileges to restart agent"), READ, device::system_restart_agent;
 }
 

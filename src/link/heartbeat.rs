@@ -59,7 +59,8 @@ pub(super) async fn send(
 ) -> Result<(), BackendError> {
     let device = context.device.current();
     let mut stats = context.host.current();
-    stats.docker_available = Some(context.procedures.engine.is_up(DOCKER_PING).await);
+    let docker = context.procedures.engine.is_up(DOCKER_PING).await;
+    stats.docker_available = Some(docker);
     let update = StatusUpdate {
         swarm_key: device.swarm_key,
         device_key: device.device_key,
@@ -69,6 +70,7 @@ pub(super) async fn send(
         stats,
     };
     let reply = context.backend.update_device_status(&update).await?;
+    context.procedures.updates.health().answered(status, docker);
     if let Some(url) = reply.base_url {
         // Apps that are busy must not stall the heartbeat; the next reply brings it again.
         let learned = tokio::time::timeout(HANDED_OVER, context.apps.set_base_url(url));

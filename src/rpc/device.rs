@@ -1,6 +1,8 @@
 //! Procedures about the device and the agent: `device_handshake`, `get_agent_metadata`, `get_storage_data`,
 //! `system_restart_agent`.
 
+use std::time::Duration;
+
 use serde_json::json;
 use wamp::{Dict, Payload, Value};
 
@@ -8,6 +10,9 @@ use super::{Call, Context, Reply, one};
 use crate::cli::VERSION;
 use crate::system::platform::Platform;
 use crate::system::power;
+
+/// What looking up the newest version may take of the caller's time.
+const LOOKUP: Duration = Duration::from_secs(5);
 
 /// Local time and serial number, as keyword results.
 pub(super) async fn device_handshake(context: Context, _call: Call) -> Reply {
@@ -27,20 +32,27 @@ fn local_time(now: &jiff::Zoned) -> String {
     now.strftime(&format!("%Y-%m-%dT%H:%M:%S{offset}")).to_string()
 }
 
-/// What runs here. The members about newer versions are left out and `canUpdate` is false: this version neither looks
-/// new versions up nor installs them, and a button that cannot work misleads.
+/// What runs here and what could. The members about the newest version are left out when the version list cannot be
+/// had; a build without release keys cannot update itself, and a button that cannot work misleads.
 pub(super) async fn get_agent_metadata(context: Context, _call: Call) -> Reply {
     let platform = Platform::detect();
-    one(&json!({
+    let mut metadata = json!({
         "os": platform.detailed_os,
         "OSVersion": platform.detailed_os,
         "arch": platform.arch,
         "variant": platform.variant,
         "version": VERSION,
         "serialNumber": context.device.current().serial_number,
-        "canUpdate": false,
+        "canUpdate": context.updates.is_possible(),
         "tunnelCapable": false,
-    }))
+    });
+    let newest = tokio::time::timeout(LOOKUP, context.updates.newest()).await;
+    if let Ok(Some(newest)) = newest {
+        metadata["hasLatest"] = json!(newest == VERSION);
+        metadata["latestVersion"] = json!(newest);
+        metadata["latestAgentVersion"] = json!(newest);
+    }
+    one(&metadata)
 }
 
 /// The same dictionary as `stats` in a status update.

@@ -497,6 +497,7 @@ async fn the_table_holds_what_this_version_promises() {
             "query_device_logs",
             "get_storage_data",
             "get_agent_metadata",
+            "update_agent",
             "system_restart_agent",
         ]
     );

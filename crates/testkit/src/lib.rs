@@ -9,4 +9,6 @@ pub mod fleet;
 pub mod forward_proxy;
 pub mod process;
 pub mod registry;
+pub mod release;
+pub mod static_server;
 pub mod wait;

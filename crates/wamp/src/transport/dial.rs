@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
@@ -121,6 +122,23 @@ pub async fn dial(
     };
     let socket = target.place.connect(options, proxies).await?;
     upgrade(socket, uri, codecs, max_message_size).await
+}
+
+/// A plain byte stream to `host`, over TLS when `secure`: for other protocols that shall reach their server as the
+/// session reaches the router, through the same proxies and with the same trust.
+pub async fn open(
+    host: &str,
+    port: u16,
+    secure: bool,
+    options: &TlsOptions,
+    proxies: &Proxies,
+) -> Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static, DialError> {
+    let place = Place::Host {
+        host: host.to_owned(),
+        port,
+        secure,
+    };
+    place.connect(options, proxies).await
 }
 
 impl Place {

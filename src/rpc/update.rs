@@ -1,0 +1,62 @@
+//! `update_agent` (`session-and-api.md` 6.9, `update-and-system.md` 1.11).
+
+use serde_json::{Value, json};
+
+use super::{Call, Context, Failure, Reply, one};
+use crate::cli::VERSION;
+
+/// Checks and installs what is offered, or the version that the caller names. Answers when it is finished; a failure is
+/// no error of the call, its reason is the message.
+pub(super) async fn update_agent(context: Context, call: Call) -> Reply {
+    let version = version(&call)?;
+    let report = context.updates.update(version).await;
+    one(&json!({
+        "CurrentVersion": VERSION,
+        "LatestVersion": report.latest,
+        "Message": report.message,
+        "DidAgentUpdate": report.updated,
+        "DidTunnelUpdate": false,
+        "DidUpdate": report.updated,
+        "InProgress": report.in_progress,
+        "TotalFileSize": report.size,
+    }))
+}
+
+/// `version` of the first argument or of the keyword arguments. Callers of the reference send nothing, or anything.
+fn version(call: &Call) -> Result<Option<String>, Failure> {
+    let first = call.args.first().and_then(|first| first.get("version"));
+    match first.or_else(|| call.kwargs.get("version")) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(version)) if version.is_empty() => Ok(None),
+        Some(Value::String(version)) => Ok(Some(version.trim_start_matches('v').to_owned())),
+        Some(_) => Err(Failure::invalid("version must be a text")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_may_be_named_in_either_place_and_need_not() {
+        let call = |args: Value, kwargs: Value| Call {
+            args: args.as_array().unwrap().clone(),
+            kwargs: kwargs.as_object().unwrap().clone(),
+        };
+        let named = Some("1.2.3".to_owned());
+        assert_eq!(version(&call(json!([]), json!({}))).unwrap(), None);
+        assert_eq!(
+            version(&call(json!([{"requestor_account_key": 1}]), json!({}))).unwrap(),
+            None
+        );
+        assert_eq!(
+            version(&call(json!([{"version": "v1.2.3"}]), json!({}))).unwrap(),
+            named
+        );
+        assert_eq!(
+            version(&call(json!([]), json!({"version": "1.2.3"}))).unwrap(),
+            named
+        );
+        version(&call(json!([]), json!({"version": 7}))).unwrap_err();
+    }
+}

@@ -1,0 +1,423 @@
+//! Self-update of the agent (`update-and-system.md` 1, 9.1 to 9.4): from the version list to a version that has proven
+//! itself, or back.
+//!
+//! Whatever happens at whatever moment, one complete version runs afterwards. A version is signed, whole and for this
+//! machine before it gets a name that anybody starts; what is about to happen is remembered on disk before it happens;
+//! who counts the starts of a new version is, where that is possible, not the new version. Nothing here waits for the
+//! session with the router: a version that cannot connect can still be replaced. Must not know about apps.
+
+mod boot;
+mod bucket;
+mod check;
+mod custody;
+mod delta;
+mod disk;
+mod download;
+mod health;
+mod http;
+mod install;
+mod launcher;
+mod litter;
+mod manifest;
+mod memory;
+mod overdue;
+mod progress;
+mod setup;
+mod state;
+mod telling;
+mod trial;
+mod version;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+pub use boot::{Boot, first};
+pub use custody::Custody;
+pub use health::Health;
+pub use launcher::start_over;
+pub use setup::{Setup, SetupError};
+
+use crate::cli::VERSION;
+use crate::flock::DeviceFile;
+use crate::journal::Chain;
+use crate::link::SessionWatch;
+use crate::settings::Settings;
+use crate::{exit, journal};
+use install::{Ended, Installer};
+use memory::Memory;
+use progress::Meter;
+use state::{Binary, State};
+
+/// Requests that wait for the one update at a time; more are told that one is in progress.
+const QUEUE: usize = 1;
+/// What was found out about the newest version is believed for so long (U11).
+const FRESH: Duration = Duration::from_secs(5 * 60);
+/// And for so long that it cannot be found out.
+const AWAY: Duration = Duration::from_secs(30);
+/// The version before must have been connected this recently for the new one to be expected to (R2).
+const RECENTLY: Duration = Duration::from_secs(60 * 60);
+
+/// What updates need from the rest of the agent.
+#[derive(Clone, Debug)]
+pub struct UpdateContext {
+    pub settings: Settings,
+    pub device: DeviceFile,
+    pub session: SessionWatch,
+    pub custody: Custody,
+    pub setup: Setup,
+}
+
+/// What came of a request, for the caller of `update_agent`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    pub latest: String,
+    /// Why nothing happened, or what happens next; for people.
+    pub message: String,
+    /// A new version was installed and is about to be started.
+    pub updated: bool,
+    pub in_progress: bool,
+    /// Bytes of the new binary.
+    pub size: u64,
+}
+
+#[derive(Debug)]
+struct Request {
+    version: Option<String>,
+    answer: oneshot::Sender<Report>,
+}
+
+/// Handle of everything about updates. Cloneable.
+#[derive(Clone, Debug)]
+pub struct Updater {
+    requests: mpsc::Sender<Request>,
+    busy: Arc<AtomicBool>,
+    health: Health,
+    installer: Arc<Installer>,
+    newest: Newest,
+}
+
+/// The newest version that is known, `None` when it could not be found out, and since when.
+type Newest = Arc<Mutex<Option<(Instant, Option<String>)>>>;
+
+impl Updater {
+    /// Starts the tasks: checks, proof of the running version, report of the last outcome. They end with `stop`, which
+    /// they cancel when another version is to be started.
+    pub fn start(context: UpdateContext, stop: CancellationToken) -> Updater {
+        let (requests, inbox) = mpsc::channel(QUEUE);
+        let memory = Memory::open(&context.settings.agent_dir);
+        let health = Health::default();
+        let newest = Newest::default();
+        let installer = Arc::new(Installer::new(context.clone(), memory.clone(), health.clone()));
+        let updater = Updater {
+            requests,
+            busy: Arc::default(),
+            health: health.clone(),
+            installer: Arc::clone(&installer),
+            newest: Arc::clone(&newest),
+        };
+        let under_test = {
+            let state = memory.current();
+            state.is_trial() && state.new_version == VERSION
+        };
+        if under_test && context.custody == Custody::Managed {
+            watch_myself(&context, &memory);
+        }
+        let checks = Checks {
+            context: context.clone(),
+            installer,
+            newest,
+            busy: Arc::clone(&updater.busy),
+            stop: stop.clone(),
+        };
+        let mut tasks = JoinSet::new();
+        if under_test {
+            let (context, memory, health) = (context.clone(), memory.clone(), health.clone());
+            tasks.spawn(async move { prove(&context, &memory, &health).await });
+        } else {
+            litter::sweep(&context.settings.agent_dir, &memory.current());
+        }
+        tasks.spawn(checks.run(inbox, under_test));
+        tasks.spawn(telling::tell(context, memory, health));
+        // Owned by the runtime: it ends, with its tasks, when the agent stops.
+        tokio::spawn(async move {
+            stop.cancelled().await;
+            tasks.shutdown().await;
+        });
+        updater
+    }
+
+    /// Where the link writes down what proves this version's health.
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// Whether this build can update itself at all: it has keys.
+    pub fn is_possible(&self) -> bool {
+        self.installer.has_keys()
+    }
+
+    /// Checks and installs what is offered, or `version`. Answers when it is done; when another update is under way, at
+    /// once.
+    pub async fn update(&self, version: Option<String>) -> Report {
+        let in_progress = Report {
+            message: "another update is in progress".to_owned(),
+            in_progress: true,
+            ..Report::default()
+        };
+        if self.busy.load(Ordering::Acquire) {
+            return in_progress;
+        }
+        let (answer, answered) = oneshot::channel();
+        if self.requests.try_send(Request { version, answer }).is_err() {
+            return in_progress;
+        }
+        answered.await.unwrap_or_else(|_| Report {
+            message: "the agent is stopping".to_owned(),
+            ..Report::default()
+        })
+    }
+
+    /// The version that the list offers this device, if the list can be had.
+    pub async fn newest(&self) -> Option<String> {
+        let known = self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((since, version)) = known {
+            let believed = if version.is_some() { FRESH } else { AWAY };
+            if since.elapsed() < believed {
+                return version;
+            }
+        }
+        // Asked by others while this is under way, they are told what this one is: nothing yet.
+        remember(&self.newest, None);
+        match self.installer.offered().await {
+            Ok(version) => remember(&self.newest, Some(version.clone())),
+            Err(failure) => tracing::debug!(error = %Chain(&failure), "the newest version is unknown"),
+        }
+        let known = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        known.as_ref().and_then(|(_, version)| version.clone())
+    }
+}
+
+fn remember(newest: &Newest, version: Option<String>) {
+    let now = (Instant::now(), version);
+    *newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+}
+
+/// Waits for the proof of the running version and makes it the one that is started from now on.
+async fn prove(context: &UpdateContext, memory: &Memory, health: &Health) {
+    let state = memory.current();
+    tracing::info!(
+        from = state.old_version,
+        attempt = state.attempts,
+        "this version is being tried"
+    );
+    health.proven(state.had_docker).await;
+    let active = match &context.custody {
+        Custody::Managed => None,
+        Custody::Own { launcher_version, .. } => Some(Binary {
+            version: state.new_version.clone(),
+            sha256: state.new_sha256.clone(),
+            size: state.new_size,
+            launcher: launcher_version.clone(),
+        }),
+    };
+    let mut pauses = context.setup.patience.pauses.start();
+    loop {
+        let active = active.clone();
+        let proven = memory.change(move |state| {
+            // Its time may have been up in the same moment, or a newer one be staged.
+            if state.is_trial() && state.new_version == VERSION {
+                state.prove();
+                state.active = active.or(state.active.take());
+            }
+        });
+        match proven.await {
+            Ok(()) => break,
+            Err(error) => tracing::error!(%error, "the proof of this version cannot be remembered"),
+        }
+        tokio::time::sleep(pauses.pause()).await;
+    }
+    tracing::info!(from = state.old_version, "this version has proven itself");
+    litter::sweep(&context.settings.agent_dir, &memory.current());
+}
+
+/// Under the manager script nobody else watches a version under test: a thread of its own does, which no task of the
+/// agent can hold up.
+fn watch_myself(context: &UpdateContext, memory: &Memory) {
+    let (context, memory) = (context.clone(), memory.clone());
+    let watch = move || {
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+            return;
+        };
+        let state = memory.current();
+        let endpoint = context.device.current().device_endpoint_url.clone();
+        let passed = overdue::passed(&context.setup, state.was_connected, Some(&endpoint));
+        runtime.block_on(passed);
+        let reason = format!(
+            "it did not prove its health within {} s",
+            context.setup.proof.as_secs()
+        );
+        let mut gives_up = false;
+        let agent_dir = &context.settings.agent_dir;
+        let _ = memory.change_blocking(|state| gives_up = boot::give_up(agent_dir, state, &reason));
+        if gives_up {
+            tracing::error!(reason, "this version takes itself out of use");
+            std::process::exit(i32::from(exit::FAILURE));
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("trial".to_owned()).spawn(watch) {
+        journal::complain(&format!("the new version cannot be watched: {error}"));
+    }
+}
+
+/// The task that decides when to look for an update.
+struct Checks {
+    context: UpdateContext,
+    installer: Arc<Installer>,
+    newest: Newest,
+    busy: Arc<AtomicBool>,
+    stop: CancellationToken,
+}
+
+impl Checks {
+    /// Checks at start, every now and then, and on request.
+    async fn run(self, mut inbox: mpsc::Receiver<Request>, under_test: bool) {
+        let automatic = self.context.settings.update && !self.context.settings.offline;
+        let serial = self.context.device.current().serial_number.clone();
+        let mut first = self.context.setup.start_delay.mul_f64(position(&serial, VERSION));
+        if under_test {
+            first += self.context.setup.isolation;
+        }
+        let mut due = Instant::now() + first;
+        loop {
+            let request = tokio::select! {
+                request = inbox.recv() => match request {
+                    Some(request) => Some(request),
+                    // Nobody can ask any more.
+                    None => return,
+                },
+                () = tokio::time::sleep_until(due), if automatic => None,
+            };
+            if request.is_none() {
+                due = Instant::now() + self.context.setup.period.mul_f64(0.5 + fastrand::f64());
+            }
+            self.busy.store(true, Ordering::Release);
+            let staged = self.check(request).await;
+            if staged && self.activate().await {
+                // What is staged is about to be started; until then an update is in progress.
+                return std::future::pending().await;
+            }
+            self.busy.store(false, Ordering::Release);
+        }
+    }
+
+    /// One check from beginning to end. Whether a version was staged.
+    async fn check(&self, request: Option<Request>) -> bool {
+        let (version, answer) = match request {
+            Some(request) => (request.version, Some(request.answer)),
+            None => (None, None),
+        };
+        let listener = answer.is_some().then(|| telling::announce(self.context.clone()));
+        let mut report = Report::default();
+        let named = version.is_some();
+        let ended = self.installer.run(version, Meter::new(listener)).await;
+        if let Some(offered) = ended.offered() {
+            report.latest = offered.to_owned();
+            if !named {
+                remember(&self.newest, Some(offered.to_owned()));
+            }
+        }
+        let staged = match &ended {
+            Ended::Staged { version, size, .. } => {
+                tracing::info!(to = version, size, "a new version is staged");
+                report.updated = true;
+                report.size = *size;
+                report.message = format!("version {version} is installed and is started next");
+                true
+            }
+            Ended::Nothing { message, .. } => {
+                tracing::debug!(message, "no update");
+                report.message.clone_from(message);
+                false
+            }
+            Ended::Failed { failure, .. } => {
+                report.message = Chain(failure).to_string();
+                false
+            }
+        };
+        if let Some(answer) = answer {
+            // The caller may have gone.
+            let _ = answer.send(report);
+        }
+        staged
+    }
+
+    /// Lets the staged version be started. `false`: somebody else does that.
+    async fn activate(&self) -> bool {
+        let Custody::Own { watched, .. } = &self.context.custody else {
+            tracing::info!("the manager script starts the new version");
+            return false;
+        };
+        tokio::time::sleep(self.context.setup.activation).await;
+        if *watched {
+            exit::restart(&self.stop);
+        } else {
+            exit::start_over(&self.stop, self.context.custody.clone());
+        }
+        true
+    }
+}
+
+/// A number in 0..1 that is the same for a device and a version every time, and evenly spread over devices.
+fn position(serial: &str, version: &str) -> f64 {
+    let digest = Sha256::digest(format!("{serial}{version}"));
+    let word = digest
+        .iter()
+        .take(4)
+        .fold(0_u32, |word, byte| word << 8 | u32::from(*byte));
+    f64::from(word) / (f64::from(u32::MAX) + 1.0)
+}
+
+/// Name of a version's binary in the agent directory (1.7).
+fn file_name(version: &str) -> String {
+    let suffix = if cfg!(windows) { ".exe" } else { "" };
+    format!("reagent-v{version}{suffix}")
+}
+
+/// Whether the version under test is on disk as it was staged. Reads all of it.
+fn candidate_is_complete(state: &State) -> bool {
+    disk::digest(&state.new_file).is_ok_and(|digest| digest == state.new_sha256)
+}
+
+/// Whether a version that proved itself still looks whole. Reads little of it: this is on the way of every start.
+fn binary_is_complete(agent_dir: &Path, binary: &Binary) -> bool {
+    let path = agent_dir.join(file_name(&binary.version));
+    let size = std::fs::metadata(&path).map(|found| found.len());
+    size.is_ok_and(|size| size == binary.size) && check::header(&path).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_spread_evenly_and_each_keeps_its_place() {
+        let mut early = 0;
+        for number in 0..1000 {
+            let serial = format!("00000000-0000-4000-8000-{number:012}");
+            let place = position(&serial, "1.0.0");
+            assert!((0.0..1.0).contains(&place));
+            assert_eq!(place, position(&serial, "1.0.0"));
+            assert_ne!(place, position(&serial, "1.0.1"));
+            early += u32::from(place < 0.1);
+        }
+        assert!((70..130).contains(&early), "{early}");
+    }
+}

@@ -1,0 +1,139 @@
+//! Who starts this process: the vendor's manager script (`update-and-system.md` 1.13), or nobody but ourselves. And the
+//! links by which the script is told what to start (9.3.1).
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::disk;
+use super::state::State;
+
+/// Set by a launcher for what it starts: its own path.
+pub(super) const LAUNCHER: &str = "REAGENT_LAUNCHER";
+/// Its version.
+pub(super) const LAUNCHER_VERSION: &str = "REAGENT_LAUNCHER_VERSION";
+/// Set when the launcher stays to watch.
+pub(super) const WATCHED: &str = "REAGENT_WATCHED";
+
+const ACTIVE: &str = "Reagent-active";
+const PREVIOUS: &str = "Reagent-previous";
+const LATEST: &str = "Reagent-latest";
+
+/// Who starts the agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Custody {
+    /// The manager script: it picks up what becomes visible.
+    Managed,
+    /// The binary that was installed starts what proved itself.
+    Own {
+        launcher: PathBuf,
+        launcher_version: String,
+        /// The launcher waits for the end of this process.
+        watched: bool,
+    },
+}
+
+impl Custody {
+    /// Whether the manager script started this executable: its link leads here.
+    pub(crate) fn is_managed(agent_dir: &Path) -> bool {
+        let resolve = |path: &Path| fs::canonicalize(path).ok();
+        let active = resolve(&agent_dir.join(ACTIVE));
+        active.is_some() && active == myself().ok().and_then(|own| resolve(&own))
+    }
+
+    /// What a launcher left in the environment; `None`: nobody launched this process.
+    pub(crate) fn launched() -> Option<Custody> {
+        let text = |name| std::env::var_os(name).filter(|value: &OsString| !value.is_empty());
+        Some(Custody::Own {
+            launcher: PathBuf::from(text(LAUNCHER)?),
+            launcher_version: text(LAUNCHER_VERSION)?.into_string().ok()?,
+            watched: text(WATCHED).is_some(),
+        })
+    }
+}
+
+/// Path of the running binary.
+pub(crate) fn myself() -> io::Result<PathBuf> {
+    std::env::current_exe()
+}
+
+/// Takes the new version of `state` out of use under the manager script: the good binary becomes active and the bad one
+/// previous, and the script leaves both alone. `false`: there is no good binary, nothing was changed. Says the same
+/// however often it is asked.
+pub(crate) fn demote(agent_dir: &Path, state: &State) -> io::Result<bool> {
+    if !state.old_file.is_file() {
+        return Ok(false);
+    }
+    // Cut off in between, the next boot starts the good one, which comes here again before the script looks.
+    point(agent_dir, ACTIVE, &state.old_file)?;
+    point(agent_dir, PREVIOUS, &state.new_file)?;
+    Ok(true)
+}
+
+/// Points a link in the way the script does, by name or by path: it compares texts.
+fn point(agent_dir: &Path, link: &str, file: &Path) -> io::Result<()> {
+    let by_name = fs::read_link(agent_dir.join(LATEST)).is_ok_and(|target| target.is_relative());
+    let target = match file.file_name() {
+        Some(name) if by_name && file.parent() == Some(agent_dir) => PathBuf::from(name),
+        _ => file.to_owned(),
+    };
+    if fs::read_link(agent_dir.join(link)).is_ok_and(|present| present == target) {
+        return Ok(());
+    }
+    disk::relink(agent_dir, link, &target)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn gateway() -> (tempfile::TempDir, State) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        fs::write(path("reagent-v1"), "good").unwrap();
+        fs::write(path("reagent-v2"), "bad").unwrap();
+        let state = State {
+            new_file: path("reagent-v2"),
+            old_file: path("reagent-v1"),
+            ..State::default()
+        };
+        (directory, state)
+    }
+
+    #[test]
+    fn after_a_demotion_the_script_finds_nothing_to_upgrade_to() {
+        let (directory, state) = gateway();
+        let path = |name: &str| directory.path().join(name);
+        let link = |name: &str| fs::read_link(path(name)).unwrap();
+        symlink(path("reagent-v2"), path("Reagent-latest")).unwrap();
+        symlink(path("reagent-v2"), path("Reagent-active")).unwrap();
+        symlink(path("reagent-v1"), path("Reagent-previous")).unwrap();
+        for _ in 0..2 {
+            assert!(demote(directory.path(), &state).unwrap());
+            assert_eq!(link("Reagent-active"), path("reagent-v1"));
+            assert_eq!(link("Reagent-previous"), link("Reagent-latest"));
+        }
+    }
+
+    #[test]
+    fn links_by_name_stay_links_by_name() {
+        let (directory, state) = gateway();
+        let path = |name: &str| directory.path().join(name);
+        symlink("reagent-v2", path("Reagent-latest")).unwrap();
+        assert!(demote(directory.path(), &state).unwrap());
+        assert_eq!(
+            fs::read_link(path("Reagent-previous")).unwrap(),
+            Path::new("reagent-v2")
+        );
+    }
+
+    #[test]
+    fn the_only_binary_is_never_taken_out_of_use() {
+        let (directory, state) = gateway();
+        fs::remove_file(&state.old_file).unwrap();
+        assert!(!demote(directory.path(), &state).unwrap());
+        assert!(!directory.path().join("Reagent-active").exists());
+    }
+}

@@ -1,0 +1,383 @@
+//! One update from the version list to a staged file. Every step leaves nothing behind that anybody would start, until
+//! the last one. Must not know when it is run and what happens to a staged version.
+
+use std::path::{Path, PathBuf};
+
+use tokio::task::spawn_blocking;
+use tokio::time::Instant;
+
+use super::bucket::{self, Bucket};
+use super::check::{self, Unfit};
+use super::download::{self, DownloadError, Order};
+use super::http::{Client, HttpError};
+use super::manifest::{self, Delta, Manifest, Refused, Wish};
+use super::memory::Memory;
+use super::progress::Meter;
+use super::state::Phase;
+use super::version::NotAVersion;
+use super::{Health, RECENTLY, UpdateContext, custody, delta, disk, file_name, litter, state, version};
+use crate::cli::VERSION;
+use crate::journal::Chain;
+
+/// A version list is a few lines.
+const LIST_SIZE: usize = 64 * 1024;
+/// A signature is four lines.
+const SIGNATURE_SIZE: usize = 4 * 1024;
+
+/// Why an update came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum InstallError {
+    #[error("{what} could not be fetched")]
+    Fetch {
+        what: &'static str,
+        #[source]
+        source: HttpError,
+    },
+    #[error("the version list is unusable: {0}")]
+    List(&'static str),
+    #[error("the offered version cannot be compared with the running one")]
+    Version(#[source] NotAVersion),
+    #[error("the release was refused")]
+    Refused(#[source] Refused),
+    #[error("version {version} previously failed on this device and is blocked: {reason}")]
+    Blocked { version: String, reason: String },
+    #[error("the new version was not downloaded")]
+    Download(#[source] DownloadError),
+    #[error("the new version is not fit to run here")]
+    Unfit(#[source] Unfit),
+    #[error("the new version could not be put in place: {doing}")]
+    Disk {
+        doing: &'static str,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    Staged {
+        version: String,
+        size: u64,
+    },
+    Nothing {
+        offered: Option<String>,
+        message: String,
+    },
+    Failed {
+        offered: Option<String>,
+        failure: InstallError,
+    },
+}
+
+impl Ended {
+    /// The version that the bucket offers or that was asked for.
+    pub(crate) fn offered(&self) -> Option<&str> {
+        match self {
+            Ended::Staged { version, .. } => Some(version),
+            Ended::Nothing { offered, .. } | Ended::Failed { offered, .. } => offered.as_deref(),
+        }
+    }
+}
+
+/// Fetches, proves and stages.
+#[derive(Debug)]
+pub(crate) struct Installer {
+    context: UpdateContext,
+    client: Client,
+    memory: Memory,
+    health: Health,
+    since: Instant,
+}
+
+impl Installer {
+    pub(crate) fn new(context: UpdateContext, memory: Memory, health: Health) -> Installer {
+        let client = Client::new(context.setup.limits);
+        Installer {
+            context,
+            client,
+            memory,
+            health,
+            since: Instant::now(),
+        }
+    }
+
+    /// Whether any release can be accepted.
+    pub(crate) fn has_keys(&self) -> bool {
+        !self.context.setup.keys.is_empty()
+    }
+
+    fn bucket(&self) -> Bucket {
+        let flock = self.context.device.current();
+        Bucket::of(&flock.update_url, &self.context.settings.remote_update_url)
+    }
+
+    /// The version that the list offers this device.
+    pub(crate) async fn offered(&self) -> Result<String, InstallError> {
+        let list = self
+            .get("the version list", &self.bucket().versions(), LIST_SIZE)
+            .await?;
+        let device = self.context.device.current();
+        bucket::offered(&list, device.effective_environment()).map_err(InstallError::List)
+    }
+
+    async fn get(&self, what: &'static str, url: &str, limit: usize) -> Result<bytes::Bytes, InstallError> {
+        let fetched = self.client.get(url, limit).await;
+        fetched.map_err(|source| InstallError::Fetch { what, source })
+    }
+
+    /// Installs `asked`, or what is offered. One call at a time.
+    pub(crate) async fn run(&self, asked: Option<String>, mut meter: Meter) -> Ended {
+        let mut offered = asked.clone();
+        match self.attempt(asked, &mut offered, &mut meter).await {
+            Ok(ended) => ended,
+            Err(failure) => {
+                let reason = Chain(&failure).to_string();
+                tracing::warn!(from = VERSION, to = offered, error = reason, "no update");
+                // A bucket that cannot be reached says nothing about an update.
+                if let (Some(to), true) = (offered.clone(), failure.is_about_the_release()) {
+                    let told = self.memory.change(move |state| {
+                        state.fail(VERSION, &to, &reason);
+                    });
+                    if let Err(error) = told.await {
+                        tracing::warn!(%error, "the failed update cannot be remembered");
+                    }
+                }
+                Ended::Failed { offered, failure }
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        asked: Option<String>,
+        offered: &mut Option<String>,
+        meter: &mut Meter,
+    ) -> Result<Ended, InstallError> {
+        let nothing = |offered: &str, message: String| Ended::Nothing {
+            offered: Some(offered.to_owned()),
+            message,
+        };
+        let remembered = self.memory.current();
+        let isolated =
+            remembered.new_version == VERSION && self.since.elapsed() >= self.context.setup.isolation;
+        if remembered.is_trial() && !isolated && super::candidate_is_complete(&remembered) {
+            let waiting = &remembered.new_version;
+            return Ok(nothing(
+                waiting,
+                format!("version {waiting} waits to prove itself"),
+            ));
+        }
+        let explicit = asked.is_some();
+        let wanted = match asked {
+            Some(version) => version,
+            None => self.offered().await?,
+        };
+        *offered = Some(wanted.clone());
+        let newer = version::is_update(VERSION, &wanted).map_err(InstallError::Version)?;
+        if wanted == VERSION || !(newer || explicit) {
+            return Ok(nothing(&wanted, format!("version {VERSION} is up to date")));
+        }
+        let manifest = self.prove(&wanted, explicit).await?;
+        if let Some(blocked) = remembered.blocked(&wanted, &manifest.sha256) {
+            return Err(InstallError::Blocked {
+                version: wanted,
+                reason: blocked.reason.clone(),
+            });
+        }
+        let issued = manifest.issued;
+        let seen = self.memory.change(move |state| {
+            state.newest_manifest = state.newest_manifest.max(Some(issued));
+        });
+        seen.await.map_err(disk_error("remembering its manifest"))?;
+        let target = self.context.settings.agent_dir.join(file_name(&wanted));
+        let sealed = match has_digest(&target, &manifest.sha256).await {
+            // Brought here by whom ever: it is what was signed.
+            true => target.clone(),
+            false => self.bring(&manifest, meter).await?,
+        };
+        if let Err(unfit) = self.check(&sealed, &manifest).await {
+            if sealed != target {
+                let _ = disk::remove(&sealed);
+            }
+            return Err(InstallError::Unfit(unfit));
+        }
+        self.stage(&manifest, &sealed, &target).await?;
+        Ok(Ended::Staged {
+            version: wanted,
+            size: manifest.size,
+        })
+    }
+
+    /// The manifest of `wanted`, proven and found to allow it.
+    async fn prove(&self, wanted: &str, explicit: bool) -> Result<Manifest, InstallError> {
+        let bucket = self.bucket();
+        if !version::is_plain(wanted) {
+            return Err(InstallError::Refused(Refused::Values("version")));
+        }
+        if !self.has_keys() {
+            return Err(InstallError::Refused(Refused::NoKeys));
+        }
+        let content = self
+            .get("the manifest", &bucket.manifest(wanted), manifest::MAX_SIZE)
+            .await?;
+        let signature = self
+            .get("the signature", &bucket.signature(wanted), SIGNATURE_SIZE)
+            .await?;
+        let manifest = self
+            .context
+            .setup
+            .keys
+            .open(&content, &signature)
+            .map_err(InstallError::Refused)?;
+        let device = self.context.device.current();
+        let wish = Wish {
+            version: wanted,
+            os: bucket.os(),
+            arch: bucket.arch(),
+            environment: device.effective_environment(),
+            running: VERSION,
+            explicit,
+            newest_seen: self.memory.current().newest_manifest,
+            now: jiff::Timestamp::now(),
+        };
+        manifest.admits(&wish).map_err(InstallError::Refused)?;
+        Ok(manifest)
+    }
+
+    /// The binary as a complete file in the download directory: by a patch if there is one for the running binary.
+    async fn bring(&self, manifest: &Manifest, meter: &mut Meter) -> Result<PathBuf, InstallError> {
+        let directory = self.context.settings.downloads_dir();
+        litter::sweep_downloads(&directory, manifest);
+        let own = spawn_blocking(|| {
+            let path = custody::myself().ok()?;
+            Some((disk::digest(&path).ok()?, path))
+        });
+        if let Some((digest, own)) = own.await.ok().flatten()
+            && let Some(delta) = manifest.delta_from(&digest)
+        {
+            match self.patch(manifest, delta, own, &directory, meter).await {
+                Ok(made) => return Ok(made),
+                Err(why) => tracing::warn!(why, "the patch is of no use, fetching the whole binary"),
+            }
+        }
+        let order = Order {
+            url: self.bucket().binary(&manifest.version),
+            sha256: manifest.sha256.clone(),
+            size: manifest.size,
+            name: format!("version {}", manifest.version),
+        };
+        let patience = &self.context.setup.patience;
+        download::fetch(&self.client, &directory, &order, 0, patience, meter)
+            .await
+            .map_err(InstallError::Download)
+    }
+
+    /// `Err`: why there is no binary, for the log; the whole one is fetched then.
+    async fn patch(
+        &self,
+        manifest: &Manifest,
+        delta: &Delta,
+        own: PathBuf,
+        directory: &Path,
+        meter: &mut Meter,
+    ) -> Result<PathBuf, String> {
+        let order = Order {
+            url: self.bucket().beside(&manifest.version, &delta.name),
+            sha256: delta.sha256.clone(),
+            size: delta.size,
+            name: format!("the patch to version {}", manifest.version),
+        };
+        let patience = &self.context.setup.patience;
+        let patch = download::fetch(&self.client, directory, &order, manifest.size, patience, meter)
+            .await
+            .map_err(|failure| Chain(&failure).to_string())?;
+        let made = directory.join(format!("{}.part", manifest.sha256));
+        let (limit, expected) = (manifest.size, manifest.sha256.clone());
+        let applied = spawn_blocking(move || {
+            let applied = delta::apply(&own, &patch, &made, limit).and_then(|()| disk::digest(&made));
+            let _ = disk::remove(&patch);
+            match applied {
+                Ok(digest) if digest == expected => Ok(made),
+                other => {
+                    // It would be taken for the beginning of the whole binary.
+                    let _ = disk::remove(&made);
+                    Err(match other {
+                        Ok(_) => "it makes another binary".to_owned(),
+                        Err(error) => error.to_string(),
+                    })
+                }
+            }
+        });
+        applied.await.unwrap_or_else(|error| Err(error.to_string()))
+    }
+
+    async fn check(&self, sealed: &Path, manifest: &Manifest) -> Result<(), Unfit> {
+        check::header(sealed)?;
+        let path = sealed.to_owned();
+        spawn_blocking(move || disk::seal(&path))
+            .await
+            .unwrap_or_else(|error| Err(std::io::Error::other(error)))
+            .map_err(Unfit::Unreadable)?;
+        check::prints_version(sealed, &manifest.version, self.context.setup.version_run).await
+    }
+
+    /// Remembers what is about to be tried, then gives the file its name.
+    async fn stage(&self, manifest: &Manifest, sealed: &Path, target: &Path) -> Result<(), InstallError> {
+        let own = custody::myself().map_err(disk_error("finding the running binary"))?;
+        let was_connected = self.health.was_connected(RECENTLY);
+        let had_docker = self.health.has_docker();
+        let (signed, new_file) = (manifest.clone(), target.to_owned());
+        let remembered = self.memory.change(move |state| {
+            // Out of a version that never proved itself the way back leads to the one before.
+            if !(state.is_trial() && state.new_version == VERSION) {
+                state.old_version = VERSION.to_owned();
+                state.old_file = own;
+            }
+            state.phase = Phase::Staged;
+            state.new_version = signed.version;
+            state.new_sha256 = signed.sha256;
+            state.new_size = signed.size;
+            state.new_file = new_file;
+            state.attempts = 0;
+            state.old_starts = 0;
+            state.staged_at = state::now();
+            state.was_connected = was_connected;
+            state.had_docker = had_docker;
+        });
+        remembered.await.map_err(disk_error("remembering it"))?;
+        let (sealed, target) = (sealed.to_owned(), target.to_owned());
+        let agent_dir = self.context.settings.agent_dir.clone();
+        spawn_blocking(move || disk::publish(&sealed, &target, &litter::binaries(&agent_dir)))
+            .await
+            .unwrap_or_else(|error| Err(std::io::Error::other(error)))
+            .map_err(disk_error("giving it its name"))
+    }
+}
+
+impl InstallError {
+    /// Whether the operator of the release has something to mend, as opposed to the network.
+    fn is_about_the_release(&self) -> bool {
+        match self {
+            InstallError::Fetch { source, .. } | InstallError::Download(DownloadError::Http(_, source)) => {
+                !source.is_transient()
+            }
+            InstallError::List(_) | InstallError::Version(_) => false,
+            InstallError::Refused(_)
+            | InstallError::Blocked { .. }
+            | InstallError::Download(_)
+            | InstallError::Unfit(_)
+            | InstallError::Disk { .. } => true,
+        }
+    }
+}
+
+fn disk_error(doing: &'static str) -> impl FnOnce(std::io::Error) -> InstallError {
+    move |source| InstallError::Disk { doing, source }
+}
+
+async fn has_digest(path: &Path, sha256: &str) -> bool {
+    let (path, sha256) = (path.to_owned(), sha256.to_owned());
+    let same = spawn_blocking(move || disk::digest(&path).is_ok_and(|digest| digest == sha256));
+    same.await.unwrap_or(false)
+}

@@ -1,0 +1,286 @@
+//! Where no manager script starts the agent, the installed binary does: it executes the version that proved itself in
+//! its own place, and stays beside a version under test to count its starts, watch its time and return to the old one.
+//! So a plain systemd unit, a container and a shell need nothing else, and the installed file is never touched.
+//!
+//! Whoever executes or watches here is never the version under test. Must not know how a version gets to the disk.
+
+use std::convert::Infallible;
+use std::fs::File;
+use std::io;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use protocol::flock::FlockDocument;
+use rustix::fs::FlockOperation;
+use rustix::process::{Pid, Signal};
+use tokio::process::Child;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::boot::Boot;
+use super::custody::{self, Custody, LAUNCHER, LAUNCHER_VERSION, WATCHED};
+use super::overdue;
+use super::setup::Setup;
+use super::state::State;
+use super::trial::{self, Launch};
+use super::{binary_is_complete, candidate_is_complete, disk};
+use crate::cli::VERSION;
+use crate::service::notify::Notifier;
+use crate::settings::Settings;
+use crate::{exit, instance, journal};
+
+/// Held by the one who watches a version under test.
+const LOCK: &str = ".update.lock";
+/// What a version that shall end gets before it is killed; it bounds itself at 10 s.
+const GRACE: Duration = Duration::from_secs(12);
+/// Between looks at a lock that somebody still holds.
+const LOOK: Duration = Duration::from_millis(100);
+/// Before a version that ended is started again, times its starts.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Starts what is to run. Returns when that is this process, or when what was started has ended.
+pub(super) fn run(settings: &Settings, setup: &Setup) -> Boot {
+    let agent_dir = settings.agent_dir.as_path();
+    let own = |launcher| {
+        Boot::GoOn(Custody::Own {
+            launcher,
+            launcher_version: VERSION.to_owned(),
+            watched: false,
+        })
+    };
+    let Ok(launcher) = custody::myself() else {
+        return own(PathBuf::new());
+    };
+    let mut lock = None;
+    loop {
+        let mut state = State::load(agent_dir);
+        if state.is_trial() && lock.is_none() {
+            // A second start must not count as one of the version under test.
+            match watch_lock(agent_dir) {
+                Ok(file) => lock = Some(file),
+                Err(text) => {
+                    journal::complain(&text);
+                    return Boot::End(exit::FAILURE);
+                }
+            }
+            continue;
+        }
+        let (next, changed) = trial::launch(&mut state, VERSION, candidate_is_complete, |state| {
+            state
+                .active
+                .as_ref()
+                .is_some_and(|active| binary_is_complete(agent_dir, active))
+        });
+        if changed && let Err(error) = state.save(agent_dir) {
+            journal::complain(&format!("the update state cannot be written: {error}"));
+            // What cannot be counted is not tried.
+            return own(launcher);
+        }
+        match next {
+            Launch::Myself => return own(launcher),
+            Launch::Active => {
+                let Some(active) = &state.active else {
+                    return own(launcher);
+                };
+                let path = agent_dir.join(super::file_name(&active.version));
+                let Err(error) = execute(&path, &launcher, false);
+                journal::complain(&format!("{} cannot be executed: {error}", path.display()));
+                return own(launcher);
+            }
+            Launch::Candidate => match watch(settings, setup, &launcher, &state) {
+                Ok(Watched::Stopped(code) | Watched::Done(code)) => return Boot::End(code),
+                Ok(Watched::Again) => {}
+                Err(error) => journal::complain(&format!(
+                    "the new version {} cannot be tried: {error}",
+                    state.new_version
+                )),
+            },
+        }
+    }
+}
+
+/// Starts over in the place of this process, with its arguments: the launcher decides what runs next. Returns only if
+/// that is impossible.
+pub fn start_over(custody: &Custody) -> io::Error {
+    let Custody::Own { launcher, .. } = custody else {
+        return io::Error::other("the manager script decides");
+    };
+    let mut command = command(launcher);
+    command
+        .env_remove(LAUNCHER)
+        .env_remove(LAUNCHER_VERSION)
+        .env_remove(WATCHED);
+    command.exec()
+}
+
+/// The same program name and arguments: who looks at processes sees what they always saw.
+fn command(path: &Path) -> Command {
+    let mut arguments = std::env::args_os();
+    let mut command = Command::new(path);
+    if let Some(name) = arguments.next() {
+        command.arg0(name);
+    }
+    command.args(arguments);
+    command
+}
+
+fn launched(path: &Path, launcher: &Path) -> Command {
+    let mut command = command(path);
+    command
+        .env(LAUNCHER, launcher)
+        .env(LAUNCHER_VERSION, VERSION)
+        .env_remove(WATCHED);
+    command
+}
+
+fn execute(path: &Path, launcher: &Path, watched: bool) -> Result<Infallible, io::Error> {
+    let mut command = launched(path, launcher);
+    if watched {
+        command.env(WATCHED, "1");
+    }
+    Err(command.exec())
+}
+
+fn watch_lock(agent_dir: &Path) -> Result<File, String> {
+    let path = agent_dir.join(LOCK);
+    let refused = |error: &dyn std::fmt::Display| format!("a new version cannot be tried: {error}");
+    let file = disk::open_part(&path).map_err(|error| refused(&error))?;
+    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
+        .map_err(|_| refused(&instance::LockError::Taken))?;
+    // An agent that still runs would keep the version under test from starting; one that is ending is waited for.
+    let end = Instant::now() + GRACE;
+    loop {
+        match instance::acquire() {
+            Ok(_free) => return Ok(file),
+            Err(instance::LockError::Taken) if Instant::now() < end => std::thread::sleep(LOOK),
+            Err(error) => return Err(refused(&error)),
+        }
+    }
+}
+
+/// How the watch over one start ended.
+enum Watched {
+    /// Somebody asked for the end.
+    Stopped(u8),
+    /// The version had proven itself and ended later.
+    Done(u8),
+    /// Look again what is to run.
+    Again,
+}
+
+fn watch(settings: &Settings, setup: &Setup, launcher: &Path, state: &State) -> io::Result<Watched> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let notifier = Notifier::from_environment();
+        let mut command = launched(&state.new_file, launcher);
+        command.env(WATCHED, "1");
+        Notifier::keep_from(&mut command);
+        let mut child = tokio::process::Command::from(command)
+            .kill_on_drop(true)
+            .spawn()?;
+        notifier.ready();
+        let agent_dir = settings.agent_dir.as_path();
+        let proven = async {
+            let mut ticks = tokio::time::interval(setup.tick);
+            loop {
+                ticks.tick().await;
+                if !State::load(agent_dir).is_trial() {
+                    return;
+                }
+            }
+        };
+        let endpoint = endpoint(&settings.config);
+        let overdue = async {
+            tokio::select! {
+                () = proven => std::future::pending().await,
+                () = overdue::passed(setup, state.was_connected, endpoint.as_deref()) => {}
+            }
+        };
+        let alive = notifier.keep_alive();
+        tokio::select! {
+            status = child.wait() => Ok(after(agent_dir, state, status?).await),
+            _ = interrupt.recv() => Ok(stopped(agent_dir, &mut child).await),
+            _ = terminate.recv() => Ok(stopped(agent_dir, &mut child).await),
+            () = alive => unreachable!("a watchdog is served for ever"),
+            () = overdue => {
+                end(&mut child).await;
+                let mut state = State::load(agent_dir);
+                if state.is_trial() {
+                    let reason = format!("it did not prove its health within {} s", setup.proof.as_secs());
+                    state.roll_back(&reason);
+                    state.save(agent_dir)?;
+                }
+                Ok(Watched::Again)
+            }
+        }
+    })
+}
+
+/// It ended by itself.
+async fn after(agent_dir: &Path, tried: &State, status: ExitStatus) -> Watched {
+    let state = State::load(agent_dir);
+    if !state.is_trial() {
+        return Watched::Done(code_of(status));
+    }
+    if state.new_version == tried.new_version {
+        journal::complain(&format!(
+            "the new version {} ended ({status}) before it proved itself, start {} of {}",
+            state.new_version,
+            state.attempts,
+            trial::STARTS
+        ));
+        tokio::time::sleep(PAUSE * state.attempts).await;
+    }
+    Watched::Again
+}
+
+/// Asked to stop: so is the version, and the start does not count against it.
+async fn stopped(agent_dir: &Path, child: &mut Child) -> Watched {
+    let code = end(child).await;
+    let mut state = State::load(agent_dir);
+    if state.is_trial() {
+        state.attempts = state.attempts.saturating_sub(1);
+        if let Err(error) = state.save(agent_dir) {
+            journal::complain(&format!("the update state cannot be written: {error}"));
+        }
+    }
+    Watched::Stopped(code)
+}
+
+/// Ends the version, by force if need be.
+async fn end(child: &mut Child) -> u8 {
+    if let Some(pid) = child
+        .id()
+        .and_then(|id| i32::try_from(id).ok())
+        .and_then(Pid::from_raw)
+    {
+        let _ = rustix::process::kill_process(pid, Signal::TERM);
+    }
+    match tokio::time::timeout(GRACE, child.wait()).await {
+        Ok(Ok(status)) => code_of(status),
+        Ok(Err(_)) | Err(_) => {
+            let _ = child.kill().await;
+            exit::FAILURE
+        }
+    }
+}
+
+fn code_of(status: ExitStatus) -> u8 {
+    let code = status
+        .code()
+        .or_else(|| status.signal().map(|signal| 128 + signal));
+    code.and_then(|code| u8::try_from(code).ok())
+        .unwrap_or(exit::FAILURE)
+}
+
+/// The router's URL, if the identity can be read: a version under test is blamed only while the router is reachable.
+fn endpoint(config: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(config).ok()?;
+    let document = FlockDocument::parse(&text).ok()?;
+    Some(document.flock().device_endpoint_url)
+}

@@ -1,0 +1,160 @@
+//! What updates leave behind, and how much of it stays (`update-and-system.md` 9.2 A3): the current and the previous
+//! binary, nothing unfinished. Only names that updates themselves give are ever removed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::custody::myself;
+use super::manifest::{Manifest, is_digest};
+use super::state::{Phase, State};
+use super::{disk, file_name, version};
+
+/// Every agent binary in the agent directory, as the manager script sees them (1.13).
+pub(crate) fn binaries(agent_dir: &Path) -> Vec<PathBuf> {
+    entries(agent_dir)
+        .filter(|(name, _)| name.contains("reagent-") && !name.starts_with('.'))
+        .map(|(_, path)| path)
+        .collect()
+}
+
+/// Removes versions that nothing needs any more. While a version is being tried or was just taken out of use, all
+/// stay: the manager script must find what it links to.
+pub(crate) fn sweep(agent_dir: &Path, state: &State) {
+    if state.phase != Phase::None {
+        return;
+    }
+    let mut kept = vec![state.new_file.clone(), state.old_file.clone()];
+    kept.extend(myself());
+    kept.extend(
+        state
+            .active
+            .as_ref()
+            .map(|active| agent_dir.join(file_name(&active.version))),
+    );
+    for link in ["Reagent-active", "Reagent-previous", "Reagent-latest"] {
+        kept.extend(fs::canonicalize(agent_dir.join(link)));
+    }
+    let kept: Vec<PathBuf> = kept
+        .iter()
+        .filter_map(|path| fs::canonicalize(path).ok())
+        .collect();
+    for (name, path) in entries(agent_dir) {
+        let ours = name
+            .strip_prefix("reagent-v")
+            .is_some_and(|version| version::parse(version).is_ok());
+        let needed = fs::canonicalize(&path).is_ok_and(|path| kept.contains(&path));
+        if ours && !needed && path.is_file() {
+            tracing::info!(file = %path.display(), "removing an old version");
+            complain(disk::remove(&path), &path);
+        }
+    }
+}
+
+/// Removes downloads that do not belong to this release.
+pub(crate) fn sweep_downloads(directory: &Path, manifest: &Manifest) {
+    let wanted = |digest: &str| {
+        digest == manifest.sha256 || manifest.deltas.iter().any(|delta| delta.sha256 == digest)
+    };
+    for (name, path) in entries(directory) {
+        // Ours, and those that other agents left there (1.7).
+        let of_another = name
+            .strip_suffix(".part")
+            .is_some_and(|digest| is_digest(digest) && !wanted(digest))
+            || name
+                .strip_prefix("reagent-v")
+                .is_some_and(|version| version::parse(version).is_ok());
+        if of_another {
+            complain(disk::remove(&path), &path);
+        }
+    }
+}
+
+fn entries(directory: &Path) -> impl Iterator<Item = (String, PathBuf)> {
+    fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path())))
+}
+
+fn complain(removed: std::io::Result<()>, path: &Path) {
+    if let Err(error) = removed {
+        tracing::warn!(file = %path.display(), %error, "cannot be removed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(directory: &Path) -> Vec<String> {
+        let mut names: Vec<_> = entries(directory).map(|(name, _)| name).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn current_and_previous_stay_and_what_is_not_ours_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        for name in [
+            "reagent-v1.0.0",
+            "reagent-v1.1.0",
+            "reagent-v1.2.0",
+            "reagent-latest",
+            "reagent-vault",
+            "reagent.db",
+        ] {
+            fs::write(path(name), name).unwrap();
+        }
+        let mut state = State {
+            phase: Phase::Rolledback,
+            new_file: path("reagent-v1.2.0"),
+            old_file: path("reagent-v1.1.0"),
+            ..State::default()
+        };
+        sweep(directory.path(), &state);
+        assert_eq!(
+            names(directory.path()).len(),
+            6,
+            "nothing goes while a version is out of use"
+        );
+        state.phase = Phase::None;
+        sweep(directory.path(), &state);
+        assert_eq!(
+            names(directory.path()),
+            [
+                "reagent-latest",
+                "reagent-v1.1.0",
+                "reagent-v1.2.0",
+                "reagent-vault",
+                "reagent.db"
+            ]
+        );
+    }
+
+    #[test]
+    fn downloads_of_other_releases_go_and_this_ones_stay() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let (this, other) = ("ab".repeat(32), "cd".repeat(32));
+        for name in [
+            format!("{this}.part"),
+            format!("{other}.part"),
+            "reagent-v0.20.19".to_owned(),
+            "bundle.part".to_owned(),
+        ] {
+            fs::write(path(&name), "x").unwrap();
+        }
+        let manifest: Manifest = serde_json::from_value(serde_json::json!({
+            "product": "reagent", "version": "1.0.0", "os": "linux", "arch": "amd64", "sha256": this, "size": 1,
+            "issued": "2026-01-01T00:00:00Z", "expires": "2027-01-01T00:00:00Z",
+        }))
+        .unwrap();
+        sweep_downloads(directory.path(), &manifest);
+        assert_eq!(
+            names(directory.path()),
+            [format!("{this}.part"), "bundle.part".to_owned()]
+        );
+    }
+}

@@ -1,0 +1,263 @@
+//! What the device remembers about updates: `update-state.json` in the agent directory (`update-and-system.md` 1.14,
+//! 9.3.1), with additions that other agents ignore. Written as a whole, durable before anything builds on it.
+//!
+//! One writer at a time: before a version runs its launcher writes, while it runs only the version itself does.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::durable;
+
+/// File name below the agent directory. Without `reagent-`, which the manager script would take for a binary.
+const FILE: &str = "update-state.json";
+/// Versions that are remembered as failed; the oldest is forgotten.
+const BLOCKED: usize = 16;
+
+/// Where an update stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Phase {
+    /// The new version is complete on disk and has not been started.
+    Staged,
+    /// It was started and has to prove itself.
+    Probation,
+    /// It failed; the old version runs.
+    Rolledback,
+    /// No update is under way. Phases of other agents count as this.
+    #[default]
+    #[serde(rename = "", other)]
+    None,
+}
+
+/// A binary in the agent directory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Binary {
+    pub version: String,
+    pub sha256: String,
+    pub size: u64,
+    /// The version of the launcher that took it into use: another launcher means a new installation.
+    pub launcher: String,
+}
+
+/// A version that failed here. Another build of the same number has another digest and is free.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Blocked {
+    pub version: String,
+    pub sha256: String,
+    pub reason: String,
+}
+
+/// How the last update ended, for the studio.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Outcome {
+    pub from: String,
+    pub to: String,
+    /// `updated`, `rolledback` or `failed`.
+    pub result: String,
+    /// For people; empty when updated.
+    pub reason: String,
+}
+
+/// The whole memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct State {
+    pub phase: Phase,
+    pub new_version: String,
+    pub old_version: String,
+    /// Starts of the new version without proof of its health.
+    pub attempts: u32,
+    /// RFC 3339.
+    pub updated_at: String,
+    /// RFC 3339.
+    pub staged_at: String,
+    /// Starts of the old version since staging.
+    pub old_starts: u32,
+    pub new_sha256: String,
+    pub new_size: u64,
+    /// Absolute path of the new binary.
+    pub new_file: PathBuf,
+    /// Absolute path of the binary that staged it.
+    pub old_file: PathBuf,
+    /// The old version was connected shortly before: the new one can be expected to.
+    pub was_connected: bool,
+    /// The old version reached Docker: the new one has to.
+    pub had_docker: bool,
+    pub blocked: Vec<Blocked>,
+    /// Without an external manager: what the launcher starts.
+    pub active: Option<Binary>,
+    /// When the newest manifest seen was issued.
+    pub newest_manifest: Option<jiff::Timestamp>,
+    pub outcome: Option<Outcome>,
+    /// The studio knows the outcome.
+    pub reported: bool,
+}
+
+impl State {
+    /// What is remembered in `agent_dir`. An unreadable file counts as none, loudly (1.14).
+    pub(crate) fn load(agent_dir: &Path) -> State {
+        let path = agent_dir.join(FILE);
+        let content = match fs::read(&path) {
+            Ok(content) => content,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return State::default(),
+            Err(error) => {
+                tracing::error!(file = %path.display(), %error, "the update state cannot be read and counts as empty");
+                return State::default();
+            }
+        };
+        serde_json::from_slice(&content).unwrap_or_else(|error| {
+            tracing::error!(file = %path.display(), %error, "the update state is damaged and counts as empty");
+            State::default()
+        })
+    }
+
+    /// Remembers it for good. Blocks until it is on disk.
+    pub(crate) fn save(&mut self, agent_dir: &Path) -> io::Result<()> {
+        self.updated_at = now();
+        let content = serde_json::to_vec_pretty(self).map_err(io::Error::other)?;
+        durable::replace(&agent_dir.join(FILE), &content, 0o600)
+    }
+
+    /// Whether a version waits to be started or is being tried.
+    pub(crate) fn is_trial(&self) -> bool {
+        matches!(self.phase, Phase::Staged | Phase::Probation)
+    }
+
+    /// The reason for which this very build failed here before.
+    pub(crate) fn blocked(&self, version: &str, sha256: &str) -> Option<&Blocked> {
+        self.blocked
+            .iter()
+            .find(|blocked| blocked.version == version && blocked.sha256 == sha256)
+    }
+
+    /// The trial failed: the version is blocked and the outcome is to be told.
+    pub(crate) fn roll_back(&mut self, reason: &str) {
+        self.phase = Phase::Rolledback;
+        let failed = Blocked {
+            version: self.new_version.clone(),
+            sha256: self.new_sha256.clone(),
+            reason: reason.to_owned(),
+        };
+        self.blocked.retain(|blocked| *blocked != failed);
+        self.blocked.push(failed);
+        if self.blocked.len() > BLOCKED {
+            self.blocked.remove(0);
+        }
+        self.conclude("rolledback", reason);
+    }
+
+    /// The trial cannot go on for a reason that is not the new version's: it may be tried again.
+    pub(crate) fn abandon(&mut self, reason: &str) {
+        self.phase = Phase::None;
+        self.conclude("failed", reason);
+    }
+
+    /// The trial succeeded.
+    pub(crate) fn prove(&mut self) {
+        self.phase = Phase::None;
+        self.attempts = 0;
+        self.old_starts = 0;
+        self.conclude("updated", "");
+    }
+
+    fn conclude(&mut self, result: &str, reason: &str) {
+        self.outcome = Some(Outcome {
+            from: self.old_version.clone(),
+            to: self.new_version.clone(),
+            result: result.to_owned(),
+            reason: reason.to_owned(),
+        });
+        self.reported = false;
+    }
+
+    /// An update failed before it was staged: remembered once per reason, so that a bucket that stays broken does not
+    /// fill logs and flash.
+    pub(crate) fn fail(&mut self, from: &str, to: &str, reason: &str) -> bool {
+        let outcome = Outcome {
+            from: from.to_owned(),
+            to: to.to_owned(),
+            result: "failed".to_owned(),
+            reason: reason.to_owned(),
+        };
+        if self.outcome.as_ref() == Some(&outcome) {
+            return false;
+        }
+        self.outcome = Some(outcome);
+        self.reported = false;
+        true
+    }
+}
+
+/// RFC 3339, UTC, seconds.
+pub(crate) fn now() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_is_remembered_and_readable_by_agents_of_other_makes() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut state = State {
+            phase: Phase::Probation,
+            new_version: "0.20.21".to_owned(),
+            old_version: "0.20.20".to_owned(),
+            attempts: 1,
+            ..State::default()
+        };
+        state.save(directory.path()).unwrap();
+        assert_eq!(State::load(directory.path()), state);
+        let text = fs::read(directory.path().join(FILE)).unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        assert_eq!(json["phase"], "probation");
+        assert_eq!(json["new_version"], "0.20.21");
+        assert_eq!(json["attempts"], 1);
+    }
+
+    #[test]
+    fn a_marker_of_the_reference_is_read_and_an_unknown_phase_is_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let marker = |text: &str| {
+            fs::write(directory.path().join(FILE), text).unwrap();
+            State::load(directory.path())
+        };
+        let reference = marker(
+            r#"{"phase": "probation", "new_version": "0.20.21", "old_version": "0.20.20", "attempts": 1, "updated_at": "2026-08-14T21:15:25Z"}"#,
+        );
+        assert_eq!((reference.phase, reference.attempts), (Phase::Probation, 1));
+        assert_eq!(marker(r#"{"phase": "swapping"}"#).phase, Phase::None);
+        assert_eq!(marker("{\"phase\": \"prob"), State::default());
+    }
+
+    #[test]
+    fn a_failed_build_is_blocked_by_its_digest() {
+        let mut state = State {
+            new_version: "2.0.0".to_owned(),
+            new_sha256: "aa".to_owned(),
+            ..State::default()
+        };
+        state.roll_back("it crashed");
+        assert_eq!(state.blocked("2.0.0", "aa").unwrap().reason, "it crashed");
+        assert_eq!(state.blocked("2.0.0", "bb"), None);
+        assert_eq!(state.outcome.as_ref().unwrap().result, "rolledback");
+        for number in 0..100 {
+            state.new_sha256 = number.to_string();
+            state.roll_back("it crashed");
+        }
+        assert_eq!(state.blocked.len(), BLOCKED);
+    }
+
+    #[test]
+    fn the_same_failure_is_told_once() {
+        let mut state = State::default();
+        assert!(state.fail("1", "2", "no space"));
+        assert!(!state.fail("1", "2", "no space"));
+        assert!(state.fail("1", "2", "bad signature"));
+    }
+}

@@ -1,0 +1,280 @@
+//! The first thing a start does about updates: whose turn is it, and has the new version used up its chances
+//! (`update-and-system.md` 9.3.1). Pure: looks at what is remembered and changes it. Must not know files or processes.
+
+use super::state::{Phase, State};
+use super::version;
+
+/// Starts that a new version gets to prove itself.
+pub(crate) const STARTS: u32 = 3;
+/// At this start of the old version the new one was evidently never executed.
+const OLD_STARTS: u32 = 3;
+
+/// What a start under the vendor's manager script has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Managed {
+    /// Go on.
+    GoOn,
+    /// Remember the changed state, then go on.
+    Remember,
+    /// Take the new version out of use and go on.
+    Demote,
+    /// Take this very version out of use and end, so that the old one is started.
+    DemoteMyself,
+}
+
+/// Said when a power cut came between remembering a new version and giving it its name, or a disk lost it.
+const MISSING: &str = "the new version is missing or damaged on disk";
+
+/// A start of `running` under the manager script, which decides itself what it starts. `sha256` is asked only when
+/// the digest of the running binary matters, `has_candidate` whether the new version is complete on disk.
+pub(crate) fn managed(
+    state: &mut State,
+    running: &str,
+    sha256: impl FnOnce() -> Option<String>,
+    has_candidate: impl FnOnce(&State) -> bool,
+) -> Managed {
+    match state.phase {
+        Phase::None => Managed::GoOn,
+        Phase::Rolledback => {
+            let suspect = state.blocked.iter().any(|blocked| blocked.version == running);
+            match suspect.then(sha256).flatten() {
+                Some(sha256) if state.blocked(running, &sha256).is_some() => Managed::DemoteMyself,
+                // A power cut may have come before the links were right.
+                _ if running == state.old_version => Managed::Demote,
+                _ => Managed::GoOn,
+            }
+        }
+        Phase::Staged | Phase::Probation if running == state.new_version => {
+            state.attempts += 1;
+            state.phase = Phase::Probation;
+            if state.attempts <= STARTS {
+                return Managed::Remember;
+            }
+            state.roll_back(&exhausted());
+            Managed::DemoteMyself
+        }
+        Phase::Staged | Phase::Probation if running == state.old_version => {
+            if !has_candidate(state) {
+                state.abandon(MISSING);
+                return Managed::Remember;
+            }
+            if state.attempts > STARTS {
+                state.roll_back(&exhausted());
+                return Managed::Demote;
+            }
+            if state.phase == Phase::Probation {
+                // Rolled back once by the manager, which tries again by itself.
+                return Managed::GoOn;
+            }
+            state.old_starts += 1;
+            if state.old_starts < OLD_STARTS {
+                return Managed::Remember;
+            }
+            state.roll_back("the new version was never executed");
+            Managed::Demote
+        }
+        // Somebody put a third version there.
+        Phase::Staged | Phase::Probation => {
+            state.phase = Phase::None;
+            Managed::Remember
+        }
+    }
+}
+
+fn exhausted() -> String {
+    format!("it did not prove its health in {STARTS} starts")
+}
+
+/// What a launcher, which is never the version under test, has to start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Launch {
+    /// The version that is being tried; a start is counted.
+    Candidate,
+    /// The version that proved itself.
+    Active,
+    /// The launcher itself.
+    Myself,
+}
+
+/// A start without an external manager, by the installed binary of version `launcher`. `has` says whether a file of the
+/// agent directory is complete; `changed` tells that the state has to be remembered before anything is started.
+pub(crate) fn launch(
+    state: &mut State,
+    launcher: &str,
+    has_candidate: impl FnOnce(&State) -> bool,
+    has_active: impl FnOnce(&State) -> bool,
+) -> (Launch, bool) {
+    let mut changed = false;
+    if state.is_trial() {
+        if !has_candidate(state) {
+            state.abandon(MISSING);
+        } else if state.attempts >= STARTS {
+            state.roll_back(&exhausted());
+        } else {
+            state.attempts += 1;
+            state.phase = Phase::Probation;
+            return (Launch::Candidate, true);
+        }
+        changed = true;
+    }
+    let usable = state.active.as_ref().is_some_and(|active| {
+        // A launcher that was replaced by a newer one is a new installation and wins.
+        let same_installation = active.launcher == launcher;
+        same_installation || version::is_after(&active.version, launcher)
+    });
+    if usable && has_active(state) {
+        return (Launch::Active, changed);
+    }
+    (Launch::Myself, changed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::update::state::Binary;
+
+    fn staged() -> State {
+        State {
+            phase: Phase::Staged,
+            new_version: "2.0.0".to_owned(),
+            old_version: "1.0.0".to_owned(),
+            new_sha256: "new".to_owned(),
+            ..State::default()
+        }
+    }
+
+    fn start(state: &mut State, running: &str) -> Managed {
+        managed(state, running, || Some("new".to_owned()), |_| true)
+    }
+
+    #[test]
+    fn a_new_version_has_three_starts_and_takes_itself_out_at_the_fourth() {
+        let mut state = staged();
+        for attempt in 1..=3 {
+            assert_eq!(start(&mut state, "2.0.0"), Managed::Remember);
+            assert_eq!((state.phase, state.attempts), (Phase::Probation, attempt));
+            assert_eq!(
+                start(&mut state, "1.0.0"),
+                Managed::GoOn,
+                "the manager rolls back and forth"
+            );
+        }
+        assert_eq!(start(&mut state, "2.0.0"), Managed::DemoteMyself);
+        assert_eq!(state.phase, Phase::Rolledback);
+        assert_eq!(
+            start(&mut state, "1.0.0"),
+            Managed::Demote,
+            "the links are made right once more"
+        );
+        assert_eq!(
+            start(&mut state, "2.0.0"),
+            Managed::DemoteMyself,
+            "however often it is started"
+        );
+    }
+
+    #[test]
+    fn a_version_that_cannot_even_be_executed_is_taken_out_at_the_third_start_of_the_old_one() {
+        let mut state = staged();
+        assert_eq!(start(&mut state, "1.0.0"), Managed::Remember);
+        assert_eq!(start(&mut state, "1.0.0"), Managed::Remember);
+        assert_eq!(start(&mut state, "1.0.0"), Managed::Demote);
+        assert!(state.blocked("2.0.0", "new").is_some());
+    }
+
+    #[test]
+    fn the_old_version_takes_a_new_one_out_that_died_before_it_could() {
+        let mut state = staged();
+        state.phase = Phase::Probation;
+        state.attempts = 4;
+        assert_eq!(start(&mut state, "1.0.0"), Managed::Demote);
+    }
+
+    #[test]
+    fn a_fixed_build_of_a_blocked_number_runs() {
+        let mut state = staged();
+        state.roll_back("it crashed");
+        let fixed = managed(&mut state, "2.0.0", || Some("fixed".to_owned()), |_| true);
+        assert_eq!(fixed, Managed::GoOn);
+    }
+
+    #[test]
+    fn a_version_that_a_power_cut_kept_from_the_disk_is_not_blamed() {
+        let mut state = staged();
+        let start = managed(&mut state, "1.0.0", || None, |_| false);
+        assert_eq!((start, state.phase), (Managed::Remember, Phase::None));
+        assert!(state.blocked.is_empty());
+        let mut state = staged();
+        let launched = launch(&mut state, "1.0.0", |_| false, |_| true);
+        assert_eq!((launched, state.phase), ((Launch::Myself, true), Phase::None));
+        assert!(state.blocked.is_empty());
+    }
+
+    #[test]
+    fn a_third_version_ends_the_trial() {
+        let mut state = staged();
+        assert_eq!(start(&mut state, "3.0.0"), Managed::Remember);
+        assert_eq!(state.phase, Phase::None);
+    }
+
+    #[test]
+    fn the_launcher_counts_starts_of_the_candidate_and_returns_by_itself() {
+        let mut state = staged();
+        for attempt in 1..=3 {
+            assert_eq!(
+                launch(&mut state, "1.0.0", |_| true, |_| true),
+                (Launch::Candidate, true)
+            );
+            assert_eq!(state.attempts, attempt);
+        }
+        assert_eq!(
+            launch(&mut state, "1.0.0", |_| true, |_| true),
+            (Launch::Myself, true)
+        );
+        assert_eq!(state.phase, Phase::Rolledback);
+        assert_eq!(
+            launch(&mut state, "1.0.0", |_| true, |_| true),
+            (Launch::Myself, false)
+        );
+    }
+
+    #[test]
+    fn a_failed_candidate_leads_back_to_the_version_that_proved_itself() {
+        let mut state = staged();
+        state.active = Some(Binary {
+            version: "1.5.0".to_owned(),
+            launcher: "1.0.0".to_owned(),
+            ..Binary::default()
+        });
+        let lost = launch(&mut state, "1.0.0", |_| false, |_| true);
+        assert_eq!(lost, (Launch::Active, true));
+        let damaged = launch(&mut state, "1.0.0", |_| true, |_| false);
+        assert_eq!(damaged, (Launch::Myself, false));
+    }
+
+    #[test]
+    fn a_newer_installation_wins_over_an_older_download() {
+        let mut state = State {
+            active: Some(Binary {
+                version: "1.5.0".to_owned(),
+                launcher: "1.0.0".to_owned(),
+                ..Binary::default()
+            }),
+            ..State::default()
+        };
+        assert_eq!(
+            launch(&mut state, "1.6.0", |_| true, |_| true),
+            (Launch::Myself, false)
+        );
+        assert_eq!(
+            launch(&mut state, "1.4.0", |_| true, |_| true),
+            (Launch::Active, false)
+        );
+        let mut downgraded = state.clone();
+        downgraded.active.as_mut().unwrap().version = "0.9.0".to_owned();
+        assert_eq!(
+            launch(&mut downgraded, "1.0.0", |_| true, |_| true),
+            (Launch::Active, false)
+        );
+    }
+}

@@ -1,0 +1,313 @@
+//! The new version does not work, or is none: the old one runs again within the stated time, the reason is told, and it
+//! is not tried for ever.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use testkit::release::Signer;
+use testkit::static_server::Fault;
+
+use super::SOON;
+use super::builds::{self, Build, NEW, OLD};
+use super::gateway::Gateway;
+
+/// Three starts with pauses of one to three seconds, or one proof of three seconds, and the machine's own time.
+const RETURN: Duration = Duration::from_secs(60);
+
+/// A build that is staged and fails when it runs.
+async fn returns_from(build: Build, reason: &str) {
+    let mut gateway = Gateway::new().await;
+    gateway.release(NEW, build);
+    gateway.power();
+    assert_eq!(gateway.update().await["DidUpdate"], true);
+    let began = Instant::now();
+    let outcome = gateway.outcome().await;
+    assert!(began.elapsed() < RETURN, "{:?}", began.elapsed());
+    eprintln!("{build:?}: back after {:?}", began.elapsed());
+    assert_eq!(
+        (&outcome["from"], &outcome["to"], &outcome["result"]),
+        (&json!(OLD), &json!(NEW), &json!("rolledback")),
+        "{outcome}"
+    );
+    assert!(outcome["reason"].as_str().unwrap().contains(reason), "{outcome}");
+    gateway.runs(OLD).await;
+
+    // It is not tried again, not even fetched, when somebody asks and when the power comes back.
+    let fetched = gateway.server.sent("/reagent");
+    let again = gateway.call("update_agent", json!([])).await.unwrap();
+    assert_eq!(again["DidUpdate"], false);
+    assert!(again["Message"].as_str().unwrap().contains("blocked"), "{again}");
+    gateway.cut();
+    gateway.power();
+    gateway.runs(OLD).await;
+    assert_eq!(gateway.server.sent("/reagent"), fetched);
+    assert_eq!(gateway.state()["phase"], "rolledback");
+
+    // A fixed build of the same number is free.
+    let fixed = builds::build(NEW, Build::Good);
+    gateway.bucket.publish(NEW, &fixed, &gateway.signer);
+    assert_eq!(
+        gateway.call("update_agent", json!([])).await.unwrap()["DidUpdate"],
+        true
+    );
+    gateway.runs(NEW).await;
+}
+
+#[tokio::test]
+async fn a_build_that_crashes_at_its_start() {
+    returns_from(Build::Crashes, "in 3 starts").await;
+}
+
+#[tokio::test]
+async fn a_build_that_ends_with_an_error() {
+    returns_from(Build::EndsEarly, "in 3 starts").await;
+}
+
+#[tokio::test]
+async fn a_build_that_hangs() {
+    returns_from(Build::Hangs, "did not prove its health within").await;
+}
+
+#[tokio::test]
+async fn a_build_that_runs_and_cannot_connect() {
+    returns_from(Build::CannotConnect, "did not prove its health within").await;
+}
+
+/// A release that is never started: `spoil` does something to a good one.
+async fn refuses(spoil: impl FnOnce(&mut Gateway), reason: &str) -> Gateway {
+    let mut gateway = Gateway::new().await;
+    gateway.release(NEW, Build::Good);
+    spoil(&mut gateway);
+    gateway.power();
+    let answer = gateway.update().await;
+    assert_eq!(answer["DidUpdate"], false, "{answer}");
+    assert_eq!(answer["LatestVersion"], NEW, "{answer}");
+    let message = answer["Message"].as_str().unwrap();
+    assert!(message.contains(reason), "{message}");
+    let outcome = gateway.outcome().await;
+    assert_eq!(
+        (&outcome["result"], &outcome["to"]),
+        (&json!("failed"), &json!(NEW))
+    );
+    assert!(outcome["reason"].as_str().unwrap().contains(reason), "{outcome}");
+    assert_eq!(gateway.visible(), [""; 0], "nothing that anybody would start");
+    gateway.runs(OLD).await;
+    // Told once, however often it is tried.
+    gateway
+        .remembers("that the studio knows", |state| state["reported"] == true)
+        .await;
+    gateway.call("update_agent", json!([])).await.unwrap();
+    assert_eq!(gateway.state()["reported"], true);
+    gateway
+}
+
+fn publish(gateway: &Gateway, change: impl FnOnce(&mut Value)) {
+    let binary = builds::build(NEW, Build::Good);
+    let mut manifest = gateway.bucket.manifest(NEW, &binary);
+    change(&mut manifest);
+    gateway
+        .bucket
+        .publish_with(NEW, &binary, &manifest, &gateway.signer);
+}
+
+#[tokio::test]
+async fn a_page_in_place_of_the_binary() {
+    let page = Fault::Instead(b"<html><h1>404 Not Found</h1></html>".to_vec());
+    refuses(
+        |gateway| gateway.server.fault("/reagent", page),
+        "another content",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_missing_binary() {
+    let remove = |gateway: &mut Gateway| {
+        std::fs::remove_file(gateway.bucket.place(NEW).join("reagent")).unwrap();
+    };
+    refuses(remove, "status 404").await;
+}
+
+#[tokio::test]
+async fn a_truncated_binary() {
+    let truncate = |gateway: &mut Gateway| {
+        let path = gateway.bucket.place(NEW).join("reagent");
+        let content = std::fs::read(&path).unwrap();
+        std::fs::write(path, &content[..content.len() / 2]).unwrap();
+    };
+    refuses(truncate, "another content").await;
+}
+
+#[tokio::test]
+async fn a_binary_of_which_one_byte_is_another() {
+    let corrupt = |gateway: &mut Gateway| gateway.server.fault("/reagent", Fault::Corrupt(123_456));
+    refuses(corrupt, "another content").await;
+}
+
+#[tokio::test]
+async fn a_binary_for_another_kind_of_machine() {
+    let other = |gateway: &mut Gateway| {
+        let mut binary = builds::build(NEW, Build::Good);
+        // The machine in the ELF header: SPARC.
+        (binary[18], binary[19]) = (2, 0);
+        gateway.bucket.publish(NEW, &binary, &gateway.signer);
+    };
+    refuses(other, "another kind of machine").await;
+}
+
+#[tokio::test]
+async fn a_signed_file_that_is_no_program() {
+    let text = |gateway: &mut Gateway| {
+        gateway
+            .bucket
+            .publish(NEW, b"#!/bin/sh\necho 7.7.7\n", &gateway.signer);
+    };
+    refuses(text, "no executable").await;
+}
+
+#[tokio::test]
+async fn a_build_that_prints_another_version() {
+    let other = |gateway: &mut Gateway| gateway.release(NEW, Build::OtherVersion);
+    refuses(other, "in place of its version").await;
+}
+
+#[tokio::test]
+async fn a_build_that_hangs_when_it_is_asked_for_its_version() {
+    let hangs = |gateway: &mut Gateway| gateway.release(NEW, Build::VersionHangs);
+    refuses(hangs, "did not print its version").await;
+}
+
+#[tokio::test]
+async fn a_signature_of_somebody_else_and_none_at_all() {
+    let foreign = |gateway: &mut Gateway| {
+        let binary = builds::build(NEW, Build::Good);
+        gateway.bucket.publish(NEW, &binary, &Signer::new());
+    };
+    refuses(foreign, "not signed by a known key").await;
+    let unsigned = |gateway: &mut Gateway| {
+        std::fs::remove_file(gateway.bucket.place(NEW).join("reagent.manifest.json.minisig")).unwrap();
+    };
+    refuses(unsigned, "signature could not be fetched").await;
+}
+
+#[tokio::test]
+async fn a_manifest_that_was_changed_after_signing() {
+    let change = |gateway: &mut Gateway| {
+        let path = gateway.bucket.place(NEW).join("reagent.manifest.json");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(path, text.replace("2099", "2098")).unwrap();
+    };
+    refuses(change, "not signed by a known key").await;
+}
+
+#[tokio::test]
+async fn an_expired_manifest() {
+    let expired = |gateway: &mut Gateway| {
+        publish(gateway, |manifest| {
+            manifest["expires"] = json!("2026-01-02T00:00:00Z");
+        });
+    };
+    refuses(expired, "expired").await;
+}
+
+#[tokio::test]
+async fn a_release_for_another_channel_or_beyond_a_barrier() {
+    let channel = |gateway: &mut Gateway| publish(gateway, |manifest| manifest["channels"] = json!(["test"]));
+    refuses(channel, "not meant for the environment").await;
+    let barrier =
+        |gateway: &mut Gateway| publish(gateway, |manifest| manifest["minimum_version"] = json!("5.0.0"));
+    refuses(barrier, "needs at least version 5.0.0").await;
+}
+
+#[tokio::test]
+async fn a_build_without_release_keys_installs_nothing() {
+    let keyless = |gateway: &mut Gateway| gateway.set_up(json!({"keys": ["untrusted comment: none"]}));
+    let gateway = refuses(keyless, "no release keys").await;
+    let metadata = gateway.call("get_agent_metadata", json!([])).await.unwrap();
+    assert_eq!(metadata["canUpdate"], false);
+}
+
+#[tokio::test]
+async fn an_old_list_that_is_replayed() {
+    // The device has seen the manifest of 8.8.8, which then was withdrawn by an attacker in favour of 7.7.7.
+    let mut gateway = Gateway::new().await;
+    let newest = builds::build("8.8.8", Build::Good);
+    let mut manifest = gateway.bucket.manifest("8.8.8", &newest);
+    manifest["issued"] = json!("2026-02-01T00:00:00Z");
+    gateway
+        .bucket
+        .publish_with("8.8.8", &newest, &manifest, &gateway.signer);
+    gateway.bucket.offer("8.8.8");
+    gateway.server.fault("/reagent", Fault::Status(404));
+    gateway.power();
+    assert_eq!(gateway.update().await["DidUpdate"], false);
+    assert_eq!(gateway.outcome().await["to"], "8.8.8");
+    gateway.server.heal();
+    gateway.release(NEW, Build::Good);
+    let answer = gateway.call("update_agent", json!([])).await.unwrap();
+    assert_eq!(answer["DidUpdate"], false, "{answer}");
+    assert!(
+        answer["Message"]
+            .as_str()
+            .unwrap()
+            .contains("older than one seen before"),
+        "{answer}"
+    );
+    // A list from before the running version offers nothing at all.
+    gateway.bucket.offer("0.0.1");
+    let answer = gateway.call("update_agent", json!([])).await.unwrap();
+    assert!(
+        answer["Message"].as_str().unwrap().contains("up to date"),
+        "{answer}"
+    );
+    gateway.runs(OLD).await;
+}
+
+#[tokio::test]
+async fn a_bucket_that_is_away_says_nothing_about_a_release() {
+    let mut gateway = Gateway::new().await;
+    gateway.release(NEW, Build::Good);
+    gateway
+        .server
+        .fault("availableVersions.json", Fault::Instead(b"<html>".to_vec()));
+    gateway.power();
+    let answer = gateway.update().await;
+    assert!(
+        answer["Message"].as_str().unwrap().contains("not a JSON object"),
+        "{answer}"
+    );
+    gateway.server.fault("availableVersions.json", Fault::Status(503));
+    let answer = gateway.call("update_agent", json!([])).await.unwrap();
+    assert!(
+        answer["Message"].as_str().unwrap().contains("status 503"),
+        "{answer}"
+    );
+    assert_eq!(gateway.state(), Value::Null, "nothing to remember");
+    gateway.server.heal();
+    assert_eq!(
+        gateway.call("update_agent", json!([])).await.unwrap()["DidUpdate"],
+        true
+    );
+    gateway.runs(NEW).await;
+}
+
+#[tokio::test]
+async fn a_second_start_by_hand_does_not_count_as_one_of_the_version_under_test() {
+    let mut gateway = Gateway::new().await;
+    gateway.set_up(json!({"proof": 600_000}));
+    gateway.release(NEW, Build::Hangs);
+    gateway.power();
+    gateway.update().await;
+    gateway
+        .remembers("that the version is tried", |state| state["phase"] == "probation")
+        .await;
+    for _ in 0..5 {
+        let mut command = gateway.command(&gateway.path("bin/reagent"), &["-update=false"]);
+        let mut second = testkit::process::Process::start("second", &mut command);
+        let status = tokio::task::spawn_blocking(move || second.wait(SOON))
+            .await
+            .unwrap();
+        assert_eq!(status.code(), Some(1));
+    }
+    assert_eq!(gateway.state()["attempts"], 1);
+}

@@ -1,0 +1,246 @@
+//! The new version works.
+
+use protocol::uri;
+use serde_json::json;
+use testkit::static_server::Fault;
+use testkit::wait;
+use wamp::Dict;
+
+use super::SOON;
+use super::builds::{self, Build, NEW, NEWER, OLD};
+use super::gateway::{Gateway, install};
+
+#[tokio::test]
+async fn the_agent_updates_itself_to_a_second_build_of_itself_and_stays_there() {
+    let mut gateway = Gateway::new().await;
+    gateway.release(NEW, Build::Good);
+    let topic = uri::device("00000000-0000-4000-8000-00000000da7e", "agent_update_progress");
+    let mut progress = gateway
+        .backend
+        .session
+        .subscribe(&topic, Dict::new())
+        .await
+        .unwrap();
+    gateway.power();
+    let answer = gateway.update().await;
+    let size = builds::build(NEW, Build::Good).len();
+    assert_eq!(
+        answer,
+        json!({
+            "CurrentVersion": OLD, "LatestVersion": NEW, "Message": format!("version {NEW} is installed and is started next"),
+            "DidAgentUpdate": true, "DidTunnelUpdate": false, "DidUpdate": true, "InProgress": false,
+            "TotalFileSize": size,
+        })
+    );
+    let mut heard = Vec::new();
+    loop {
+        let event = tokio::time::timeout(SOON, progress.events.recv())
+            .await
+            .unwrap()
+            .unwrap();
+        heard.push(event.payload.args().unwrap()[0].to_json());
+        if heard.last().unwrap()["currentBytes"] == size {
+            break;
+        }
+    }
+    assert!(
+        heard.iter().all(|progress| progress["fileSize"] == size),
+        "{heard:?}"
+    );
+    let sum: u64 = heard
+        .iter()
+        .map(|progress| progress["increment"].as_u64().unwrap())
+        .sum();
+    assert_eq!(sum, size as u64);
+
+    gateway.runs(NEW).await;
+    assert_eq!(
+        gateway.outcome().await,
+        json!({"from": OLD, "to": NEW, "result": "updated", "reason": ""})
+    );
+    let state = gateway
+        .remembers("that the studio knows", |state| state["reported"] == true)
+        .await;
+    assert_eq!(
+        (&state["phase"], &state["active"]["version"]),
+        (&json!(""), &json!(NEW))
+    );
+    assert_eq!(gateway.visible(), [format!("reagent-v{NEW}")]);
+    let metadata = gateway.call("get_agent_metadata", json!([])).await.unwrap();
+    assert_eq!(
+        (&metadata["hasLatest"], &metadata["canUpdate"]),
+        (&json!(true), &json!(true))
+    );
+
+    gateway.cut();
+    gateway.power();
+    gateway.runs(NEW).await;
+
+    // From there on to the next one; only that and the one before stay.
+    gateway.release(NEWER, Build::Good);
+    gateway.call("update_agent", json!([])).await.unwrap();
+    gateway.runs(NEWER).await;
+    assert_eq!(gateway.outcome().await["to"], NEWER);
+    assert_eq!(
+        gateway.visible(),
+        [format!("reagent-v{NEW}"), format!("reagent-v{NEWER}")]
+    );
+}
+
+#[tokio::test]
+async fn an_agent_that_may_updates_without_being_asked_and_without_a_router() {
+    let mut gateway = Gateway::new().await;
+    gateway.release(NEW, Build::Good);
+    let flock = gateway.path("device.flock");
+    let known = std::fs::read_to_string(&flock).unwrap();
+    let mut lost: serde_json::Value = serde_json::from_str(&known).unwrap();
+    lost["device_endpoint_url"] = json!(format!("ws://127.0.0.1:{}/ws", wait::free_port()));
+    std::fs::write(&flock, lost.to_string()).unwrap();
+    gateway.power_with(&[]);
+    gateway
+        .remembers("that a version is tried", |state| state["phase"] == "probation")
+        .await;
+    // The router is back: the new version proves itself.
+    std::fs::write(&flock, known).unwrap();
+    gateway.cut();
+    gateway.power_with(&[]);
+    gateway.runs(NEW).await;
+    gateway
+        .remembers("the proof", |state| state["active"]["version"] == NEW)
+        .await;
+}
+
+#[tokio::test]
+async fn a_patch_replaces_most_of_the_download_and_a_broken_one_only_costs_itself() {
+    let mut gateway = Gateway::new().await;
+    let (old, new) = (builds::agent(), builds::build(NEW, Build::Good));
+    gateway
+        .bucket
+        .publish_with_patch(NEW, &new, &old, &gateway.signer);
+    gateway.bucket.offer(NEW);
+    gateway.power();
+    assert_eq!(gateway.update().await["DidUpdate"], true);
+    let (patch, whole) = (gateway.server.sent("patch.zst"), gateway.server.sent("/reagent"));
+    assert!(
+        patch > 0 && whole == 0 && patch < new.len() as u64 / 20,
+        "{patch} {whole}"
+    );
+    eprintln!("update traffic: whole {} bytes, patch {patch} bytes", new.len());
+    gateway.runs(NEW).await;
+    gateway
+        .remembers("the proof", |state| state["active"]["version"] == NEW)
+        .await;
+
+    let newer = builds::build(NEWER, Build::Good);
+    gateway
+        .bucket
+        .publish_with_patch(NEWER, &newer, &new, &gateway.signer);
+    gateway.bucket.offer(NEWER);
+    gateway.server.fault("patch.zst", Fault::Corrupt(100));
+    assert_eq!(
+        gateway.call("update_agent", json!([])).await.unwrap()["DidUpdate"],
+        true
+    );
+    assert_eq!(gateway.server.sent("/reagent"), newer.len() as u64);
+    gateway.runs(NEWER).await;
+}
+
+#[tokio::test]
+async fn a_named_version_is_installed_and_an_older_one_only_when_it_is_signed_as_such() {
+    let mut gateway = Gateway::new().await;
+    let older = "0.0.1";
+    let binary = builds::build(older, Build::Good);
+    gateway.bucket.publish(older, &binary, &gateway.signer);
+    gateway.power();
+    gateway.runs(OLD).await;
+    let refused = gateway
+        .call("update_agent", json!([{"version": older}]))
+        .await
+        .unwrap();
+    assert_eq!(refused["DidUpdate"], false);
+    assert!(
+        refused["Message"]
+            .as_str()
+            .unwrap()
+            .contains("not signed as a downgrade"),
+        "{refused}"
+    );
+    let mut manifest = gateway.bucket.manifest(older, &binary);
+    manifest["allow_downgrade"] = json!(true);
+    gateway
+        .bucket
+        .publish_with(older, &binary, &manifest, &gateway.signer);
+    let answer = gateway
+        .call("update_agent", json!([{"version": older}]))
+        .await
+        .unwrap();
+    assert_eq!(answer["DidUpdate"], true, "{answer}");
+    gateway.runs(older).await;
+    gateway
+        .remembers("the proof", |state| state["active"]["version"] == older)
+        .await;
+    gateway.cut();
+    gateway.power();
+    gateway.runs(older).await;
+}
+
+#[tokio::test]
+async fn a_newer_installation_takes_over_from_an_older_download() {
+    let mut gateway = Gateway::new().await;
+    gateway.release(NEW, Build::Good);
+    gateway.power();
+    gateway.update().await;
+    gateway.runs(NEW).await;
+    gateway
+        .remembers("the proof", |state| state["active"]["version"] == NEW)
+        .await;
+    gateway.cut();
+    install(&gateway.path("bin/reagent"), &builds::build(NEWER, Build::Good));
+    gateway.power();
+    gateway.runs(NEWER).await;
+}
+
+#[tokio::test]
+async fn while_one_update_is_under_way_others_are_told_so() {
+    let mut gateway = Gateway::new().await;
+    gateway.release(NEW, Build::Good);
+    gateway.server.fault("/reagent", Fault::Stall(1_000_000));
+    gateway.power();
+    gateway.runs(OLD).await;
+    let (first, second) = tokio::join!(gateway.call("update_agent", json!([])), async {
+        wait::until_async("the download has begun", SOON, || async {
+            (gateway.server.sent("/reagent") > 0).then_some(())
+        })
+        .await;
+        let second = gateway.call("update_agent", json!([])).await.unwrap();
+        gateway.server.heal();
+        second
+    });
+    assert_eq!(second["InProgress"], true);
+    assert_eq!(second["DidUpdate"], false);
+    assert_eq!(first.unwrap()["DidUpdate"], true);
+    gateway.runs(NEW).await;
+}
+
+#[tokio::test]
+async fn a_version_that_cannot_connect_is_replaced_by_the_next_one_although_nobody_can_ask_it_to() {
+    let mut gateway = Gateway::new().await;
+    gateway.set_up(json!({"isolation": 500, "proof": 600_000}));
+    gateway.release(NEW, Build::CannotConnect);
+    gateway.power_with(&[]);
+    gateway
+        .remembers("that a version is tried", |state| state["phase"] == "probation")
+        .await;
+    gateway.release(NEWER, Build::Good);
+    gateway.cut();
+    gateway.power_with(&[]);
+    gateway.runs(NEWER).await;
+    let state = gateway
+        .remembers("the proof", |state| state["active"]["version"] == NEWER)
+        .await;
+    assert_eq!(state["old_version"], OLD);
+    assert_eq!(
+        gateway.outcome().await,
+        json!({"from": OLD, "to": NEWER, "result": "updated", "reason": ""})
+    );
+}

@@ -1,0 +1,173 @@
+//! Devices on which the vendor's manager script starts the agent.
+
+use serde_json::{Value, json};
+use testkit::wait;
+
+use super::SOON;
+use super::builds::{self, Build, NEW, NEWER, OLD};
+use super::gateway::Gateway;
+use super::manager::Manager;
+
+async fn device() -> (Gateway, Manager) {
+    let gateway = Gateway::new().await;
+    let manager = Manager::install(&gateway, OLD, &builds::agent());
+    (gateway, manager)
+}
+
+/// Lets the script work until `fits`.
+async fn until(
+    what: &str,
+    gateway: &Gateway,
+    manager: &mut Manager,
+    fits: impl Fn(&Manager, &Value) -> bool,
+) {
+    // The router and the backend run on the other threads.
+    tokio::task::block_in_place(|| {
+        wait::until(what, 2 * SOON, || {
+            manager.cycle(gateway);
+            fits(manager, &gateway.state()).then_some(())
+        });
+    });
+}
+
+/// The old version runs, is connected and was asked to update.
+async fn update(gateway: &Gateway, manager: &mut Manager) {
+    until("the old version runs", gateway, manager, |manager, _| {
+        !manager.history.is_empty()
+    })
+    .await;
+    assert_eq!(gateway.update().await["DidUpdate"], true);
+}
+
+fn link(gateway: &Gateway, name: &str) -> String {
+    let target = std::fs::canonicalize(gateway.path("agent").join(name)).unwrap();
+    target.file_name().unwrap().to_string_lossy().into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_script_starts_the_new_version_and_it_proves_itself() {
+    let (mut gateway, mut manager) = device().await;
+    gateway.release(NEW, Build::Good);
+    update(&gateway, &mut manager).await;
+    assert_eq!(gateway.state()["phase"], "staged");
+    until(
+        "the new version is proven",
+        &gateway,
+        &mut manager,
+        |manager, state| state["phase"] == "" && manager.history.len() == 2,
+    )
+    .await;
+    gateway.runs(NEW).await;
+    assert_eq!(gateway.outcome().await["result"], "updated");
+    assert_eq!(
+        gateway.visible(),
+        [format!("reagent-v{OLD}"), format!("reagent-v{NEW}")]
+    );
+    assert_eq!(gateway.state()["active"], Value::Null, "the links decide");
+}
+
+/// A bad build: the script goes to and fro a few times, then the agent stops that for good.
+async fn settles_on_the_old_version(build: Build, reason: &str) {
+    let (mut gateway, mut manager) = device().await;
+    gateway.release(NEW, build);
+    update(&gateway, &mut manager).await;
+    until(
+        "the bad version is taken out of use",
+        &gateway,
+        &mut manager,
+        |_, state| state["phase"] == "rolledback",
+    )
+    .await;
+    let old = format!("reagent-v{OLD}");
+    // The script has to start the old one again when the bad one has ended.
+    until("the studio knows", &gateway, &mut manager, |_, state| {
+        state["reported"] == true
+    })
+    .await;
+    let outcome = gateway.outcome().await;
+    assert_eq!(
+        (&outcome["to"], &outcome["result"]),
+        (&json!(NEW), &json!("rolledback"))
+    );
+    assert!(outcome["reason"].as_str().unwrap().contains(reason), "{outcome}");
+    gateway.runs(OLD).await;
+    assert_eq!(link(&gateway, "Reagent-active"), old);
+    assert_eq!(
+        link(&gateway, "Reagent-previous"),
+        link(&gateway, "Reagent-latest")
+    );
+    eprintln!("{build:?}: {:?}", manager.history);
+    assert!(manager.history.len() <= 10, "{:?}", manager.history);
+
+    // No flapping: ten more checks change nothing.
+    let starts = manager.history.len();
+    let checks = manager.checks;
+    until("ten more checks", &gateway, &mut manager, |manager, _| {
+        manager.checks >= checks + 10
+    })
+    .await;
+    assert_eq!(manager.history.len(), starts);
+
+    // And the next release is taken as ever.
+    gateway.release(NEWER, Build::Good);
+    gateway.call("update_agent", json!([])).await.unwrap();
+    until(
+        "the next version is proven",
+        &gateway,
+        &mut manager,
+        |_, state| state["phase"] == "",
+    )
+    .await;
+    gateway.runs(NEWER).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_build_that_dies_before_its_first_action() {
+    settles_on_the_old_version(Build::Crashes, "never executed").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_build_that_ends_with_an_error() {
+    settles_on_the_old_version(Build::EndsEarly, "in 3 starts").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_build_that_lives_and_cannot_connect() {
+    settles_on_the_old_version(Build::CannotConnect, "within 3 s").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_the_power_goes_at_any_check_of_a_bad_build_the_device_settles_all_the_same() {
+    let (gateway, mut manager) = device().await;
+    gateway.release(NEW, Build::EndsEarly);
+    update(&gateway, &mut manager).await;
+    for _ in 0..8 {
+        let checks = manager.checks;
+        until("a check", &gateway, &mut manager, |manager, _| {
+            manager.checks > checks
+        })
+        .await;
+        manager.cut();
+        manager = Manager::boot();
+    }
+    until(
+        "the bad version is out of use",
+        &gateway,
+        &mut manager,
+        |manager, state| state["phase"] == "rolledback" && manager.checks > 3,
+    )
+    .await;
+    until("the old version is linked", &gateway, &mut manager, |_, _| {
+        link(&gateway, "Reagent-active") == format!("reagent-v{OLD}")
+            && link(&gateway, "Reagent-previous") == format!("reagent-v{NEW}")
+    })
+    .await;
+    // The one that took itself out has ended; the next check starts the good one.
+    let checks = manager.checks;
+    until("more checks", &gateway, &mut manager, |manager, _| {
+        manager.checks >= checks + 2
+    })
+    .await;
+    gateway.runs(OLD).await;
+    assert!(manager.is_alive());
+}
