@@ -14,7 +14,7 @@ help:
 	@echo "make publish BUCKET=…  sign build/ and bring it into a bucket; live with make promote BUCKET=… (docs/releasing.md)"
 	@echo "make bench  the figures of docs/SPECIFICATION.md"
 	@echo "make bench-wamp  those of the WAMP router, beside Crossbar.io's"
-	@echo "make fuzz   the WAMP codecs and the router's receive path, a minute each"
+	@echo "make fuzz   the WAMP codecs, the router's receive path and the reader of container logs, a minute each"
 	@echo "make interop  peers that need more than the product does: wamp_async"
 
 run:

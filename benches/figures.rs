@@ -1,6 +1,8 @@
 //! The figures of docs/SPECIFICATION.md: one line each, `<name> <value> <unit> promise <op> <value> ok|short`, and the
 //! peer's value of the same run as a line without a promise. Run with `make bench`.
 
+#[path = "figures/logs.rs"]
+mod logs;
 #[path = "figures/usage.rs"]
 mod usage;
 
@@ -45,7 +47,7 @@ fn agent() -> String {
 
 fn main() {
     // `cargo test --benches` runs this with a filter; figures are only for `cargo bench`.
-    if !std::env::args().any(|argument| argument == "--bench") {
+    if !std::env::args().any(|argument| argument == "--bench") || logs::is_pipeline() {
         return;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -56,10 +58,27 @@ fn main() {
 }
 
 async fn figures() {
-    binary_size();
-    round_trips().await;
-    Device::new(APPS).await.measure().await;
-    Device::new(MANY).await.measure_many().await;
+    // `cargo bench --bench figures -- logs` measures that group alone.
+    let named: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|word| !word.starts_with('-'))
+        .collect();
+    let wanted = |group: &str| named.is_empty() || named.iter().any(|name| name == group);
+    if wanted("size") {
+        binary_size();
+    }
+    if wanted("calls") {
+        round_trips().await;
+    }
+    if wanted("logs") {
+        logs::measure().await;
+    }
+    if wanted("device") {
+        Device::new(APPS).await.measure().await;
+    }
+    if wanted("many") {
+        Device::new(MANY).await.measure_many().await;
+    }
 }
 
 fn promise(name: &str, value: f64, unit: &str, most: f64) {

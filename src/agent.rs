@@ -14,7 +14,7 @@ use crate::app::{AppContext, Apps};
 use crate::backend::Backend;
 use crate::engine::{Engine, EngineEvent};
 use crate::flock::DeviceFile;
-use crate::journal::{Chain, START_UP};
+use crate::journal::{Chain, LogPlace, START_UP};
 use crate::link::{self, LinkContext, LinkEnd, Timing};
 use crate::logs::Logs;
 use crate::rpc;
@@ -91,7 +91,20 @@ async fn run_updating(
     let backend = Backend::with_deadline(session.clone(), timing.backend_call);
     let serial = device.current().serial_number.clone();
     let host = HostSampler::start(SAMPLE_INTERVAL, parts.clone());
-    let logs = Logs::start(serial.clone(), store.clone(), engine.clone(), parts.clone());
+    let logs = Logs::start_in(
+        Some(settings.downloads_dir()),
+        serial.clone(),
+        store.clone(),
+        engine.clone(),
+        parts.clone(),
+    );
+    let transfers = Transfers::start(
+        &settings.apps_dir.join("build"),
+        serial,
+        backend.clone(),
+        logs.clone(),
+        parts.clone(),
+    );
     let updates = Updater::start(
         UpdateContext {
             settings: settings.clone(),
@@ -101,13 +114,6 @@ async fn run_updating(
             setup,
         },
         stop.clone(),
-    );
-    let transfers = Transfers::start(
-        &settings.apps_dir.join("build"),
-        serial,
-        backend.clone(),
-        logs.clone(),
-        parts.clone(),
     );
     let context = AppContext {
         settings: settings.clone(),
@@ -140,6 +146,7 @@ async fn run_updating(
             logs: logs.clone(),
             host: host.clone(),
             transfers,
+            log: LogPlace::of(&settings).0,
             updates,
             stop: stop.clone(),
         };

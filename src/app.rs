@@ -4,6 +4,7 @@
 //! the app's actor look again. Must not know: WAMP messages, SQL text.
 
 mod actor;
+mod compose;
 mod container;
 mod environment;
 mod listing;
@@ -136,6 +137,11 @@ impl Apps {
         self.ask(Command::Known).await.unwrap_or_default()
     }
 
+    /// The images of the services of known compose apps: a prune leaves them alone.
+    pub async fn service_images(&self) -> Vec<String> {
+        self.ask(Command::ServiceImages).await.unwrap_or_default()
+    }
+
     /// Cancelled work parked, actors ended, within a bound.
     pub async fn close(&self) {
         self.stop.cancel();
@@ -156,9 +162,6 @@ impl Apps {
 
 /// What this version refuses whatever the app's state is.
 fn unsupported(request: &AppRequest) -> Option<&'static str> {
-    if request.docker_compose.is_some() {
-        return Some("Docker Compose apps are not supported by this agent version");
-    }
     match (request.target.normalised(), request.app.stage) {
         (AppState::Built, Stage::Prod) => Some("can only build dev apps"),
         (AppState::Published, Stage::Prod) => Some("can only publish dev apps"),

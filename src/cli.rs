@@ -1,7 +1,7 @@
 //! The command line (`session-and-api.md` 1): Go flag syntax in front of clap, which turns the canonical form into
 //! [`Settings`]. Decides what is printed and the exit code; touches nothing. Must not know what follows.
 
-mod go_flags;
+pub(crate) mod go_flags;
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use clap::{CommandFactory as _, FromArgMatches as _};
 
+use crate::service;
 use crate::settings::Settings;
 use crate::system::platform;
 use go_flags::{FlagError, Kind};
@@ -29,6 +30,8 @@ pub enum Invocation {
         settings: Box<Settings>,
         warning: Option<String>,
     },
+    /// Install, remove or ask about the service.
+    Service(service::Order),
     /// Print, then exit.
     Answer(Answer),
 }
@@ -176,7 +179,13 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Invocation {
     }
     // Only as the very first word, and before any flag is looked at.
     if words.first().is_some_and(|word| word == "service") {
-        return answer(String::new(), format!("{SERVICE_REFUSAL}\n"), 1);
+        if !cfg!(target_os = "linux") {
+            return answer(String::new(), format!("{SERVICE_REFUSAL}\n"), 1);
+        }
+        return match service::Order::parse(words.split_off(1)) {
+            Ok(order) => Invocation::Service(order),
+            Err(refused) => answer(String::new(), format!("error: {refused}\n"), refused.code()),
+        };
     }
     if DEFAULTS.agent_dir.is_empty() {
         return answer(

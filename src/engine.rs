@@ -3,21 +3,24 @@
 //! Every call has a deadline. "Already gone" is success where removal is the goal.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 pub use build::{BuildSpec, dockerfile_in};
+pub use compose::{Call, Cli, Dialect};
+pub(crate) use compose::{registry_host, registry_of, same_image};
 pub use create::Concession;
 use protocol::port::WireProtocol;
 
 mod build;
+mod compose;
 mod container;
 mod create;
 mod daemon;
 mod events;
 mod image;
-mod lines;
+pub(crate) mod lines;
 mod log_stream;
 mod prune;
 mod records;
@@ -31,6 +34,8 @@ pub struct Engine {
     /// The daemon has been found to lack capabilities: containers are made without privileges right away, instead of
     /// made twice at every start. Until the daemon goes away.
     unprivileged: Arc<AtomicBool>,
+    /// The compose command line, once it was found.
+    compose: Arc<Mutex<Option<Cli>>>,
 }
 
 /// Why an engine call failed; the text is what operators see.
@@ -139,7 +144,8 @@ pub struct ContainerSpec {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EngineEvent {
     /// Look at this container (name without slash) again: create, start, die, destroy, pause, health, oom, ….
-    Container { name: String },
+    /// `project` is that of compose, if it is part of one.
+    Container { name: String, project: Option<String> },
     /// The event stream was (re-)established: look at everything.
     Resync,
     /// The daemon went away.
@@ -154,6 +160,8 @@ pub struct LogRange {
     pub tail: Option<u32>,
     /// Only lines after this moment, as Docker wants it (`seconds.nanoseconds`).
     pub since: Option<String>,
+    /// Only lines up to this moment, in the same form.
+    pub until: Option<String>,
     /// Ask Docker for timestamps; they are parsed off the line into [`LogLine::timestamp`].
     pub timestamps: bool,
 }
@@ -163,6 +171,8 @@ pub struct LogRange {
 pub struct LogLine {
     /// RFC 3339 with nanoseconds, when asked for.
     pub timestamp: Option<String>,
+    /// The same moment, since 1970.
+    pub nanoseconds: Option<u64>,
     /// Invalid UTF-8 replaced.
     pub text: String,
 }
@@ -195,6 +205,7 @@ impl Engine {
         let engine = Engine {
             host: host.into(),
             unprivileged: Arc::default(),
+            compose: Arc::default(),
         };
         match engine.client(daemon::READ) {
             // A socket that does not exist yet: the daemon may come later.

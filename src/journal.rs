@@ -8,6 +8,7 @@
 mod file;
 mod limit;
 mod line;
+pub mod query;
 
 use std::error::Error;
 use std::fmt;

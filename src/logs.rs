@@ -3,28 +3,36 @@
 //! Never blocks its callers and never fails an app transition: publishing is fire-and-forget (weakness W7). One task
 //! owns all state; this handle only puts commands into its queue. Must not know why a line is written.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use protocol::naming::BadContainerName;
 use protocol::{AppId, naming};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::{Engine, LogRange};
+use crate::engine::{Engine, EngineError};
 use crate::store::Store;
 
 mod batch;
+mod cursor;
+mod entry;
 mod follower;
+mod ledger;
 mod listeners;
 mod lost;
 mod pipeline;
 mod project;
 mod publisher;
+mod query;
 mod ring;
 mod shelf;
+mod spool;
 
 use lost::Lost;
 use pipeline::{Command, Pipeline};
+pub use query::{Found, Origin, Window};
 
 /// Commands waiting. The pipeline never waits for anything, so this fills only when lines come faster than they can
 /// be moved; then lines are dropped and counted, and the last places are kept for everything else.
@@ -56,10 +64,23 @@ impl Logs {
     /// Starts the pipeline of the device with this serial number. With `stop` it follows no container any more; it
     /// ends with [`Logs::close`], which saves what is not saved yet, or with the last handle.
     pub fn start(serial: String, store: Store, engine: Engine, stop: CancellationToken) -> Logs {
+        Logs::start_in(None, serial, store, engine, stop)
+    }
+
+    /// The same with a directory for what memory is too small or too short-lived for: lines that wait for a link that
+    /// is down, and what viewers have got before a restart. It is made when it is missing.
+    pub fn start_in(
+        directory: Option<PathBuf>,
+        serial: String,
+        store: Store,
+        engine: Engine,
+        stop: CancellationToken,
+    ) -> Logs {
         let (commands, queue) = mpsc::channel(QUEUE);
         let lost = Lost::default();
         let ended = CancellationToken::new();
-        let pipeline = Pipeline::new(Arc::from(serial), store.clone(), engine.clone(), lost.clone());
+        let serial = Arc::from(serial);
+        let pipeline = Pipeline::new(serial, store.clone(), engine.clone(), lost.clone(), directory);
         let guard = ended.clone().drop_guard();
         tokio::spawn(async move {
             pipeline.run(queue, stop).await;
@@ -135,25 +156,13 @@ impl Logs {
         });
     }
 
-    /// What `get_app_log_history` answers for a container name that parsed to `app` (2.11): the newest lines, or, when
-    /// none of them is the container's, agent lines followed by the end of the container's log.
-    pub async fn history(&self, app: AppId, app_name: &str) -> Vec<String> {
+    /// What `get_app_log_history` answers for this container name (2.11): the newest lines, or, when none of them is the
+    /// container's, agent lines followed by the end of the log of the container or of the compose project (L15).
+    pub async fn history_of(&self, container: &str) -> Result<Vec<String>, BadContainerName> {
+        let container = Container::parse(container)?;
+        let name = container.name.clone();
         let answer = tokio::time::timeout(HISTORY, async {
-            let (reply, remembered) = oneshot::channel();
-            let container = Container::new(app, app_name);
-            let name = container.name.clone();
-            self.commands
-                .send(Command::History { container, reply })
-                .await
-                .ok();
-            let (mut lines, has_output) = match remembered.await {
-                Ok(Some(history)) => history,
-                Ok(None) | Err(_) => {
-                    let stored = self.store.log_history(app).await.unwrap_or_default();
-                    let has_output = !stored.is_empty();
-                    (stored, has_output)
-                }
-            };
+            let (mut lines, has_output) = self.remembered(container).await;
             if !has_output {
                 // A Docker that hangs takes away no more than its own part.
                 let end = tokio::time::timeout(CONTAINER, self.end_of_log(&name)).await;
@@ -161,21 +170,76 @@ impl Logs {
             }
             lines
         });
-        answer.await.unwrap_or_default()
+        Ok(answer.await.unwrap_or_default())
+    }
+
+    /// The history of an app: [`Logs::history_of`] its container.
+    pub async fn history(&self, app: AppId, app_name: &str) -> Vec<String> {
+        let name = naming::container(app, app_name);
+        self.history_of(&name).await.unwrap_or_default()
+    }
+
+    /// Lines in memory or in the database, and whether one of them is output.
+    async fn remembered(&self, container: Container) -> (Vec<String>, bool) {
+        let (reply, remembered) = oneshot::channel();
+        let (app, is_stored) = (container.app, container.is_stored());
+        let command = Command::History { container, reply };
+        self.commands.send(command).await.ok();
+        match remembered.await {
+            Ok(Some(history)) => history,
+            Ok(None) | Err(_) if is_stored => {
+                let stored = self.store.log_history(app).await.unwrap_or_default();
+                let has_output = !stored.is_empty();
+                (stored, has_output)
+            }
+            Ok(None) | Err(_) => (Vec::new(), false),
+        }
     }
 
     async fn end_of_log(&self, container: &str) -> Vec<String> {
-        let range = LogRange {
-            tail: Some(FALLBACK),
-            ..LogRange::default()
+        let window = Window {
+            lines: FALLBACK,
+            ..Window::default()
         };
-        let mut receiver = self.engine.logs(container, range);
-        let mut lines = Vec::new();
         // An error, no such container above all, means that there is nothing to add.
-        while let Some(Ok(line)) = receiver.recv().await {
-            lines.push(line.text);
+        let read = async {
+            let (_, containers) = query::containers(&self.engine, container).await?;
+            query::newest(&self.engine, &containers, &window).await
+        };
+        let newest = read.await.unwrap_or_default();
+        newest.lines.into_iter().map(|line| line.shown(false)).collect()
+    }
+
+    /// The newest lines of a container inside a window (2.12): from the container of this name, else from the services
+    /// of its compose project, else from the history, for which the window does not count. Fails when the engine does,
+    /// and for a container that is none of ours and not there.
+    pub async fn query(&self, container: &str, window: &Window) -> Result<Answer, EngineError> {
+        let (origin, containers) = query::containers(&self.engine, container).await?;
+        if containers.is_empty() {
+            let parsed = Container::parse(container)
+                .map_err(|_| EngineError::NoSuchContainer(container.to_owned()))?;
+            let (lines, _) = self.remembered(parsed).await;
+            return Ok(Answer {
+                origin: Origin::History,
+                lines: lines.into_iter().map(Found::remembered).collect(),
+                shortened: false,
+                oldest_available: None,
+            });
         }
-        lines
+        let newest = query::newest(&self.engine, &containers, window).await?;
+        let oldest_available = match (origin, containers.first()) {
+            // Not worth failing for.
+            (Origin::Docker, Some((facts, _))) => query::first_moment(&self.engine, &facts.id, None)
+                .await
+                .unwrap_or_default(),
+            _ => None,
+        };
+        Ok(Answer {
+            origin,
+            lines: newest.lines.into(),
+            shortened: newest.shortened,
+            oldest_available,
+        })
     }
 
     /// After a (re)connect: asks which log topics have listeners and follows the meta events (2.4, 2.9). Returns when
@@ -219,6 +283,18 @@ impl Logs {
     }
 }
 
+/// What [`Logs::query`] found.
+#[derive(Debug)]
+pub struct Answer {
+    pub origin: Origin,
+    /// Oldest first.
+    pub lines: Vec<Found>,
+    /// The oldest lines were left out because of their size.
+    pub shortened: bool,
+    /// When the oldest line that there is was printed, nanoseconds since 1970.
+    pub oldest_available: Option<u64>,
+}
+
 /// Where lines about an app are said (2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Channel {
@@ -252,6 +328,16 @@ struct Container {
 impl Container {
     fn new(app: AppId, app_name: &str) -> Container {
         Container::on(Channel::App, app, app_name)
+    }
+
+    /// Reads `prod_6_myapp`, `dev_…` or `pub_…`.
+    fn parse(name: &str) -> Result<Container, BadContainerName> {
+        let (app, app_name) = naming::parse_container(name)?;
+        let channel = match name.trim_start_matches('/').starts_with("pub_") {
+            true => Channel::Publication,
+            false => Channel::App,
+        };
+        Ok(Container::on(channel, app, &app_name))
     }
 
     fn on(channel: Channel, app: AppId, app_name: &str) -> Container {

@@ -8,8 +8,8 @@ use anyhow::Context as _;
 use reagent::agent::{self, Exit};
 use reagent::cli::{self, Invocation, VERSION};
 use reagent::flock::DeviceFile;
-use reagent::journal::{self, START_UP};
-use reagent::service::notify::Notifier;
+use reagent::journal::{self, Chain, START_UP};
+use reagent::service::{self, notify::Notifier};
 use reagent::settings::Settings;
 use reagent::system::platform;
 use reagent::update::{self, Boot, Custody, Setup};
@@ -28,6 +28,16 @@ fn main() -> ExitCode {
             let _ = std::io::stderr().write_all(answer.stderr.as_bytes());
             ExitCode::from(answer.code)
         }
+        Invocation::Service(order) => match service::obey(&order) {
+            Ok(report) => {
+                journal::say(&report);
+                ExitCode::SUCCESS
+            }
+            Err(failure) => {
+                let _ = writeln!(std::io::stderr(), "error: {}", Chain(&failure));
+                ExitCode::from(exit::FAILURE)
+            }
+        },
         Invocation::Run { settings, warning } => {
             if let Some(warning) = warning {
                 journal::complain(&warning);

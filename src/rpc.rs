@@ -7,6 +7,7 @@
 mod apps;
 mod containers;
 mod device;
+mod logs;
 mod transfer;
 mod update;
 
@@ -30,7 +31,7 @@ use crate::app::Apps;
 use crate::backend::BackendError;
 use crate::engine::Engine;
 use crate::flock::DeviceFile;
-use crate::journal::{Chain, Limiter, Verdict};
+use crate::journal::{Chain, Limiter, LogPlace, Verdict};
 use crate::logs::Logs;
 use crate::system::HostSampler;
 use crate::transfer::Transfers;
@@ -46,6 +47,8 @@ pub struct Context {
     pub logs: Logs,
     pub host: HostSampler,
     pub transfers: Transfers,
+    /// The agent's own log.
+    pub log: LogPlace,
     pub updates: Updater,
     /// Ends the process in good order (restart by the supervisor).
     pub stop: CancellationToken,
@@ -195,7 +198,9 @@ table! {
     "get_images", Gate::Needs(Privilege::Read, "insufficient privileges to read docker images"), READ, containers::get_images;
     "prune_images", Gate::Needs(Privilege::Maintain, "insufficient privileges to prune images"), PRUNE, containers::prune_images;
     "list_containers", Gate::Needs(Privilege::Read, "insufficient privileges to list containers"), READ, containers::list_containers;
-    "get_app_log_history", Gate::Needs(Privilege::Read, "insufficient privileges to get app log history"), READ, apps::get_app_log_history;
+    "get_app_log_history", Gate::Needs(Privilege::Read, "insufficient privileges to get app log history"), READ, logs::get_app_log_history;
+    "query_app_logs", Gate::Needs(Privilege::Read, "insufficient privileges to query app logs"), READ, logs::query_app_logs;
+    "query_device_logs", Gate::Needs(Privilege::Read, "insufficient privileges to query device logs"), READ, logs::query_device_logs;
     "get_storage_data", Gate::Needs(Privilege::Read, "insufficient privileges to get storage data"), READ, device::get_storage_data;
     "get_agent_metadata", Gate::Needs(Privilege::Read, "insufficient privileges to get agent metadata"), READ, device::get_agent_metadata;
     "update_agent", Gate::Needs(Privilege::Maintain, "insufficient privileges to update reagent"), UPDATE, update::update_agent;
@@ -302,8 +307,19 @@ async fn answer(context: Context, procedure: &'static Procedure, invocation: &In
     context
         .access
         .check(procedure.gate, &disclosed, &call.args, &call.kwargs)
-        .await?;
+        .await
+        .map_err(|refusal| refused(procedure.name, refusal))?;
     (procedure.run)(context, call).await
+}
+
+/// A check that failed reads like no denial where callers fall back on denial (`logs-terminal-tunnel.md` 1.4).
+fn refused(procedure: &str, refusal: Refusal) -> Failure {
+    let unchecked = matches!(refusal, Refusal::Unchecked(_));
+    let mut failure = Failure::from(refusal);
+    if unchecked && procedure.starts_with("query_") {
+        failure.text = format!("could not verify privileges: {}", failure.text);
+    }
+    failure
 }
 
 /// One positional result.
@@ -329,6 +345,17 @@ mod tests {
             Some(&wamp::Value::from("first param should be a dict"))
         );
         assert_eq!(args[0].get("code"), Some(&wamp::Value::from("invalid_argument")));
+    }
+
+    #[test]
+    fn a_query_whose_caller_could_not_be_checked_is_not_denied() {
+        let unchecked = || Refusal::Unchecked(BackendError::NotConnected);
+        let plain = refused("get_app_log_history", unchecked()).text;
+        let query = refused("query_app_logs", unchecked());
+        assert_eq!(query.text, format!("could not verify privileges: {plain}"));
+        assert_eq!(query.code, Code::Unavailable);
+        let denied = refused("query_app_logs", Refusal::Denied("no"));
+        assert_eq!(denied.text, "no");
     }
 
     #[test]

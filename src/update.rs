@@ -60,6 +60,8 @@ use state::{Binary, State};
 const QUEUE: usize = 1;
 /// What was found out about the newest version is believed for so long (U11).
 const FRESH: Duration = Duration::from_secs(5 * 60);
+/// And for so long that it cannot be found out.
+const AWAY: Duration = Duration::from_secs(30);
 /// The version before must have been connected this recently for the new one to be expected to (R2).
 const RECENTLY: Duration = Duration::from_secs(60 * 60);
 
@@ -99,8 +101,11 @@ pub struct Updater {
     busy: Arc<AtomicBool>,
     health: Health,
     installer: Arc<Installer>,
-    newest: Arc<Mutex<Option<(Instant, String)>>>,
+    newest: Newest,
 }
+
+/// The newest version that is known, `None` when it could not be found out, and since when.
+type Newest = Arc<Mutex<Option<(Instant, Option<String>)>>>;
 
 impl Updater {
     /// Starts the tasks: checks, proof of the running version, report of the last outcome. They end with `stop`, which
@@ -109,7 +114,7 @@ impl Updater {
         let (requests, inbox) = mpsc::channel(QUEUE);
         let memory = Memory::open(&context.settings.agent_dir);
         let health = Health::default();
-        let newest = Arc::default();
+        let newest = Newest::default();
         let installer = Arc::new(Installer::new(context.clone(), memory.clone(), health.clone()));
         let updater = Updater {
             requests,
@@ -133,17 +138,13 @@ impl Updater {
             stop: stop.clone(),
         };
         let mut tasks = JoinSet::new();
-        tasks.spawn({
+        if under_test {
             let (context, memory, health) = (context.clone(), memory.clone(), health.clone());
-            async move {
-                if under_test {
-                    prove(&context, &memory, &health).await;
-                } else {
-                    litter::sweep(&context.settings.agent_dir, &memory.current());
-                }
-                checks.run(inbox).await;
-            }
-        });
+            tasks.spawn(async move { prove(&context, &memory, &health).await });
+        } else {
+            litter::sweep(&context.settings.agent_dir, &memory.current());
+        }
+        tasks.spawn(checks.run(inbox, under_test));
         tasks.spawn(telling::tell(context, memory, health));
         // Owned by the runtime: it ends, with its tasks, when the agent stops.
         tokio::spawn(async move {
@@ -187,26 +188,25 @@ impl Updater {
     /// The version that the list offers this device, if the list can be had.
     pub async fn newest(&self) -> Option<String> {
         let known = self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some((since, version)) = known
-            && since.elapsed() < FRESH
-        {
-            return Some(version);
+        if let Some((since, version)) = known {
+            let believed = if version.is_some() { FRESH } else { AWAY };
+            if since.elapsed() < believed {
+                return version;
+            }
         }
+        // Asked by others while this is under way, they are told what this one is: nothing yet.
+        remember(&self.newest, None);
         match self.installer.offered().await {
-            Ok(version) => {
-                remember(&self.newest, &version);
-                Some(version)
-            }
-            Err(failure) => {
-                tracing::debug!(error = %Chain(&failure), "the newest version is unknown");
-                None
-            }
+            Ok(version) => remember(&self.newest, Some(version.clone())),
+            Err(failure) => tracing::debug!(error = %Chain(&failure), "the newest version is unknown"),
         }
+        let known = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        known.as_ref().and_then(|(_, version)| version.clone())
     }
 }
 
-fn remember(newest: &Mutex<Option<(Instant, String)>>, version: &str) {
-    let now = (Instant::now(), version.to_owned());
+fn remember(newest: &Newest, version: Option<String>) {
+    let now = (Instant::now(), version);
     *newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
 }
 
@@ -232,8 +232,8 @@ async fn prove(context: &UpdateContext, memory: &Memory, health: &Health) {
     loop {
         let active = active.clone();
         let proven = memory.change(move |state| {
-            // Its time may have been up in the same moment.
-            if state.is_trial() {
+            // Its time may have been up in the same moment, or a newer one be staged.
+            if state.is_trial() && state.new_version == VERSION {
                 state.prove();
                 state.active = active.or(state.active.take());
             }
@@ -281,17 +281,21 @@ fn watch_myself(context: &UpdateContext, memory: &Memory) {
 struct Checks {
     context: UpdateContext,
     installer: Arc<Installer>,
-    newest: Arc<Mutex<Option<(Instant, String)>>>,
+    newest: Newest,
     busy: Arc<AtomicBool>,
     stop: CancellationToken,
 }
 
 impl Checks {
     /// Checks at start, every now and then, and on request.
-    async fn run(self, mut inbox: mpsc::Receiver<Request>) {
+    async fn run(self, mut inbox: mpsc::Receiver<Request>, under_test: bool) {
         let automatic = self.context.settings.update && !self.context.settings.offline;
         let serial = self.context.device.current().serial_number.clone();
-        let mut due = Instant::now() + self.context.setup.start_delay.mul_f64(position(&serial, VERSION));
+        let mut first = self.context.setup.start_delay.mul_f64(position(&serial, VERSION));
+        if under_test {
+            first += self.context.setup.isolation;
+        }
+        let mut due = Instant::now() + first;
         loop {
             let request = tokio::select! {
                 request = inbox.recv() => match request {
@@ -322,10 +326,13 @@ impl Checks {
         };
         let listener = answer.is_some().then(|| telling::announce(self.context.clone()));
         let mut report = Report::default();
+        let named = version.is_some();
         let ended = self.installer.run(version, Meter::new(listener)).await;
         if let Some(offered) = ended.offered() {
             report.latest = offered.to_owned();
-            remember(&self.newest, offered);
+            if !named {
+                remember(&self.newest, Some(offered.to_owned()));
+            }
         }
         let staged = match &ended {
             Ended::Staged { version, size, .. } => {

@@ -3,6 +3,14 @@
 
 #[path = "apps/build.rs"]
 mod build;
+#[path = "apps/compose.rs"]
+mod compose;
+#[path = "apps/compose_build.rs"]
+mod compose_build;
+#[path = "apps/compose_trouble.rs"]
+mod compose_trouble;
+#[path = "apps/compose_update.rs"]
+mod compose_update;
 #[path = "apps/device.rs"]
 mod device;
 #[path = "apps/trouble.rs"]
@@ -405,17 +413,12 @@ async fn what_this_version_cannot_do_is_refused_and_the_app_stays() {
     device.request(Running).await;
     device.reports(&[Starting, Running]).await;
     let id = device.container_id();
-    for (target, members) in [
-        (Running, json!({"docker_compose": {"services": {}}})),
-        (protocol::AppState::Built, json!({})),
-    ] {
-        let refused = device
-            .apps
-            .request(device.wanted(target, members))
-            .await
-            .unwrap_err();
-        assert!(matches!(refused, RequestError::Unsupported(_)), "{refused}");
-    }
+    let refused = device
+        .apps
+        .request(device.wanted(protocol::AppState::Built, json!({})))
+        .await
+        .unwrap_err();
+    assert!(matches!(refused, RequestError::Unsupported(_)), "{refused}");
     assert_eq!(device.container_id(), id);
 }
 

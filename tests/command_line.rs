@@ -202,13 +202,13 @@ async fn help_is_on_stderr_and_success() {
 }
 
 #[tokio::test]
-async fn the_service_command_is_refused_here() {
-    let output = Machine::new().output(&["service", "status"]).await;
+async fn a_service_command_without_a_verb_is_a_usage_error() {
+    let output = Machine::new().output(&["service"]).await;
     assert_eq!(
         text(&output.stderr),
-        "the 'service' subcommand is only supported on Windows\n"
+        "error: one of install, uninstall, start, stop, status is needed\n"
     );
-    assert_eq!((output.status.code(), text(&output.stdout)), (Some(1), ""));
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(2), ""));
 }
 
 #[tokio::test]

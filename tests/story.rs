@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use testkit::docker::Scope;
 use testkit::fleet::{Fleet, Plane};
 use testkit::process::Process;
 use testkit::{docker, wait};
@@ -23,6 +24,66 @@ fn an_app_lives_its_life_with_the_studio_as_router() {
 #[test]
 fn an_app_lives_its_life_with_crossbar_as_router() {
     an_app_lives_its_life(Plane::Crossbar, "salute");
+}
+
+#[test]
+fn an_app_is_developed_on_a_device_and_published_from_it() {
+    let fleet = Fleet::start(Plane::Studio);
+    let device = fleet.add_device("bench-01");
+    let mut agent = device.start_agent(Path::new(AGENT), &[]);
+    fleet.wait_for_device(&device, "CONNECTED");
+    let scope = Scope::new();
+    let base = scope.image("base", "true");
+    let source = tempfile::tempdir().unwrap();
+    let write = |word: &str| {
+        let dockerfile =
+            format!("FROM {base}\nRUN echo {word} > /word\nCMD while :; do cat /word; sleep 0.2; done\n");
+        std::fs::write(source.path().join("Dockerfile"), dockerfile).unwrap();
+    };
+    let directory = source.path().to_str().unwrap();
+    fleet.studio(&["app", "add", "gadget"]).ok();
+
+    write("first");
+    let built = fleet
+        .studio(&["dev", "build", "bench-01", "gadget", directory, "--run"])
+        .ok();
+    for said in ["uploaded 100 %", "Step 2/3 : RUN echo first", "BUILT", "RUNNING"] {
+        assert!(
+            built.stdout.contains(said),
+            "{said} is missing in: {}",
+            built.stdout
+        );
+    }
+    let name = container_of(&fleet, "gadget").replace("prod_", "dev_");
+    wait::until("it says its word", MINUTE, || {
+        docker::logs(&name).contains("first").then_some(())
+    });
+
+    // A mistake is said, and the app is FAILED.
+    std::fs::write(
+        source.path().join("Dockerfile"),
+        format!("FROM {base}\nRUN exit 9\n"),
+    )
+    .unwrap();
+    let failed = fleet.studio(&["dev", "build", "bench-01", "gadget", directory]);
+    assert_ne!(failed.code, 0);
+    assert!(failed.stdout.contains("non-zero code: 9"), "{}", failed.stdout);
+
+    write("second");
+    let version = ["--version", "1.0.0"];
+    let publish = ["dev", "publish", "bench-01", "gadget", directory];
+    fleet.studio(&[&publish[..], &version].concat()).ok();
+    fleet.studio(&["install", "bench-01", "gadget", "--wait"]).ok();
+    let released = container_of(&fleet, "gadget");
+    wait::until("the release says its word", MINUTE, || {
+        docker::logs(&released).contains("second").then_some(())
+    });
+
+    fleet.studio(&["remove", "bench-01", "gadget", "--wait"]).ok();
+    fleet.studio(&["dev", "remove", "bench-01", "gadget"]).ok();
+    assert_eq!((docker::count(&name), docker::count(&released)), (0, 0));
+    assert_eq!(docker::images_of(&fleet.registry()), Vec::<String>::new());
+    assert!(agent.terminate(MINUTE).success());
 }
 
 /// Two apps of one name would share a container name on the one Docker daemon of this machine.

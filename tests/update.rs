@@ -28,4 +28,4 @@ mod under_manager;
 use std::time::Duration;
 
 /// Every wait for something that should happen soon.
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(90);

@@ -219,9 +219,6 @@ impl Actor {
         };
         let request = &desired.request;
         let worker = &self.worker;
-        if request.docker_compose.is_some() {
-            return self.rest();
-        }
         // What is done once is not done again, whatever becomes of the app.
         if desired.finished {
             return match self.report_due {
@@ -355,7 +352,7 @@ impl Actor {
     async fn perform(&mut self, action: Action, desired: &Desired) -> Result<(), ActionError> {
         let request = &desired.request;
         if request.app_name != self.worker.app_name {
-            return self.worker.rename(&request.app_name).await;
+            return self.worker.rename(request).await;
         }
         let mailbox = Arc::clone(&self.worker.mailbox);
         // Made before the first state of the action can be seen (W12).
@@ -466,7 +463,6 @@ impl Actor {
     async fn refresh_credential(&self) {
         if let Some(desired) = self.worker.mailbox.desired()
             && wanted(desired.request.target)
-            && desired.request.docker_compose.is_none()
         {
             self.worker.refresh_credential(&desired.request).await;
         }

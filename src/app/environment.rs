@@ -111,6 +111,11 @@ impl Environment {
             .collect()
     }
 
+    /// Every variable in order, equal names included.
+    pub(crate) fn entries(&self) -> &[(String, String)] {
+        &self.0
+    }
+
     /// Every variable, the value that Docker would take.
     pub(crate) fn for_files(&self) -> BTreeMap<String, String> {
         self.0.iter().cloned().collect()

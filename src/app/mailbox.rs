@@ -141,6 +141,9 @@ impl Mailbox {
             let request = Arc::make_mut(&mut desired.request);
             version.clone_into(&mut request.present_version);
             request.release_key = release_key;
+            if request.docker_compose.is_some() && request.new_docker_compose.is_some() {
+                request.docker_compose.clone_from(&request.new_docker_compose);
+            }
         }
     }
 

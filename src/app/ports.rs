@@ -11,6 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use protocol::port::WireProtocol;
 use protocol::{AppId, PortRule, Stage};
 
+use super::compose::ports::Managed;
 use crate::engine::PortBinding;
 
 /// Where host ports are taken from.
@@ -39,11 +40,25 @@ pub(crate) struct Ports {
 impl Ports {
     /// The host port for a rule. `bound` is what an existing container of the app publishes the declared port on.
     pub(crate) fn choose(&self, app: AppId, rule: &PortRule, bound: Option<u16>) -> Result<u16, NoFreePort> {
-        let key = key(app, rule.port, rule.wire_protocol());
+        self.assign(key(app, rule.port, rule.wire_protocol()), rule.host_port, bound)
+    }
+
+    /// The same for an entry of a compose service. `wished` is the host port of the rule that is about it, 0 without.
+    pub(crate) fn choose_for_service(
+        &self,
+        app: AppId,
+        entry: &Managed,
+        wished: u64,
+        bound: Option<u16>,
+    ) -> Result<u16, NoFreePort> {
+        self.assign(key_of(app, entry), wished, bound)
+    }
+
+    fn assign(&self, key: PortKey, wished: u64, bound: Option<u16>) -> Result<u16, NoFreePort> {
         // A port number from the cloud is taken only where it can be meant (W55).
-        let wished = u16::try_from(rule.host_port)
+        let wished = u16::try_from(wished)
             .ok()
-            .filter(|port| POOL.contains(port) || *port == rule.port);
+            .filter(|port| POOL.contains(port) || *port == key.declared);
         let preferred = bound.or(wished);
         let mut assigned = self.lock();
         let elsewhere = |assigned: &BTreeMap<PortKey, u16>, port| {
@@ -51,15 +66,16 @@ impl Ports {
                 .iter()
                 .any(|(other, held)| *other != key && *held == port)
         };
-        let port = if app.stage == Stage::Dev && preferred.is_none() && !elsewhere(&assigned, rule.port) {
-            rule.port
-        } else if let Some(port) = assigned.get(&key) {
-            *port
-        } else if let Some(port) = preferred.filter(|port| !elsewhere(&assigned, *port)) {
-            port
-        } else {
-            free_port(&assigned, key.protocol)?
-        };
+        let port =
+            if key.app.stage == Stage::Dev && preferred.is_none() && !elsewhere(&assigned, key.declared) {
+                key.declared
+            } else if let Some(port) = assigned.get(&key) {
+                *port
+            } else if let Some(port) = preferred.filter(|port| !elsewhere(&assigned, *port)) {
+                port
+            } else {
+                free_port(&assigned, key.protocol)?
+            };
         assigned.insert(key, port);
         Ok(port)
     }
@@ -81,6 +97,28 @@ impl Ports {
             assigned.entry(key.clone()).or_insert(port);
         }
         assigned.get(&key).copied()
+    }
+
+    /// The host port that an entry of a compose service has.
+    pub(crate) fn assigned_to_service(&self, app: AppId, entry: &Managed) -> Option<u16> {
+        self.lock().get(&key_of(app, entry)).copied()
+    }
+
+    /// Takes in what a running project publishes an entry on.
+    pub(crate) fn take_in(&self, app: AppId, entry: &Managed, host_port: u16) {
+        self.lock().entry(key_of(app, entry)).or_insert(host_port);
+    }
+
+    /// Where a rule of a compose app is published: of several services the first by name counts.
+    pub(crate) fn locate_service(&self, app: AppId, rule: &PortRule) -> Option<u16> {
+        let assigned = self.lock();
+        let found = assigned.iter().find(|(key, _)| {
+            key.app == app
+                && key.declared == rule.port
+                && key.protocol == rule.wire_protocol()
+                && !key.service.is_empty()
+        });
+        found.map(|(_, port)| *port)
     }
 
     /// Gives every port of `app` that `conflict`, the daemon's text, names another number. `false` when it names none.
@@ -109,6 +147,13 @@ impl Ports {
         });
     }
 
+    /// Forgets the ports of entries that are gone.
+    pub(crate) fn keep_only_services(&self, app: AppId, entries: &[Managed]) {
+        let kept: Vec<PortKey> = entries.iter().map(|entry| key_of(app, entry)).collect();
+        self.lock()
+            .retain(|held, _| held.app != app || kept.contains(held));
+    }
+
     /// Forgets all ports of an app.
     pub(crate) fn release(&self, app: AppId) {
         self.lock().retain(|key, _| key.app != app);
@@ -125,6 +170,13 @@ fn key(app: AppId, declared: u16, protocol: WireProtocol) -> PortKey {
         protocol,
         declared,
         service: String::new(),
+    }
+}
+
+fn key_of(app: AppId, entry: &Managed) -> PortKey {
+    PortKey {
+        service: entry.service.clone(),
+        ..key(app, entry.declared(), entry.protocol)
     }
 }
 
@@ -240,5 +292,54 @@ mod tests {
         ports.release(app(1, Stage::Prod));
         let _held = TcpListener::bind((Ipv4Addr::UNSPECIFIED, probe)).unwrap();
         assert_ne!(ports.choose(app(1, Stage::Prod), &rule(80, 0), None), Ok(probe));
+    }
+
+    #[test]
+    fn services_of_one_app_have_ports_of_their_own() {
+        let ports = Ports::default();
+        let one = app(1, Stage::Prod);
+        let entry = |service: &str, host| Managed {
+            service: service.to_owned(),
+            place: 0,
+            container: 80,
+            protocol: WireProtocol::Tcp,
+            host,
+        };
+        let (api, web) = (entry("api", Some(8080)), entry("web", Some(8080)));
+        let first = ports.choose_for_service(one, &api, 0, None).unwrap();
+        let second = ports.choose_for_service(one, &web, 0, None).unwrap();
+        assert_ne!(first, second);
+        assert_eq!(ports.locate_service(one, &rule(8080, 0)), Some(first));
+        assert_eq!(ports.locate_service(one, &rule(80, 0)), None);
+        ports.keep_only_services(one, std::slice::from_ref(&web));
+        assert_eq!(ports.assigned_to_service(one, &api), None);
+        assert_eq!(ports.assigned_to_service(one, &web), Some(second));
+        // What runs already keeps its port.
+        ports.take_in(one, &api, 40_777);
+        assert_eq!(ports.choose_for_service(one, &api, 0, None), Ok(40_777));
+        assert_eq!(
+            ports.choose_for_service(one, &entry("db", None), 40_888, None),
+            Ok(40_888)
+        );
+    }
+
+    #[test]
+    fn a_dev_service_gets_the_declared_port_when_nobody_holds_it() {
+        let ports = Ports::default();
+        let entry = Managed {
+            service: "web".to_owned(),
+            place: 0,
+            container: 80,
+            protocol: WireProtocol::Tcp,
+            host: Some(8080),
+        };
+        assert_eq!(
+            ports.choose_for_service(app(1, Stage::Dev), &entry, 0, None),
+            Ok(8080)
+        );
+        let other = ports
+            .choose_for_service(app(2, Stage::Dev), &entry, 0, None)
+            .unwrap();
+        assert!(POOL.contains(&other));
     }
 }

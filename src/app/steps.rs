@@ -2,6 +2,7 @@
 //! repeated after a kill at any point. Local first: no step waits for the cloud unless an image must be fetched.
 
 mod build;
+mod compose;
 mod pull;
 mod remove;
 mod run;
@@ -30,6 +31,9 @@ impl Worker {
         cancel: &CancellationToken,
     ) -> Result<(), ActionError> {
         self.adopt_version(request);
+        if request.docker_compose.is_some() {
+            return self.perform_compose(action, request, cancel).await;
+        }
         match action {
             Action::Pull => self.pull(request, cancel).await,
             Action::Run => self.run(request, adopted, cancel).await,
@@ -129,7 +133,11 @@ impl Worker {
     }
 
     /// The app has a new name: what exists under the old one goes, its data moves (W45).
-    pub(crate) async fn rename(&mut self, app_name: &str) -> Result<(), ActionError> {
+    pub(crate) async fn rename(&mut self, request: &AppRequest) -> Result<(), ActionError> {
+        let app_name = request.app_name.as_str();
+        if request.docker_compose.is_some() {
+            self.rename_project(request).await?;
+        }
         self.remove_container().await?;
         let context = &self.shared.context;
         let repository = self.image_repository();
@@ -143,7 +151,10 @@ impl Worker {
         app_name.clone_into(&mut self.app_name);
         self.mailbox
             .set_status(|status| app_name.clone_into(&mut status.app_name));
-        self.settle_by_image().await
+        match request.docker_compose {
+            Some(_) => self.settle_project(request).await,
+            None => self.settle_by_image().await,
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::actor::Actor;
+use super::compose::{directory, document};
 use super::container;
 use super::listing::Confirmation;
 use super::mailbox::{Desired, Mailbox, Nudge, Status};
@@ -22,7 +23,7 @@ use super::observe::Look;
 use super::port_reports;
 use super::worker::{Shared, Worker};
 use super::{AppContext, RequestError, Sync};
-use crate::engine::EngineEvent;
+use crate::engine::{Engine, EngineEvent};
 use crate::journal::Chain;
 use crate::store::{AppRow, FACT_ADOPT, Recorded, StoreError};
 
@@ -44,6 +45,7 @@ pub(crate) enum Command {
     CredentialKey(String),
     BaseUrl(String),
     Known(oneshot::Sender<Vec<(AppId, String)>>),
+    ServiceImages(oneshot::Sender<Vec<String>>),
 }
 
 #[derive(Debug)]
@@ -75,6 +77,7 @@ impl Supervisor {
         stop: CancellationToken,
     ) -> Result<Supervisor, StoreError> {
         let store = context.store.clone();
+        end_what_was_left_behind(&context).await;
         let base_url = store.fact(FACT_BASE_URL).await?.filter(|url| !url.is_empty());
         let adopt = store
             .fact(FACT_ADOPT)
@@ -159,6 +162,8 @@ impl Supervisor {
             update_status: protocol::UpdateStatus::None,
             release_build: false,
             keeps_history: false,
+            outdated_images: Vec::new(),
+            told_failures: BTreeSet::new(),
             shared: Arc::clone(&self.shared),
             mailbox: Arc::clone(&mailbox),
             app: row.app,
@@ -229,7 +234,22 @@ impl Supervisor {
                     .map(|(app, entry)| (*app, entry.mailbox.status().app_name));
                 drop(reply.send(known.collect()));
             }
+            Command::ServiceImages(reply) => drop(reply.send(self.service_images())),
         }
+    }
+
+    fn service_images(&self) -> Vec<String> {
+        let mut images = Vec::new();
+        for desired in self.apps.values().filter_map(|entry| entry.mailbox.desired()) {
+            let documents = [
+                &desired.request.docker_compose,
+                &desired.request.new_docker_compose,
+            ];
+            for document in documents.into_iter().flatten() {
+                images.extend(document::images(document).into_values().map(str::to_owned));
+            }
+        }
+        images
     }
 
     fn knows_base_url(&self, url: &str) -> bool {
@@ -348,13 +368,8 @@ impl Supervisor {
 
     async fn event(&mut self, event: EngineEvent, was_down: &mut bool) {
         match event {
-            EngineEvent::Container { name } => {
-                let Ok((app, _)) = naming::parse_container(&name) else {
-                    return;
-                };
-                if let Some(entry) = self.apps.get(&app)
-                    && naming::container(app, &entry.mailbox.status().app_name) == name
-                {
+            EngineEvent::Container { name, project } => {
+                if let Some(entry) = self.app_of(&name, project.as_deref()) {
                     entry.mailbox.nudge(Nudge {
                         look: Look::Change,
                         ..Nudge::default()
@@ -386,12 +401,32 @@ impl Supervisor {
         }
     }
 
+    /// The app that a container belongs to: by its name or, in a compose project, by the project's (W32).
+    fn app_of(&self, name: &str, project: Option<&str>) -> Option<&Entry> {
+        let mine = |app: AppId, entry: &Entry| {
+            let app_name = entry.mailbox.status().app_name;
+            match project {
+                Some(project) => naming::compose_project(app, &app_name) == project,
+                None => naming::container(app, &app_name) == name,
+            }
+        };
+        if project.is_some() {
+            let found = self.apps.iter().find(|(app, entry)| mine(**app, entry));
+            return found.map(|(_, entry)| entry);
+        }
+        let (app, _) = naming::parse_container(name).ok()?;
+        self.apps.get(&app).filter(|entry| mine(app, entry))
+    }
+
     /// A database made from nothing learns from the containers which apps are here; none of them is touched.
     async fn adopt_containers(&mut self) -> Result<(), String> {
         let engine = &self.shared.context.engine;
         let (key, value) = container::REAL;
         let found = engine
             .list_labelled(key, value)
+            .await
+            .map_err(|error| error.to_string())?;
+        self.quarantine_projects()
             .await
             .map_err(|error| error.to_string())?;
         let store = self.shared.context.store.clone();
@@ -451,6 +486,19 @@ impl Supervisor {
         for entry in self.apps.values() {
             entry.mailbox.nudge(nudge);
         }
+    }
+}
+
+/// A power cut of the agent leaves calls of the command line running, and their registry logins lying.
+async fn end_what_was_left_behind(context: &AppContext) {
+    let serial = context.device.current().serial_number.clone();
+    let downloads = context.settings.downloads_dir();
+    let ended = super::worker::blocking(move || {
+        Engine::end_compose_calls(&serial);
+        directory::remove_private(&downloads)
+    });
+    if let Err(error) = ended.await {
+        tracing::warn!(error = %Chain(&error), "removing left registry logins");
     }
 }
 

@@ -1,5 +1,6 @@
 //! One app's hands: its actual state, and the ways to record and report it. The actions are in [`super::steps`].
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, RwLock};
 
@@ -8,6 +9,7 @@ use protocol::report::StateReport;
 use protocol::{AppId, AppRequest, AppState, PortRule, Stage, UpdateStatus, naming};
 
 use super::AppContext;
+use super::compose::document::BadDocument;
 use super::container::owner;
 use super::environment::files;
 use super::mailbox::Mailbox;
@@ -105,6 +107,8 @@ pub(crate) enum ActionError {
     TokenTimeout,
     #[error(transparent)]
     Ports(#[from] NoFreePort),
+    #[error(transparent)]
+    Document(#[from] BadDocument),
     #[error("the app's files")]
     Files(#[source] std::io::Error),
     #[error("the state could not be stored")]
@@ -170,6 +174,10 @@ pub(crate) struct Worker {
     pub(crate) release_build: bool,
     /// The log says why an update failed: the start of the old version leaves it there.
     pub(crate) keeps_history: bool,
+    /// Images of services of versions that were updated; best effort, a restart forgets them.
+    pub(crate) outdated_images: Vec<String>,
+    /// Containers of services whose failure the log tells.
+    pub(crate) told_failures: BTreeSet<String>,
     /// What the last recorded state did to the rows.
     pub(crate) rows: Recorded,
 }
@@ -349,9 +357,12 @@ impl Worker {
             let Ok(mut rule) = PortRule::parse(index, raw) else {
                 return raw.clone();
             };
-            if rule.local_ip.is_empty()
-                && let Some(port) = self.shared.ports.locate(self.app, &rule, existing)
-            {
+            let located = match &request.docker_compose {
+                _ if !rule.local_ip.is_empty() => None,
+                Some(_) => self.shared.ports.locate_service(self.app, &rule),
+                None => self.shared.ports.locate(self.app, &rule, existing),
+            };
+            if let Some(port) = located {
                 rule.host_port = port.into();
             }
             serde_json::to_value(rule).unwrap_or_else(|_| raw.clone())

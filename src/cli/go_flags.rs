@@ -3,7 +3,7 @@
 
 /// What values a flag takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Bool,
     /// 64-bit, Go literal.
     Unsigned,
@@ -12,15 +12,15 @@ pub(super) enum Kind {
 
 /// A command line in canonical form. Normalising `flags` again gives the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Normal {
-    pub(super) flags: Vec<String>,
+pub(crate) struct Normal {
+    pub(crate) flags: Vec<String>,
     /// What follows the end of flags; Go never looks at it.
-    pub(super) ignored: Vec<String>,
+    pub(crate) ignored: Vec<String>,
 }
 
 /// Why a command line is refused, in Go's words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum FlagError {
+pub(crate) enum FlagError {
     #[error("help requested")]
     Help,
     #[error("bad flag syntax: {0}")]
@@ -44,7 +44,7 @@ pub(super) enum FlagError {
 
 /// Why a text is not an unsigned number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum UnsignedError {
+pub(crate) enum UnsignedError {
     #[error("parse error")]
     Parse,
     #[error("value out of range")]
@@ -52,7 +52,7 @@ pub(super) enum UnsignedError {
 }
 
 /// Normalises `words`; `kind_of` knows the flags by name.
-pub(super) fn normalise(
+pub(crate) fn normalise(
     words: Vec<String>,
     kind_of: impl Fn(&str) -> Option<Kind>,
 ) -> Result<Normal, FlagError> {

@@ -14,6 +14,7 @@ fn answered(words: &[&str]) -> Answer {
     match parsed(words) {
         Invocation::Answer(answer) => answer,
         Invocation::Run { settings, .. } => panic!("{words:?} runs with {settings:?}"),
+        Invocation::Service(order) => panic!("{words:?} orders {order:?}"),
     }
 }
 
@@ -21,6 +22,7 @@ fn running(words: &[&str]) -> (Settings, Option<String>) {
     match parsed(words) {
         Invocation::Run { settings, warning } => (*settings, warning),
         Invocation::Answer(answer) => panic!("{words:?} answers {answer:?}"),
+        Invocation::Service(order) => panic!("{words:?} orders {order:?}"),
     }
 }
 
@@ -237,13 +239,18 @@ fn the_usage_has_the_layout_of_go_and_every_flag_of_the_contract() {
 }
 
 #[test]
-fn service_is_refused_only_as_the_first_word() {
-    let answer = answered(&["service", "install", "-config", "x"]);
-    assert_eq!(
-        answer.stderr,
-        "the 'service' subcommand is only supported on Windows\n"
-    );
-    assert_eq!((answer.stdout.as_str(), answer.code), ("", 1));
+fn service_is_a_command_only_as_the_first_word() {
+    let order = parsed(&["service", "install", "-config", "x"]);
+    assert!(matches!(order, Invocation::Service(_)), "{order:?}");
+    for (words, code) in [
+        (&["service"][..], 2),
+        (&["service", "x"], 2),
+        (&["service", "install"], 1),
+    ] {
+        let answer = answered(words);
+        assert_eq!((answer.stdout.as_str(), answer.code), ("", code), "{answer:?}");
+        assert!(answer.stderr.starts_with("error: "), "{answer:?}");
+    }
     let (_, warning) = running(&["-config", "x", "service"]);
     assert!(warning.is_some());
 }

@@ -47,6 +47,9 @@ struct Attributes {
     name: Option<String>,
     /// With leading slash; only of `rename`.
     old_name: Option<String>,
+    /// Labels are attributes, too.
+    #[serde(rename = "com.docker.compose.project")]
+    project: Option<String>,
 }
 
 impl Engine {
@@ -130,10 +133,15 @@ async fn follow(
                 return;
             };
             *cursor = record.nanoseconds.max(*cursor);
-            let Attributes { name, old_name } = record.actor.attributes;
+            let Attributes {
+                name,
+                old_name,
+                project,
+            } = record.actor.attributes;
             for name in [name, old_name].into_iter().flatten() {
                 let name = name.trim_start_matches('/').to_owned();
-                behind = behind || sender.try_send(EngineEvent::Container { name }).is_err();
+                let project = project.clone();
+                behind = behind || sender.try_send(EngineEvent::Container { name, project }).is_err();
             }
         });
     }
@@ -169,6 +177,7 @@ mod tests {
     fn container(name: &str) -> EngineEvent {
         EngineEvent::Container {
             name: name.to_owned(),
+            project: None,
         }
     }
 
@@ -185,6 +194,19 @@ mod tests {
             assert_eq!(receiver.recv().await, Some(container(name)));
         }
         assert_eq!(receiver.recv().await, None);
+    }
+
+    #[tokio::test]
+    async fn an_event_tells_the_compose_project_of_its_container() {
+        let (sender, mut receiver) = mpsc::channel(10);
+        let started =
+            "{\"Actor\":{\"Attributes\":{\"name\":\"p-web-1\",\"com.docker.compose.project\":\"p\"}}}\n";
+        follow(stream::iter([Ok(Bytes::from(started))]), &mut 0, &sender).await;
+        let expected = EngineEvent::Container {
+            name: "p-web-1".to_owned(),
+            project: Some("p".to_owned()),
+        };
+        assert_eq!(receiver.recv().await, Some(expected));
     }
 
     #[tokio::test]

@@ -1,21 +1,48 @@
 //! Reading a container's log as lines.
 
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::mpsc;
 
 use super::daemon::{READ, Raw, bytes};
 use super::lines::Lines;
 use super::{Engine, EngineError, LogLine, LogRange};
 
-/// Lines between daemon and reader. Full: we stop reading, and the daemon keeps the rest on disk. Small, because a
+/// Portions between daemon and reader. Full: we stop reading, and the daemon keeps the rest on disk. Small, because a
 /// line may have a megabyte.
-const QUEUE: usize = 16;
+const QUEUE: usize = 4;
+
+/// Bytes of the daemon's answer after which a portion goes out, however many more are there.
+const PORTION: usize = 64 << 10;
 
 impl Engine {
     /// Lines of a container's log, oldest first; the channel ends with the log, or after one error.
     /// Back-pressure: a full channel stops reading. Streams of containers without TTY are demultiplexed.
     /// Dropping the receiver ends the reading task.
     pub fn logs(&self, name: &str, range: LogRange) -> mpsc::Receiver<Result<LogLine, EngineError>> {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let mut portions = self.log_portions(name, range);
+        tokio::spawn(async move {
+            while let Some(portion) = portions.recv().await {
+                let lines = match portion {
+                    Ok(lines) => lines.into_iter().map(Ok).collect(),
+                    Err(error) => vec![Err(error)],
+                };
+                for line in lines {
+                    if sender.send(line).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+        receiver
+    }
+
+    /// The same with all lines that one read of the daemon's answer completed together: for logs that flood.
+    pub fn log_portions(
+        &self,
+        name: &str,
+        range: LogRange,
+    ) -> mpsc::Receiver<Result<Vec<LogLine>, EngineError>> {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let (engine, name) = (self.clone(), name.to_owned());
         tokio::spawn(async move {
@@ -32,7 +59,7 @@ async fn read(
     engine: &Engine,
     name: &str,
     range: &LogRange,
-    sender: &mpsc::Sender<Result<LogLine, EngineError>>,
+    sender: &mpsc::Sender<Result<Vec<LogLine>, EngineError>>,
 ) -> Result<(), EngineError> {
     let name = super::checked(name)?;
     let path = path_of(name, range)?;
@@ -40,7 +67,7 @@ async fn read(
     let mut stream = bytes(engine.client(READ)?, Raw::get(path));
     let mut lines = Lines::new(framed, range.timestamps);
     loop {
-        let chunk = tokio::select! {
+        let mut chunk = tokio::select! {
             chunk = stream.next() => chunk,
             () = sender.closed() => return Ok(()),
             // A log that is followed may be silent for ever; one that is only read may not.
@@ -49,21 +76,34 @@ async fn read(
             }
         };
         let mut complete = Vec::new();
-        let ended = match chunk {
-            Some(chunk) => {
-                let chunk = chunk.map_err(|error| engine.meaning(error, name))?;
-                lines.feed(&chunk, &mut |line| complete.push(line));
-                false
+        let mut taken = 0;
+        let ended = loop {
+            match chunk {
+                Some(Ok(bytes)) => {
+                    taken += bytes.len();
+                    lines.feed(&bytes, &mut |line| complete.push(line));
+                }
+                Some(Err(error)) => {
+                    // What came before it came.
+                    let _ = sender.send(Ok(complete)).await;
+                    return Err(engine.meaning(error, name));
+                }
+                None => {
+                    lines.finish(&mut |line| complete.push(line));
+                    break true;
+                }
             }
-            None => {
-                lines.finish(&mut |line| complete.push(line));
-                true
+            // The daemon sends every line on its own; what is there already goes along.
+            if taken >= PORTION {
+                break false;
+            }
+            match stream.next().now_or_never() {
+                Some(next) => chunk = next,
+                None => break false,
             }
         };
-        for line in complete {
-            if sender.send(Ok(line)).await.is_err() {
-                return Ok(());
-            }
+        if !complete.is_empty() && sender.send(Ok(complete)).await.is_err() {
+            return Ok(());
         }
         if ended {
             return Ok(());
@@ -79,12 +119,15 @@ fn path_of(name: &str, range: &LogRange) -> Result<String, EngineError> {
         flag(range.follow),
         flag(range.timestamps),
     );
-    if let Some(since) = &range.since {
-        if !since.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
-            return Err(EngineError::Other(format!("invalid log start {since:?}")));
+    for (name, moment) in [("since", &range.since), ("until", &range.until)] {
+        let Some(moment) = moment else { continue };
+        if !moment.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+            return Err(EngineError::Other(format!("invalid log bound {moment:?}")));
         }
-        path.push_str("&since=");
-        path.push_str(since);
+        path.push('&');
+        path.push_str(name);
+        path.push('=');
+        path.push_str(moment);
     }
     Ok(path)
 }
@@ -112,11 +155,12 @@ mod tests {
                     follow: true,
                     tail: None,
                     since: Some("12.000000034".to_owned()),
+                    until: Some("13".to_owned()),
                     timestamps: true,
                 }
             ),
             Ok(
-                "/containers/prod_1_x/logs?stdout=1&stderr=1&follow=1&timestamps=1&tail=all&since=12.000000034"
+                "/containers/prod_1_x/logs?stdout=1&stderr=1&follow=1&timestamps=1&tail=all&since=12.000000034&until=13"
                     .to_owned()
             )
         );

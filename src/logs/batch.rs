@@ -1,21 +1,163 @@
 //! What waits to be published on one log topic, in order. No I/O, no clock.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::cursor::Cursor;
 
 /// Largest message, bytes, each line counted with its line end (`logs-terminal-tunnel.md` 2.7).
 pub(super) const MESSAGE: usize = 256 << 10;
-/// Most that waits, bytes. Beyond it the oldest output leaves, is counted and announced (L9).
+/// Most output that waits, bytes. Beyond it the oldest leaves, is counted and announced (L9).
 pub(super) const BUFFER: usize = 1 << 20;
+/// Output that waits is put together up to this size, bytes.
+const CHUNK: usize = 64 << 10;
 /// Agent lines that wait: only a link that does not move makes them that many.
 const AGENT_LINES: usize = 200;
 
-/// One message on a log topic.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Message {
-    /// Output: lines joined by line feeds. `lines` is their number, for counting them when they get lost.
-    Output { text: String, lines: u64 },
+/// Why lines are missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Cause {
+    /// They came faster than they could be published.
+    Rate,
+    /// The link was down for longer than there was room.
+    Link,
+}
+
+impl Cause {
+    /// The words of the contract's marker, and of those like it.
+    fn words(self) -> &'static str {
+        match self {
+            Cause::Rate => "rate limit",
+            Cause::Link => "no connection",
+        }
+    }
+}
+
+/// How far a container's log has been published when a chunk has been.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Mark {
+    pub(super) container: String,
+    pub(super) cursor: Cursor,
+}
+
+/// One or more lines of output, joined by line feeds.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Chunk {
+    pub(super) text: String,
+    pub(super) lines: u64,
+    pub(super) mark: Option<Mark>,
+    /// Room that its follower has again when it leaves.
+    #[serde(skip)]
+    pub(super) room: Option<OwnedSemaphorePermit>,
+}
+
+impl Chunk {
+    pub(super) fn line(text: String) -> Chunk {
+        Chunk {
+            text,
+            lines: 1,
+            ..Chunk::default()
+        }
+    }
+
+    fn size(&self) -> usize {
+        self.text.len() + 1
+    }
+
+    /// Takes what comes next into itself, so that short lines cost little more than their text. Gives it back when it
+    /// is of another source, or both together are too much.
+    pub(super) fn absorb(&mut self, next: Chunk) -> Result<(), Chunk> {
+        let source = |chunk: &Chunk| chunk.mark.as_ref().map(|mark| mark.container.clone());
+        if self.size() + next.size() > CHUNK || source(self) != source(&next) {
+            return Err(next);
+        }
+        self.text.push('\n');
+        self.text.push_str(&next.text);
+        self.lines += next.lines;
+        self.mark = next.mark;
+        match (&mut self.room, next.room) {
+            // Of an earlier follower of the container: that one waits for nothing any more.
+            (Some(mine), Some(room)) if !Arc::ptr_eq(mine.semaphore(), room.semaphore()) => *mine = room,
+            (Some(mine), Some(room)) => mine.merge(room),
+            (None, room) => self.room = room,
+            (Some(_), None) => {}
+        }
+        Ok(())
+    }
+}
+
+/// Something that waits.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Item {
+    Output(Chunk),
     /// A line written by the agent.
     Agent(String),
+    /// Lines are missing here.
+    Gap {
+        lines: u64,
+        cause: Cause,
+    },
+}
+
+impl Item {
+    /// How many lines it stands for.
+    pub(super) fn lines(&self) -> u64 {
+        match self {
+            Item::Output(chunk) => chunk.lines,
+            Item::Agent(_) => 1,
+            Item::Gap { lines, .. } => *lines,
+        }
+    }
+}
+
+/// One message on a log topic: what it says, and what it was made of, should it have to be sent again.
+#[derive(Debug)]
+pub(super) enum Message {
+    /// Output and gaps.
+    Output(Vec<Item>),
+    Agent(String),
+}
+
+impl Message {
+    /// The text of an output message: lines joined by line feeds.
+    pub(super) fn text(items: &[Item]) -> String {
+        let parts = items.iter().map(|item| match item {
+            Item::Output(chunk) => std::borrow::Cow::Borrowed(chunk.text.as_str()),
+            // Never part of an output message.
+            Item::Agent(line) => std::borrow::Cow::Borrowed(line.as_str()),
+            Item::Gap { lines, cause } => format!("… {lines} log line(s) dropped ({})", cause.words()).into(),
+        });
+        parts.collect::<Vec<_>>().join("\n")
+    }
+
+    /// What is left to say when it was lost.
+    pub(super) fn into_gap(self) -> Message {
+        let lines = match self {
+            Message::Agent(_) => 1,
+            Message::Output(items) => items.iter().map(Item::lines).sum(),
+        };
+        Message::Output(vec![Item::Gap {
+            lines,
+            cause: Cause::Rate,
+        }])
+    }
+
+    /// How far it gets each container's log.
+    pub(super) fn marks(&self) -> Vec<Mark> {
+        match self {
+            Message::Agent(_) => Vec::new(),
+            Message::Output(items) => items
+                .iter()
+                .filter_map(|item| match item {
+                    Item::Output(chunk) => chunk.mark.clone(),
+                    Item::Agent(_) | Item::Gap { .. } => None,
+                })
+                .collect(),
+        }
+    }
 }
 
 /// Lines waiting for their message.
@@ -25,46 +167,78 @@ pub(super) struct Batch {
     /// Output waiting, bytes.
     bytes: usize,
     agent_lines: usize,
-    /// Lines lost before the first one waiting.
-    dropped: u64,
-}
-
-#[derive(Debug)]
-enum Item {
-    Output(String),
-    Agent(String),
 }
 
 impl Batch {
-    /// Adds a line of output.
-    pub(super) fn push_output(&mut self, line: String) {
-        self.bytes += line.len() + 1;
-        self.waiting.push_back(Item::Output(line));
-        while self.bytes > BUFFER {
-            let oldest = self
-                .waiting
-                .iter()
-                .position(|item| matches!(item, Item::Output(_)));
-            if let Some(Item::Output(line)) = oldest.and_then(|index| self.waiting.remove(index)) {
-                self.bytes -= line.len() + 1;
-                self.dropped += 1;
+    /// Adds what comes next.
+    pub(super) fn push(&mut self, mut item: Item) {
+        if let Item::Output(chunk) = item {
+            self.bytes += chunk.size();
+            item = match self.waiting.back_mut() {
+                Some(Item::Output(last)) => match last.absorb(chunk) {
+                    Ok(()) => return self.shorten(),
+                    Err(chunk) => Item::Output(chunk),
+                },
+                Some(Item::Agent(_) | Item::Gap { .. }) | None => Item::Output(chunk),
+            };
+        }
+        match &item {
+            Item::Output(_) => {}
+            Item::Agent(_) if self.agent_lines >= AGENT_LINES => {
+                return self.push(Item::Gap {
+                    lines: 1,
+                    cause: Cause::Rate,
+                });
+            }
+            Item::Agent(_) => self.agent_lines += 1,
+            Item::Gap { lines: 0, .. } => return,
+            Item::Gap { lines, cause } => {
+                if let Some(Item::Gap {
+                    lines: before,
+                    cause: same,
+                }) = self.waiting.back_mut()
+                    && same == cause
+                {
+                    *before += lines;
+                    return;
+                }
             }
         }
+        self.waiting.push_back(item);
+        self.shorten();
     }
 
-    /// Adds an agent line: keeps its place among the output.
-    pub(super) fn push_agent(&mut self, line: String) {
-        if self.agent_lines >= AGENT_LINES {
-            self.dropped += 1;
-            return;
+    fn shorten(&mut self) {
+        while self.bytes > BUFFER {
+            self.drop_oldest();
         }
-        self.agent_lines += 1;
-        self.waiting.push_back(Item::Agent(line));
     }
 
-    /// Counts lines that were lost elsewhere.
-    pub(super) fn note_dropped(&mut self, lines: u64) {
-        self.dropped += lines;
+    /// The oldest output makes room and leaves a gap in its place.
+    fn drop_oldest(&mut self) {
+        let oldest = self
+            .waiting
+            .iter()
+            .position(|item| matches!(item, Item::Output(_)));
+        let Some(index) = oldest else { return };
+        let Some(Item::Output(chunk)) = self.waiting.remove(index) else {
+            return;
+        };
+        self.bytes -= chunk.size();
+        let before = index.checked_sub(1).and_then(|index| self.waiting.get_mut(index));
+        match before {
+            Some(Item::Gap {
+                lines,
+                cause: Cause::Rate,
+            }) => *lines += chunk.lines,
+            Some(_) | None => {
+                let gap = Item::Gap {
+                    lines: chunk.lines,
+                    cause: Cause::Rate,
+                };
+                self.waiting.insert(index, gap);
+            }
+        }
     }
 
     /// Output waiting, bytes.
@@ -74,98 +248,117 @@ impl Batch {
 
     /// Whether there is nothing to say.
     pub(super) fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.dropped == 0
+        self.waiting.is_empty()
     }
 
-    /// Forgets everything, the count of lost lines too: nobody listens.
+    /// Whether what comes next needs no listener.
+    pub(super) fn begins_with_agent_line(&self) -> bool {
+        matches!(self.waiting.front(), Some(Item::Agent(_)))
+    }
+
+    /// Forgets output and gaps: nobody listens. Agent lines need no listener.
+    pub(super) fn drop_output(&mut self) {
+        self.waiting.retain(|item| matches!(item, Item::Agent(_)));
+        self.bytes = 0;
+    }
+
+    /// Forgets everything.
     pub(super) fn clear(&mut self) {
         *self = Batch::default();
     }
 
     /// The next message.
     pub(super) fn take(&mut self) -> Option<Message> {
-        let lost = std::mem::take(&mut self.dropped);
-        if lost == 0
-            && let Some(Item::Agent(_)) = self.waiting.front()
-        {
+        if let Some(Item::Agent(_)) = self.waiting.front() {
             let Some(Item::Agent(line)) = self.waiting.pop_front() else {
                 return None;
             };
             self.agent_lines -= 1;
             return Some(Message::Agent(line));
         }
-        let mut text = String::new();
-        let mut lines = lost;
+        let mut items = Vec::new();
         let mut bytes = 0;
-        if lost > 0 {
-            // Where the gap is: before what comes next.
-            text = format!("… {lost} log line(s) dropped (rate limit)");
-        }
-        while let Some(Item::Output(line)) = self.waiting.front() {
-            let size = line.len() + 1;
+        while let Some(item) = self.waiting.front() {
+            let size = match item {
+                Item::Output(chunk) => chunk.size(),
+                Item::Gap { .. } => 0,
+                Item::Agent(_) => break,
+            };
             // A line above the limit travels alone.
             if bytes > 0 && bytes + size > MESSAGE {
                 break;
             }
-            if !text.is_empty() || lines > 0 {
-                text.push('\n');
-            }
-            text.push_str(line);
-            lines += 1;
             bytes += size;
             self.bytes -= size;
-            self.waiting.pop_front();
+            items.extend(self.waiting.pop_front());
         }
-        (lines > 0).then_some(Message::Output { text, lines })
+        (!items.is_empty()).then_some(Message::Output(items))
+    }
+
+    /// Takes back a message that was not sent: it is the next one again.
+    pub(super) fn put_back(&mut self, message: Message) {
+        match message {
+            Message::Agent(line) => {
+                self.agent_lines += 1;
+                self.waiting.push_front(Item::Agent(line));
+            }
+            Message::Output(items) => {
+                for item in items.into_iter().rev() {
+                    if let Item::Output(chunk) = &item {
+                        self.bytes += chunk.size();
+                    }
+                    self.waiting.push_front(item);
+                }
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
-    fn output(text: &str, lines: u64) -> Option<Message> {
-        Some(Message::Output {
-            text: text.to_owned(),
-            lines,
-        })
+    fn output(line: impl Into<String>) -> Item {
+        Item::Output(Chunk::line(line.into()))
     }
 
-    fn drain(batch: &mut Batch) -> Vec<Message> {
-        std::iter::from_fn(|| batch.take()).collect()
+    fn agent(line: &str) -> Item {
+        Item::Agent(line.to_owned())
+    }
+
+    /// What is published until nothing waits; agent lines in brackets.
+    fn drain(batch: &mut Batch) -> Vec<String> {
+        std::iter::from_fn(|| batch.take())
+            .map(|message| match message {
+                Message::Output(items) => Message::text(&items),
+                Message::Agent(line) => format!("[{line}]"),
+            })
+            .collect()
     }
 
     #[test]
     fn lines_make_one_message_and_nothing_makes_none() {
         let mut batch = Batch::default();
-        assert_eq!(batch.take(), None);
+        assert!(batch.take().is_none());
         for line in ["a", "", "c"] {
-            batch.push_output(line.to_owned());
+            batch.push(output(line));
         }
-        assert_eq!(batch.take(), output("a\n\nc", 3));
-        assert_eq!(batch.take(), None);
-        batch.push_output(String::new());
-        batch.push_output("x".to_owned());
-        assert_eq!(batch.take(), output("\nx", 2));
+        assert_eq!(drain(&mut batch), ["a\n\nc"]);
+        batch.push(output(""));
+        batch.push(output("x"));
+        assert_eq!(drain(&mut batch), ["\nx"]);
         assert_eq!((batch.bytes(), batch.is_empty()), (0, true));
     }
 
     #[test]
     fn agent_lines_keep_their_place() {
         let mut batch = Batch::default();
-        batch.push_agent("Starting".to_owned());
-        batch.push_output("one".to_owned());
-        batch.push_agent("Stopped".to_owned());
-        batch.push_output("two".to_owned());
-        assert_eq!(
-            drain(&mut batch),
-            [
-                Message::Agent("Starting".to_owned()),
-                output("one", 1).unwrap(),
-                Message::Agent("Stopped".to_owned()),
-                output("two", 1).unwrap(),
-            ]
-        );
+        for item in [agent("Starting"), output("one"), agent("Stopped"), output("two")] {
+            batch.push(item);
+        }
+        assert_eq!(drain(&mut batch), ["[Starting]", "one", "[Stopped]", "two"]);
     }
 
     #[test]
@@ -173,46 +366,122 @@ mod tests {
         let mut batch = Batch::default();
         let line = "x".repeat(100 << 10);
         for _ in 0..4 {
-            batch.push_output(line.clone());
+            batch.push(output(line.clone()));
         }
-        let messages = drain(&mut batch);
-        assert_eq!(
-            messages,
-            [
-                output(&format!("{line}\n{line}"), 2).unwrap(),
-                output(&format!("{line}\n{line}"), 2).unwrap()
-            ]
-        );
-        batch.push_output("y".repeat(MESSAGE + 5));
-        batch.push_output("z".to_owned());
+        let two = format!("{line}\n{line}");
+        assert_eq!(drain(&mut batch), [two.clone(), two]);
+        batch.push(output("y".repeat(MESSAGE + 5)));
+        batch.push(output("z"));
         assert_eq!(drain(&mut batch).len(), 2, "a line above the limit travels alone");
     }
 
     #[test]
-    fn beyond_the_buffer_the_oldest_output_leaves_and_is_counted() {
+    fn beyond_the_buffer_the_oldest_output_leaves_and_is_counted_in_its_place() {
         let mut batch = Batch::default();
-        batch.push_agent("first".to_owned());
+        batch.push(agent("first"));
         for number in 0..15 {
-            batch.push_output(format!("{number} {}", "x".repeat(100 << 10)));
+            batch.push(output(format!("{number} {}", "x".repeat(100 << 10))));
             assert!(batch.bytes() <= BUFFER);
         }
         let messages = drain(&mut batch);
-        let Message::Output { text, .. } = &messages[0] else {
-            panic!("the gap comes first");
-        };
-        assert_eq!(text, "… 5 log line(s) dropped (rate limit)");
-        assert_eq!(messages[1], Message::Agent("first".to_owned()));
-        let Message::Output { text, .. } = &messages[2] else {
-            panic!("the output follows");
-        };
-        assert!(text.starts_with("5 x"));
-        let delivered: u64 = messages[2..]
-            .iter()
-            .map(|message| match message {
-                Message::Output { lines, .. } => *lines,
-                Message::Agent(_) => 0,
-            })
-            .sum();
-        assert_eq!(delivered, 10, "delivered and announced make all");
+        assert_eq!(messages[0], "[first]");
+        let (gap, rest) = messages[1].split_once('\n').unwrap();
+        assert_eq!(gap, "… 5 log line(s) dropped (rate limit)");
+        assert!(rest.starts_with("5 x"));
+        let delivered: usize = messages[1..].iter().map(|text| text.split('\n').count()).sum();
+        assert_eq!(delivered, 10 + 1, "delivered and announced make all");
+    }
+
+    #[test]
+    fn agent_lines_without_end_are_counted_too() {
+        let mut batch = Batch::default();
+        for _ in 0..AGENT_LINES + 7 {
+            batch.push(agent("again"));
+        }
+        let messages = drain(&mut batch);
+        assert_eq!(messages.len(), AGENT_LINES + 1);
+        assert_eq!(messages[AGENT_LINES], "… 7 log line(s) dropped (rate limit)");
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Output(usize),
+        Agent,
+        Gap(u64),
+        Take,
+        TakeAndPutBack,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            6 => prop_oneof![0_usize..100, 0_usize..(300 << 10)].prop_map(Step::Output),
+            2 => Just(Step::Agent),
+            1 => (0_u64..5).prop_map(Step::Gap),
+            2 => Just(Step::Take),
+            1 => Just(Step::TakeAndPutBack),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn every_line_is_taken_in_order_or_counted(steps in prop::collection::vec(step(), 0..60)) {
+            let mut batch = Batch::default();
+            let (mut offered, mut taken, mut missing) = (0_u64, Vec::new(), 0_u64);
+            let mut look = |message: Message| match message {
+                Message::Agent(line) => taken.push(line.parse::<u64>().unwrap()),
+                Message::Output(items) => {
+                    for item in items {
+                        match item {
+                            Item::Output(chunk) => {
+                                let before = taken.len();
+                                taken.extend(chunk.text.split('\n').map(|line| {
+                                    line.split(' ').next().unwrap().parse::<u64>().unwrap()
+                                }));
+                                assert_eq!((taken.len() - before) as u64, chunk.lines);
+                            }
+                            Item::Gap { lines, .. } => missing += lines,
+                            Item::Agent(_) => unreachable!("agent lines travel alone"),
+                        }
+                    }
+                }
+            };
+            for step in steps {
+                match step {
+                    Step::Output(size) => {
+                        batch.push(output(format!("{offered} {}", "x".repeat(size))));
+                        offered += 1;
+                    }
+                    Step::Agent => {
+                        batch.push(agent(&offered.to_string()));
+                        offered += 1;
+                    }
+                    Step::Gap(lines) => {
+                        batch.push(Item::Gap { lines, cause: Cause::Link });
+                        offered += lines;
+                    }
+                    Step::Take => {
+                        if let Some(message) = batch.take() {
+                            if let Message::Output(items) = &message {
+                                let outputs = items.iter().filter(|item| matches!(item, Item::Output(_)));
+                                prop_assert!(Message::text(items).len() <= MESSAGE + 100 || outputs.count() == 1);
+                            }
+                            look(message);
+                        }
+                    }
+                    Step::TakeAndPutBack => {
+                        if let Some(message) = batch.take() {
+                            batch.put_back(message);
+                        }
+                    }
+                }
+                prop_assert!(batch.bytes() <= BUFFER);
+            }
+            while let Some(message) = batch.take() {
+                look(message);
+            }
+            prop_assert!(taken.is_sorted());
+            prop_assert_eq!(taken.len() as u64 + missing, offered);
+            prop_assert!(batch.is_empty() && batch.bytes() == 0);
+        }
     }
 }

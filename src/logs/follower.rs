@@ -3,57 +3,137 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::Instant;
 
 use crate::engine::{ContainerStatus, Engine, LogLine, LogRange};
 
+use super::batch::{BUFFER, Chunk, MESSAGE, Mark};
+use super::cursor::{Cursor, Position, Walk};
 use super::ring;
 
 /// Pause before looking again after a stream ended.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Text handed on at once, bytes; more only in a single line.
-const PORTION: usize = 256 << 10;
-
-/// The last line that was handed on. A container of the same name but another id has a log of its own.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Cursor {
-    container_id: String,
-    /// Since 1970.
-    nanoseconds: u64,
-}
+const PORTION: usize = 64 << 10;
+/// How long a line waits for others before both are handed on. Far below what output waits to be published.
+const COMPANY: Duration = Duration::from_millis(50);
+/// Text of one container that may wait to be published before we read slower, bytes: a message on its way and more
+/// than another one waiting, or else that one waits for company that cannot come.
+const AHEAD: usize = 3 * MESSAGE;
+const _: () = assert!(AHEAD <= BUFFER);
+/// Longest wait for some of it to leave; then the next one is handed on anyway, and the oldest lines make room.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Reading slower must not make a live log an old one: lines of the moment wait only while they are younger than this.
+/// It also keeps us well inside what the daemon has not rotated away yet.
+const FRESH: Duration = Duration::from_secs(5);
 
 /// What the pipeline receives.
 #[derive(Debug)]
 pub(super) enum Followed {
-    /// `cursor` is that of the last one.
     Lines {
         topic: Arc<str>,
-        container: Arc<str>,
-        lines: Vec<String>,
-        cursor: Option<Cursor>,
+        chunk: Chunk,
+        /// How far the history is with this container, and whether these lines belong into it.
+        read: Option<Mark>,
+        for_history: bool,
+        /// Whether viewers have not seen them yet.
+        for_viewers: bool,
     },
     /// Nothing follows for this topic any more.
     Ended { topic: Arc<str> },
 }
 
+/// One container's log and who wants it.
 pub(super) struct Follower {
-    pub(super) engine: Engine,
+    engine: Engine,
     /// Whom the lines are for.
-    pub(super) topic: Arc<str>,
-    pub(super) container: Arc<str>,
+    topic: Arc<str>,
+    container: String,
     /// Goes before every line.
-    pub(super) prefix: String,
-    pub(super) cursor: Option<Cursor>,
-    /// When the history was cleared (nanoseconds since 1970), just before the app was started: a log without cursor
-    /// is read from there on. Otherwise the app ran before we did, and of its log only the end is wanted (L8).
-    pub(super) since: Option<u64>,
+    prefix: String,
+    /// How far the history has it.
+    read: Option<Cursor>,
+    /// How far viewers have it: less after a restart of the agent that lines waited for, more when the history was not
+    /// saved before a kill.
+    published: Option<Cursor>,
+    /// When the history was cleared, just before the app was started: a log without cursor is read from there on.
+    /// Otherwise the app ran before we did, and of its log only the end is wanted (L8).
+    since: Option<Cursor>,
+    began: u64,
+    room: Arc<Semaphore>,
     /// Full: we stop reading, and the daemon keeps the rest.
-    pub(super) out: mpsc::Sender<Followed>,
+    out: mpsc::Sender<Followed>,
+}
+
+/// What a stream still has to skip, because it begins before.
+struct Skip(Option<Cursor>);
+
+impl Skip {
+    /// Whether the line at `position` is new; from the first new line on all are, whatever their timestamps say.
+    fn is_new(&mut self, position: Option<Position>) -> bool {
+        let covered = match (&self.0, position) {
+            (Some(cursor), Some(position)) => cursor.covers(position),
+            (Some(_) | None, _) => false,
+        };
+        if !covered {
+            self.0 = None;
+        }
+        !covered
+    }
+}
+
+/// Lines on their way to the pipeline.
+#[derive(Default)]
+struct Portion {
+    text: String,
+    lines: u64,
+    for_history: bool,
+    for_viewers: bool,
+    position: Option<Position>,
 }
 
 impl Follower {
+    pub(super) fn new(
+        engine: Engine,
+        topic: Arc<str>,
+        container: &str,
+        out: mpsc::Sender<Followed>,
+    ) -> Follower {
+        Follower {
+            engine,
+            topic,
+            container: container.to_owned(),
+            prefix: String::new(),
+            read: None,
+            published: None,
+            since: None,
+            began: now(),
+            room: Arc::new(Semaphore::new(AHEAD)),
+            out,
+        }
+    }
+
+    /// Puts `prefix` before every line.
+    pub(super) fn with_prefix(mut self, prefix: String) -> Follower {
+        self.prefix = prefix;
+        self
+    }
+
+    /// Goes on where the history is, and where viewers are if that is another place.
+    pub(super) fn from(
+        mut self,
+        read: Option<Cursor>,
+        published: Option<Cursor>,
+        since: Option<u64>,
+    ) -> Follower {
+        self.published = published.or_else(|| read.clone());
+        self.read = read;
+        self.since = since.map(Cursor::from_moment);
+        self
+    }
+
     /// Runs until the container is gone or does not run any more and all it printed was handed on. A daemon that does
     /// not answer is waited for.
     pub(super) async fn run(mut self) {
@@ -63,8 +143,8 @@ impl Follower {
         let _ = out.send(Followed::Ended { topic }).await;
     }
 
-    /// The same without a last word.
-    pub(super) async fn follow(&mut self) {
+    /// The same without a last word. Gives back how far the history has the log.
+    pub(super) async fn follow(&mut self) -> Option<Cursor> {
         let mut pause = FIRST_PAUSE;
         loop {
             match self.engine.inspect(&self.container).await {
@@ -93,82 +173,150 @@ impl Follower {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+        self.read.clone()
     }
 
     /// Reads one stream to its end. Says whether a line came.
     async fn read(&mut self, id: &str, follow: bool) -> bool {
+        for cursor in [&mut self.read, &mut self.published] {
+            if cursor.as_ref().is_none_or(|cursor| !cursor.is_of(id)) {
+                cursor.clone_from(&self.since);
+            }
+        }
         let mut range = LogRange {
             follow,
             timestamps: true,
             ..LogRange::default()
         };
-        match (&self.cursor, self.since) {
-            // Not beyond now: after the clock was set back, "since" would hide all that is printed until it gets there.
-            (Some(cursor), _) if cursor.container_id == id => {
-                range.since = Some(docker_time((cursor.nanoseconds + 1).min(now())));
-            }
-            (_, Some(since)) => range.since = Some(docker_time(since)),
-            (_, None) => range.tail = u32::try_from(ring::ENTRIES).ok(),
+        let cursors = [&self.read, &self.published];
+        match cursors
+            .into_iter()
+            .flatten()
+            .map(|cursor| cursor.nanoseconds)
+            .min()
+        {
+            // That moment again, because further lines may have it. But not beyond now: after the clock was set back,
+            // "since" would hide all that is printed until it gets there.
+            Some(nanoseconds) => range.since = Some(docker_time(nanoseconds.min(now()))),
+            None => range.tail = u32::try_from(ring::ENTRIES).ok(),
         }
-        let mut receiver = self.engine.logs(&self.container, range);
+        let (mut history, mut viewers) = (Skip(self.read.clone()), Skip(self.published.clone()));
+        let mut walk = Walk::default();
+        // By id: another container may take the name meanwhile.
+        let mut receiver = self.engine.log_portions(id, range);
         let mut came = false;
-        let mut lines = Vec::new();
-        let mut size = 0;
+        let mut portion = Portion::default();
+        let mut due = Instant::now();
         loop {
-            let next = match receiver.try_recv() {
-                Ok(next) => Some(next),
-                // Nothing ready: hand on what there is, then wait.
+            // A daemon sends every line on its own: some company is worth waiting for.
+            let next = match tokio::time::timeout_at(due, receiver.recv()).await {
+                Ok(next) => next,
                 Err(_) => {
-                    size = 0;
-                    if !self.hand_on(&mut lines).await {
+                    if !self.hand_on(id, &mut portion).await {
                         return came;
                     }
                     receiver.recv().await
                 }
             };
-            let line = match next {
-                Some(Ok(line)) => line,
+            if portion.lines == 0 {
+                due = Instant::now() + COMPANY;
+            }
+            let lines = match next {
+                Some(Ok(lines)) => lines,
                 Some(Err(error)) => {
                     tracing::debug!(container = %self.container, %error, "log stream broke");
+                    self.hand_on(id, &mut portion).await;
                     return came;
                 }
-                None => return came,
+                None => {
+                    self.hand_on(id, &mut portion).await;
+                    return came;
+                }
             };
-            came = true;
-            let LogLine { timestamp, text } = line;
-            if let Some(nanoseconds) = timestamp.as_deref().and_then(nanoseconds) {
-                self.cursor = Some(Cursor {
-                    container_id: id.to_owned(),
-                    nanoseconds,
-                });
-            }
-            size += text.len();
-            lines.push(if self.prefix.is_empty() {
-                text
-            } else {
-                format!("{}{text}", self.prefix)
-            });
-            if size >= PORTION {
-                size = 0;
-                if !self.hand_on(&mut lines).await {
+            for LogLine {
+                nanoseconds, text, ..
+            } in lines
+            {
+                let position = walk.next(nanoseconds);
+                let new = (history.is_new(position), viewers.is_new(position));
+                if new == (false, false) {
+                    continue;
+                }
+                came = true;
+                let full = portion.text.len() + self.prefix.len() + text.len() >= PORTION;
+                if (full || new != (portion.for_history, portion.for_viewers))
+                    && !self.hand_on(id, &mut portion).await
+                {
                     return came;
                 }
+                (portion.for_history, portion.for_viewers) = new;
+                portion.position = position;
+                if portion.lines > 0 {
+                    portion.text.push('\n');
+                }
+                portion.text.push_str(&self.prefix);
+                portion.text.push_str(&text);
+                portion.lines += 1;
             }
         }
     }
 
     /// `false` when the pipeline is gone.
-    async fn hand_on(&self, lines: &mut Vec<String>) -> bool {
-        if lines.is_empty() {
+    async fn hand_on(&mut self, id: &str, portion: &mut Portion) -> bool {
+        let portion = std::mem::take(portion);
+        if portion.lines == 0 {
             return true;
         }
+        let cursor = portion.position.map(|position| Cursor {
+            container_id: id.to_owned(),
+            nanoseconds: position.nanoseconds,
+            count: position.count,
+        });
+        let room = match portion.for_viewers {
+            true => self.wait_for_room(&portion).await,
+            false => None,
+        };
+        if portion.for_history && cursor.is_some() {
+            self.read.clone_from(&cursor);
+        }
+        if portion.for_viewers && cursor.is_some() {
+            self.published.clone_from(&cursor);
+        }
+        let mark = |cursor: Option<Cursor>| {
+            cursor.map(|cursor| Mark {
+                container: self.container.clone(),
+                cursor,
+            })
+        };
         let followed = Followed::Lines {
             topic: Arc::clone(&self.topic),
-            container: Arc::clone(&self.container),
-            lines: std::mem::take(lines),
-            cursor: self.cursor.clone(),
+            chunk: Chunk {
+                text: portion.text,
+                lines: portion.lines,
+                mark: mark(cursor.clone()),
+                room,
+            },
+            read: mark(cursor).filter(|_| portion.for_history),
+            for_history: portion.for_history,
+            for_viewers: portion.for_viewers,
         };
         self.out.send(followed).await.is_ok()
+    }
+
+    async fn wait_for_room(&self, portion: &Portion) -> Option<OwnedSemaphorePermit> {
+        let room = Arc::clone(&self.room);
+        let size = u32::try_from(portion.text.len().min(AHEAD)).ok()?;
+        if let Ok(place) = Arc::clone(&room).try_acquire_many_owned(size) {
+            return Some(place);
+        }
+        let printed = portion.position.map_or(0, |position| position.nanoseconds);
+        let age = Duration::from_nanos(now().saturating_sub(printed));
+        // What was printed before we came is read as fast as it can be published.
+        if printed >= self.began && age > FRESH {
+            return None;
+        }
+        let place = tokio::time::timeout(PATIENCE, room.acquire_many_owned(size)).await;
+        place.ok()?.ok()
     }
 }
 
@@ -178,12 +326,8 @@ pub(super) fn now() -> u64 {
     u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn nanoseconds(timestamp: &str) -> Option<u64> {
-    let moment: jiff::Timestamp = timestamp.parse().ok()?;
-    u64::try_from(moment.as_nanosecond()).ok()
-}
-
-fn docker_time(nanoseconds: u64) -> String {
+/// A moment as Docker wants it.
+pub(super) fn docker_time(nanoseconds: u64) -> String {
     format!(
         "{}.{:09}",
         nanoseconds / 1_000_000_000,
@@ -194,6 +338,7 @@ fn docker_time(nanoseconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::lines::nanoseconds;
 
     #[test]
     fn moments_survive_the_way_to_docker_and_back() {
@@ -204,5 +349,18 @@ mod tests {
             Some("1785834724.000000042")
         );
         assert_eq!(nanoseconds("hello"), None);
+    }
+
+    #[test]
+    fn after_the_first_new_line_nothing_is_skipped_whatever_its_timestamp_says() {
+        let at = |nanoseconds, count| Some(Position { nanoseconds, count });
+        let mut skip = Skip(Some(Cursor {
+            container_id: "a".to_owned(),
+            nanoseconds: 7,
+            count: 2,
+        }));
+        assert!(!skip.is_new(at(7, 1)) && !skip.is_new(at(7, 2)) && skip.is_new(at(7, 3)));
+        assert!(skip.is_new(at(6, 1)), "two streams may be a little out of order");
+        assert!(Skip(None).is_new(None));
     }
 }

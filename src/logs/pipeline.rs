@@ -1,14 +1,14 @@
-//! The task that owns all log state: histories, what waits to be published, gates, followers.
+//! The task that owns all log state: topics with their histories and listeners, and followers.
 //!
 //! Waits for nobody: the store is written, the router asked and messages are sent by tasks of their own, which end
 //! with this one.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -17,20 +17,20 @@ use wamp::client::Session;
 use crate::engine::Engine;
 use crate::store::{LogHistory, Store};
 
-use super::batch::{Batch, MESSAGE};
-use super::follower::{self, Cursor, Followed, Follower};
+use super::batch::{Cause, Chunk, Item};
+use super::cursor::Cursor;
+use super::entry::{Audience, Entry, Following};
+use super::follower::{self, Followed, Follower};
+use super::ledger::{Ledger, Published};
 use super::listeners::{self, Gate};
 use super::lost::Lost;
 use super::project::Project;
-use super::publisher::{self, Outgoing};
+use super::publisher::{self, Fate, Outgoing, Sent};
 use super::ring::Ring;
 use super::shelf::{CURSORS, Shelf};
+use super::spool::Spools;
 use super::{Container, Source};
 
-/// Output waits so long for company (`logs-terminal-tunnel.md` 2.7).
-const FLUSH: Duration = Duration::from_millis(200);
-/// A changing history is saved so often: flash wears, and the container's own log holds the rest (L13).
-const SAVE: Duration = Duration::from_secs(30);
 /// Bound of reading what an earlier run stored.
 const RESTORE: Duration = Duration::from_secs(2);
 /// Topics to ask the router for. An app is asked for once per session.
@@ -39,8 +39,10 @@ const ASKED: usize = 1024;
 const GATES: usize = 64;
 /// Portions of followed lines. Full: followers stop reading.
 const FOLLOWED: usize = 4;
-/// Apps of which we remember where their log was read to.
+/// Containers of which we remember where their log was read to.
 const MAX_CURSORS: usize = 256;
+/// Messages on their way, of as many topics. Further ones wait in their topic, which drops the oldest and says so.
+const SENDING: usize = 8;
 
 /// What the handle asks for.
 #[derive(Debug)]
@@ -71,30 +73,6 @@ pub(super) enum Command {
     Close,
 }
 
-/// One app.
-#[derive(Debug)]
-struct Entry {
-    container: Container,
-    ring: Ring,
-    batch: Batch,
-    /// When what waits is to be published.
-    due: Option<Instant>,
-    /// When the history is to be saved; `None` when the stored one is the same.
-    save_at: Option<Instant>,
-    listened: bool,
-    following: Following,
-    /// When the history was last cleared, nanoseconds since 1970.
-    cleared: Option<u64>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Following {
-    No,
-    Yes,
-    /// Asked for again meanwhile: the container may have been started anew.
-    Again(Source),
-}
-
 /// The connection of the moment.
 struct Attached {
     session: Session,
@@ -111,6 +89,10 @@ pub(super) struct Pipeline {
     engine: Engine,
     lost: Lost,
     shelf: Shelf,
+    spools: Spools,
+    ledger: Ledger,
+    /// What an earlier run published, until a follower goes on from there.
+    before: Published,
     entries: BTreeMap<String, Entry>,
     cursors: BTreeMap<String, Cursor>,
     attached: Option<Attached>,
@@ -118,16 +100,28 @@ pub(super) struct Pipeline {
     followers: JoinSet<()>,
     /// One per session; the one before ends when its channels are dropped.
     watches: JoinSet<()>,
+    sending: JoinSet<Sent>,
 }
 
 impl Pipeline {
-    pub(super) fn new(serial: Arc<str>, store: Store, engine: Engine, lost: Lost) -> Pipeline {
+    /// `directory`: where lines and positions may be kept that are worth nothing after a power cut.
+    pub(super) fn new(
+        serial: Arc<str>,
+        store: Store,
+        engine: Engine,
+        lost: Lost,
+        directory: Option<PathBuf>,
+    ) -> Pipeline {
+        let ledger = Ledger::open(directory.as_deref());
         Pipeline {
             serial,
             store,
             engine,
             lost,
             shelf: Shelf::default(),
+            spools: Spools::in_directory(directory),
+            before: ledger.published().clone(),
+            ledger,
             entries: BTreeMap::new(),
             cursors: BTreeMap::new(),
             attached: None,
@@ -135,6 +129,7 @@ impl Pipeline {
             followed: mpsc::channel(1).0,
             followers: JoinSet::new(),
             watches: JoinSet::new(),
+            sending: JoinSet::new(),
         }
     }
 
@@ -144,8 +139,6 @@ impl Pipeline {
         let written = CancellationToken::new();
         let shelf = self.shelf.clone();
         let writer = tokio::spawn(shelf.write(self.store.clone(), written.clone()));
-        let (outgoing, queue) = mpsc::channel(publisher::QUEUE);
-        let publisher = tokio::spawn(publisher::run(queue, self.lost.clone()));
         let (followed, mut lines) = mpsc::channel(FOLLOWED);
         self.followed = followed;
         self.restore_cursors().await;
@@ -153,24 +146,20 @@ impl Pipeline {
 
         loop {
             let now = Instant::now();
-            self.save_due(now);
+            self.look_after_entries(now);
             self.notice_loss_of_session();
-            let ready = self
-                .entries
-                .values()
-                .any(|entry| entry.due.is_some_and(|due| due <= now));
-            let next = self.next_deadline(now);
+            while self.sending.len() < SENDING && self.send_next(now) {}
+            let live = self.is_live();
+            let deadlines = self.entries.values().filter_map(|entry| entry.deadline(live));
+            // What is due already waits for a message to arrive.
+            let next = deadlines.filter(|deadline| *deadline > now).min();
             tokio::select! {
                 biased;
                 () = stop.cancelled(), if !stopping => {
                     stopping = true;
                     self.followers.abort_all();
                 }
-                place = outgoing.reserve(), if ready => match place {
-                    Ok(place) => self.publish_next(place),
-                    // Cannot be: the publisher ends after us.
-                    Err(_) => break,
-                },
+                Some(sent) = self.sending.join_next() => self.on_sent(sent),
                 Some(gate) = next_gate(&mut self.attached) => self.on_gate(gate),
                 command = commands.recv() => match command {
                     Some(Command::Close) | None => break,
@@ -185,8 +174,8 @@ impl Pipeline {
 
         self.followers.shutdown().await;
         self.watches.shutdown().await;
-        drop(outgoing);
-        publisher.abort();
+        self.sending.shutdown().await;
+        self.ledger.save();
         self.save_all();
         written.cancel();
         let _ = writer.await;
@@ -200,54 +189,40 @@ impl Pipeline {
         }
     }
 
-    /// Messages' worth of lines that wait to be published for a container.
-    #[cfg(test)]
-    pub(super) fn waiting(&mut self, name: &str) -> usize {
-        let batch = &mut self.entries.get_mut(name).expect("a known app").batch;
-        std::iter::from_fn(|| batch.take()).count()
-    }
-
-    pub(super) async fn on_command(&mut self, command: Command) {
+    async fn on_command(&mut self, command: Command) {
         match command {
             Command::AgentLine { container, text } => {
-                let live = self.is_live();
-                let entry = self.entry(container, true).await;
-                entry.ring.push_agent(text.clone());
+                let name = self.entry(container, true).await;
+                self.agent_line(&name, text.clone());
+                let Some(entry) = self.entries.get_mut(&name) else {
+                    return;
+                };
+                entry.ring.push_agent(text);
                 entry.changed();
-                if live {
-                    entry.batch.push_agent(text);
-                    entry.due = Some(Instant::now());
-                }
             }
             Command::OutputLine { container, line } => {
-                let name = self.entry(container, true).await.container.name.clone();
-                self.output(&name, vec![line]);
+                let name = self.entry(container, true).await;
+                self.output(&name, Chunk::line(line), true, true);
             }
             Command::ClearViewers(container) => {
-                let live = self.is_live();
-                let entry = self.entry(container, true).await;
-                if live {
-                    entry.batch.push_agent("LOGGER_CLEAR".to_owned());
-                    entry.due = Some(Instant::now());
-                }
+                let name = self.entry(container, true).await;
+                self.agent_line(&name, "LOGGER_CLEAR".to_owned());
             }
             Command::ClearHistory(container) => {
-                let entry = self.entry(container, false).await;
+                let name = self.entry(container, false).await;
+                let Some(entry) = self.entries.get_mut(&name) else {
+                    return;
+                };
                 entry.ring.clear();
-                entry.changed();
-                entry.cleared = Some(follower::now());
-                let name = entry.container.name.clone();
-                self.cursors.remove(&name);
+                let now = follower::now();
+                entry.cleared = Some(now);
+                // At once: should we be killed, the next run reads the new container's log from here.
+                entry.save_at = Some(Instant::now());
+                self.remember(name, Cursor::from_moment(now));
             }
             Command::Follow { container, source } => {
-                let entry = self.entry(container, true).await;
-                match entry.following {
-                    Following::No => {
-                        let name = entry.container.name.clone();
-                        self.follow(&name, source);
-                    }
-                    Following::Yes | Following::Again(_) => entry.following = Following::Again(source),
-                }
+                let name = self.entry(container, true).await;
+                self.follow_or_later(&name, source);
             }
             Command::History { container, reply } => {
                 let entry = self.entries.get(&container.name);
@@ -262,70 +237,60 @@ impl Pipeline {
         }
     }
 
-    /// The entry of an app, made when it is new. `restore`: with the lines that an earlier run of the agent stored.
-    async fn entry(&mut self, container: Container, restore: bool) -> &mut Entry {
+    /// Makes the entry of a topic when it is new. `restore`: with the lines that an earlier run of the agent stored.
+    async fn entry(&mut self, container: Container, restore: bool) -> String {
         let name = container.name.clone();
-        if !self.entries.contains_key(&name) {
-            let mut ring = Ring::default();
-            if restore && container.is_stored() {
-                let stored = tokio::time::timeout(RESTORE, self.store.log_history(container.app)).await;
-                if let Ok(Ok(lines)) = stored {
-                    ring.restore(lines);
-                }
+        if self.entries.contains_key(&name) {
+            return name;
+        }
+        let mut ring = Ring::default();
+        if restore && container.is_stored() {
+            let stored = tokio::time::timeout(RESTORE, self.store.log_history(container.app)).await;
+            if let Ok(Ok(lines)) = stored {
+                ring.restore(lines);
             }
-            if let Some(attached) = &self.attached
-                && attached.asked.try_send(name.clone()).is_err()
-            {
+        }
+        let audience = match self.before.contains_key(&name) {
+            true => Audience::Held,
+            false => Audience::Nobody,
+        };
+        let mut entry = Entry::new(container, ring, audience);
+        if let Some(attached) = &self.attached {
+            if attached.always_open {
+                entry.listened();
+            } else if attached.asked.try_send(name.clone()).is_ok() {
+                entry.asked();
+            } else {
                 tracing::debug!(container = %name, "not asked for listeners");
             }
-            let entry = Entry {
-                container,
-                ring,
-                batch: Batch::default(),
-                due: None,
-                save_at: None,
-                listened: false,
-                following: Following::No,
-                cleared: None,
-            };
-            self.entries.insert(name.clone(), entry);
         }
-        self.entries
-            .get_mut(&name)
-            .expect("inserted above when it was missing")
+        self.entries.insert(name.clone(), entry);
+        name
+    }
+
+    fn agent_line(&mut self, name: &str, text: String) {
+        let live = self.is_live();
+        if let Some(entry) = self.entries.get_mut(name) {
+            entry.agent_line(text, live, &self.spools);
+        }
     }
 
     /// Lines that a container or an operation printed.
-    fn output(&mut self, name: &str, lines: Vec<String>) {
-        let listened = self.is_live()
-            && self
-                .attached
-                .as_ref()
-                .is_some_and(|attached| attached.always_open);
-        let live = self.is_live();
+    fn output(&mut self, name: &str, chunk: Chunk, for_history: bool, for_viewers: bool) {
         let Some(entry) = self.entries.get_mut(name) else {
             return;
         };
-        let lost = self.lost.take(name);
-        let open = live && (listened || entry.listened);
-        if open {
-            entry.batch.note_dropped(lost);
+        let gap = Item::Gap {
+            lines: self.lost.take(name),
+            cause: Cause::Rate,
+        };
+        entry.gap(gap, &self.spools);
+        if for_history {
+            entry.ring.push_text(&chunk.text);
+            entry.changed();
         }
-        for line in lines {
-            if open {
-                entry.batch.push_output(line.clone());
-            }
-            entry.ring.push_output(line);
-        }
-        entry.changed();
-        if open {
-            let now = Instant::now();
-            let soon = if entry.batch.bytes() >= MESSAGE {
-                now
-            } else {
-                now + FLUSH
-            };
-            entry.due = Some(entry.due.map_or(soon, |due| due.min(soon)));
+        if for_viewers {
+            entry.output(chunk, &self.spools);
         }
     }
 
@@ -333,16 +298,20 @@ impl Pipeline {
         match followed {
             Followed::Lines {
                 topic,
-                container,
-                lines,
-                cursor,
+                chunk,
+                read,
+                for_history,
+                for_viewers,
             } => {
-                self.output(&topic, lines);
-                if let Some(cursor) = cursor {
-                    self.cursors.insert(container.to_string(), cursor);
-                    if self.cursors.len() > MAX_CURSORS {
-                        self.cursors.pop_first();
-                    }
+                if let Some(entry) = self.entries.get_mut(&*topic)
+                    && let Some(mark) = &chunk.mark
+                    && !entry.sources.contains(&mark.container)
+                {
+                    entry.sources.insert(mark.container.clone());
+                }
+                self.output(&topic, chunk, for_history, for_viewers);
+                if let Some(mark) = read {
+                    self.remember(mark.container, mark.cursor);
                 }
             }
             Followed::Ended { topic } => {
@@ -354,39 +323,51 @@ impl Pipeline {
                     entry.save_at = Some(Instant::now());
                 }
                 if let Following::Again(source) = std::mem::replace(&mut entry.following, Following::No) {
-                    self.follow(&topic, source);
+                    self.follow_or_later(&topic, source);
                 }
             }
         }
     }
 
-    fn follow(&mut self, name: &str, source: Source) {
+    fn remember(&mut self, container: String, cursor: Cursor) {
+        self.cursors.insert(container, cursor);
+        if self.cursors.len() > MAX_CURSORS {
+            self.cursors.pop_first();
+        }
+    }
+
+    fn follow_or_later(&mut self, name: &str, source: Source) {
         let Some(entry) = self.entries.get_mut(name) else {
             return;
         };
+        if entry.following != Following::No {
+            entry.following = Following::Again(source);
+            return;
+        }
         entry.following = Following::Yes;
         let topic: Arc<str> = Arc::from(name);
+        let (engine, out) = (self.engine.clone(), self.followed.clone());
+        let mut published = self.before.remove(name).unwrap_or_default();
         match source {
             Source::Container => {
-                let follower = Follower {
-                    engine: self.engine.clone(),
-                    container: Arc::clone(&topic),
-                    topic,
-                    prefix: String::new(),
-                    cursor: self.cursors.get(name).cloned(),
-                    since: entry.cleared,
-                    out: self.followed.clone(),
-                };
+                let follower = Follower::new(engine, topic, name, out).from(
+                    self.cursors.get(name).cloned(),
+                    published.remove(name),
+                    entry.cleared,
+                );
                 self.followers.spawn(follower.run());
             }
             Source::Project(project) => {
+                // Of a run before ours, when it had not read anything since.
+                let cleared = self.cursors.get(name).map(|cursor| cursor.nanoseconds);
                 let project = Project {
-                    engine: self.engine.clone(),
+                    engine,
                     project,
                     topic,
                     cursors: self.cursors.clone(),
-                    since: entry.cleared,
-                    out: self.followed.clone(),
+                    published,
+                    since: entry.cleared.or(cleared),
+                    out,
                 };
                 self.followers.spawn(project.run());
             }
@@ -412,15 +393,16 @@ impl Pipeline {
             gates,
             waiting: Some(waiting),
         });
+        for entry in self.entries.values_mut() {
+            entry.asked();
+        }
     }
 
-    /// Nobody can be reached: what waits is forgotten, gates are closed until the next session tells.
+    /// Nobody can be reached until the next session.
     fn detach(&mut self) {
         self.attached = None;
         for entry in self.entries.values_mut() {
-            entry.listened = false;
-            entry.batch.clear();
-            entry.due = None;
+            entry.unlinked();
         }
     }
 
@@ -445,12 +427,29 @@ impl Pipeline {
             return;
         };
         match gate {
-            Gate::Topic { container, open } => {
+            Gate::Topic {
+                container,
+                open: true,
+            } => self.listened(&container),
+            Gate::Topic {
+                container,
+                open: false,
+            } => {
                 if let Some(entry) = self.entries.get_mut(&container) {
-                    entry.listened = open;
+                    entry.not_listened();
+                    if !entry.keeps_output() {
+                        self.ledger.end(&container);
+                        self.ledger.save();
+                    }
                 }
             }
-            Gate::AlwaysOpen => attached.always_open = true,
+            Gate::AlwaysOpen => {
+                attached.always_open = true;
+                let all: Vec<String> = self.entries.keys().cloned().collect();
+                for name in all {
+                    self.listened(&name);
+                }
+            }
             Gate::Attached => {
                 if let Some(waiting) = attached.waiting.take() {
                     // The caller's deadline may have passed.
@@ -460,44 +459,78 @@ impl Pipeline {
         }
     }
 
-    /// Publishes one message of the app that has waited longest.
-    fn publish_next(&mut self, place: mpsc::Permit<'_, Outgoing>) {
-        let Some(attached) = &self.attached else {
+    fn listened(&mut self, name: &str) {
+        let Some(entry) = self.entries.get_mut(name) else {
             return;
         };
-        let due = self.entries.values_mut().filter(|entry| entry.due.is_some());
-        let Some(entry) = due.min_by_key(|entry| entry.due) else {
-            return;
-        };
-        let message = entry.batch.take();
-        // Behind the others, should more wait.
-        entry.due = (!entry.batch.is_empty()).then(Instant::now);
-        if let Some(message) = message {
-            place.send(Outgoing {
-                session: attached.session.clone(),
-                serial: Arc::clone(&self.serial),
-                container: entry.container.name.clone(),
-                message,
+        entry.listened();
+        if !self.ledger.published().contains_key(name) {
+            let read = entry.sources.iter().filter_map(|container| {
+                let cursor = self.cursors.get(container)?;
+                Some((container.clone(), cursor.clone()))
             });
+            self.ledger.begin(name, read.collect());
+            self.ledger.save();
         }
     }
 
-    fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        let publish = self
+    /// Sends one message of the topic that has waited longest. `false` when nothing is due.
+    fn send_next(&mut self, now: Instant) -> bool {
+        let Some(attached) = self.attached.as_ref().filter(|_| self.is_live()) else {
+            return false;
+        };
+        let ready = self
             .entries
-            .values()
-            .filter_map(|entry| entry.due)
-            .filter(|due| *due > now);
-        let save = self.entries.values().filter_map(|entry| entry.save_at);
-        publish.chain(save).min()
+            .iter_mut()
+            .filter_map(|(name, entry)| Some((entry.ready(now)?, name, entry)));
+        let Some((_, name, entry)) = ready.min_by_key(|(due, ..)| *due) else {
+            return false;
+        };
+        let Some(message) = entry.take() else {
+            return true;
+        };
+        self.sending.spawn(publisher::publish(Outgoing {
+            session: attached.session.clone(),
+            serial: Arc::clone(&self.serial),
+            topic: name.clone(),
+            message,
+        }));
+        true
     }
 
-    fn save_due(&mut self, now: Instant) {
+    fn on_sent(&mut self, sent: Result<Sent, tokio::task::JoinError>) {
+        // Aborted only when we end.
+        let Ok(Sent { topic, message, fate }) = sent else {
+            return;
+        };
+        let marks = message.marks();
+        let back = match fate {
+            Fate::Published | Fate::Refused => None,
+            Fate::Unsent => Some(message),
+            Fate::Lost => Some(message.into_gap()),
+        };
+        // Before the next one is sent: a kill in between repeats at most this message.
+        if fate == Fate::Published && !marks.is_empty() {
+            self.ledger.advance(&topic, marks);
+            self.ledger.save();
+        }
+        if let Some(entry) = self.entries.get_mut(&topic) {
+            entry.sent(back);
+        }
+    }
+
+    /// Saves histories and gives up waiting for listeners, where it is time.
+    fn look_after_entries(&mut self, now: Instant) {
         let mut any = false;
-        for entry in self.entries.values_mut() {
+        for (name, entry) in &mut self.entries {
             if entry.save_at.is_some_and(|at| at <= now) {
-                entry.save(&self.shelf);
+                save(entry, &self.shelf);
                 any = true;
+            }
+            if entry.is_abandoned(now) {
+                entry.not_listened();
+                self.ledger.end(name);
+                self.ledger.save();
             }
         }
         if any {
@@ -508,7 +541,7 @@ impl Pipeline {
     fn save_all(&mut self) {
         for entry in self.entries.values_mut() {
             if entry.save_at.is_some() {
-                entry.save(&self.shelf);
+                save(entry, &self.shelf);
             }
         }
         self.save_cursors();
@@ -521,21 +554,13 @@ impl Pipeline {
     }
 }
 
-impl Entry {
-    /// The history is not the stored one any more.
-    fn changed(&mut self) {
-        self.save_at.get_or_insert_with(|| Instant::now() + SAVE);
-    }
-
-    fn save(&mut self, shelf: &Shelf) {
-        self.save_at = None;
-        if !self.container.is_stored() {
-            return;
-        }
+fn save(entry: &mut Entry, shelf: &Shelf) {
+    entry.save_at = None;
+    if entry.container.is_stored() {
         shelf.save(LogHistory {
-            app: self.container.app,
-            app_name: self.container.app_name.clone(),
-            lines: self.ring.lines(),
+            app: entry.container.app,
+            app_name: entry.container.app_name.clone(),
+            lines: entry.ring.lines(),
         });
     }
 }

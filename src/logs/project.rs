@@ -10,10 +10,11 @@ use tokio::time::{Duration, sleep};
 
 use crate::engine::{ContainerFacts, Engine, EngineEvent};
 
-use super::follower::{self, Cursor, Followed, Follower};
+use super::cursor::Cursor;
+use super::follower::{self, Followed, Follower};
 
 /// Labels that compose puts on what it makes.
-const PROJECT: &str = "com.docker.compose.project";
+pub(super) const PROJECT: &str = "com.docker.compose.project";
 const SERVICE: &str = "com.docker.compose.service";
 const NUMBER: &str = "com.docker.compose.container-number";
 /// `True` on the container of a `compose run`, which `compose logs` does not show either.
@@ -31,6 +32,8 @@ pub(super) struct Project {
     pub(super) topic: Arc<str>,
     /// Where the logs were read to, by container; those of other containers do no harm.
     pub(super) cursors: BTreeMap<String, Cursor>,
+    /// How far viewers have them, where that differs.
+    pub(super) published: BTreeMap<String, Cursor>,
     /// As in [`Follower`]; containers that come later are read from when the watch began.
     pub(super) since: Option<u64>,
     /// Full: followers stop reading, and the daemon keeps the rest.
@@ -62,7 +65,7 @@ impl Project {
             tokio::select! {
                 event = events.recv() => match event {
                     Some(EngineEvent::Resync) => moved.extend(watched.keys().cloned()),
-                    Some(EngineEvent::Container { name }) => drop(moved.insert(name)),
+                    Some(EngineEvent::Container { name, .. }) => drop(moved.insert(name)),
                     Some(EngineEvent::Down) => continue,
                     // Cannot be: the engine's watch ends after us.
                     None => break,
@@ -107,19 +110,22 @@ impl Project {
                     Some(Watched::Followed | Watched::Again | Watched::Read) => continue,
                 }
                 let Some(prefix) = prefix(&facts) else { continue };
-                let mut follower = Follower {
-                    engine: self.engine.clone(),
-                    topic: Arc::clone(&self.topic),
-                    container: Arc::from(facts.name.as_str()),
-                    prefix,
-                    cursor: self.cursors.get(&facts.name).cloned(),
-                    since: if first { self.since } else { Some(began) },
-                    out: self.out.clone(),
-                };
+                let mut follower = Follower::new(
+                    self.engine.clone(),
+                    Arc::clone(&self.topic),
+                    &facts.name,
+                    self.out.clone(),
+                )
+                .with_prefix(prefix)
+                .from(
+                    self.cursors.get(&facts.name).cloned(),
+                    self.published.remove(&facts.name),
+                    if first { self.since } else { Some(began) },
+                );
                 watched.insert(facts.name.clone(), Watched::Followed);
                 followers.spawn(async move {
-                    follower.follow().await;
-                    (facts.name, follower.cursor)
+                    let cursor = follower.follow().await;
+                    (facts.name, cursor)
                 });
             }
             first = false;
@@ -132,7 +138,7 @@ impl Project {
 
 /// What `docker compose logs` writes before the lines of a container (`logs-terminal-tunnel.md` 2.6). Not padded to the
 /// longest name: the same line looks the same however many services there are. `None` for what is no service.
-fn prefix(facts: &ContainerFacts) -> Option<String> {
+pub(super) fn prefix(facts: &ContainerFacts) -> Option<String> {
     let label = |name: &str| facts.labels.get(name).map(String::as_str);
     if label(ONE_OFF).is_some_and(|value| value.eq_ignore_ascii_case("true")) {
         return None;

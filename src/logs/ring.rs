@@ -29,6 +29,14 @@ impl Ring {
         });
     }
 
+    /// Lines joined by line feeds, of which only the newest are looked at.
+    pub(super) fn push_text(&mut self, text: &str) {
+        let newest: Vec<&str> = text.rsplit('\n').take(ENTRIES).collect();
+        for line in newest.into_iter().rev() {
+            self.push_output(line.to_owned());
+        }
+    }
+
     /// A line written by the agent itself.
     pub(super) fn push_agent(&mut self, text: String) {
         self.push(Entry { text, by_agent: true });
@@ -91,6 +99,16 @@ mod tests {
         let lines = ring.lines();
         assert_eq!(lines.len(), ENTRIES);
         assert_eq!((lines[0].as_str(), lines[99].as_str()), ("50", "149"));
+    }
+
+    #[test]
+    fn a_text_is_its_newest_lines() {
+        let mut ring = Ring::default();
+        ring.push_text("one\n\nthree");
+        assert_eq!(ring.lines(), ["one", "", "three"]);
+        let many: Vec<String> = (0..250).map(|number| number.to_string()).collect();
+        ring.push_text(&many.join("\n"));
+        assert_eq!(ring.lines(), many[150..]);
     }
 
     #[test]

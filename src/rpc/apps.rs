@@ -1,10 +1,9 @@
-//! Procedures about apps: `request_app_state`, `get_app_log_history`.
+//! Procedures about apps: `request_app_state`.
 
-use protocol::{naming, request};
-use serde_json::Value;
+use protocol::request;
 use wamp::Payload;
 
-use super::{Call, Code, Context, Failure, Reply, one};
+use super::{Call, Code, Context, Failure, Reply};
 use crate::app::RequestError;
 use crate::journal::Chain;
 
@@ -24,14 +23,4 @@ pub(super) async fn request_app_state(context: Context, call: Call) -> Reply {
         }
     })?;
     Ok(Payload::Empty)
-}
-
-/// A flat list of lines, oldest first (`logs-terminal-tunnel.md` 2.11).
-pub(super) async fn get_app_log_history(context: Context, call: Call) -> Reply {
-    let container = match call.first_dict()?.get("containerName") {
-        Some(Value::String(name)) => name,
-        _ => return Err(Failure::invalid("invalid value for containerName")),
-    };
-    let (app, name) = naming::parse_container(container).map_err(|bad| Failure::invalid(bad.to_string()))?;
-    one(&context.logs.history(app, &name).await)
 }

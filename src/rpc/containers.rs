@@ -27,13 +27,14 @@ pub(super) async fn prune_images(context: Context, call: Call) -> Reply {
         Some(Value::Bool(all)) => *all,
         Some(_) => return Err(Failure::invalid("all value for container prune is not a boolean")),
     };
-    let keep: Vec<String> = context
+    let mut keep: Vec<String> = context
         .apps
         .known()
         .await
         .into_iter()
         .map(|(app, name)| naming::container(app, &name))
         .collect();
+    keep.extend(context.apps.service_images().await);
     let text = context.engine.prune(all, &keep).await?;
     if all { one(&text) } else { Ok(Payload::Empty) }
 }

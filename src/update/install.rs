@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use tokio::task::spawn_blocking;
+use tokio::time::Instant;
 
 use super::bucket::{self, Bucket};
 use super::check::{self, Unfit};
@@ -86,6 +87,7 @@ pub(crate) struct Installer {
     client: Client,
     memory: Memory,
     health: Health,
+    since: Instant,
 }
 
 impl Installer {
@@ -96,6 +98,7 @@ impl Installer {
             client,
             memory,
             health,
+            since: Instant::now(),
         }
     }
 
@@ -156,7 +159,9 @@ impl Installer {
             message,
         };
         let remembered = self.memory.current();
-        if remembered.is_trial() && super::candidate_is_complete(&remembered) {
+        let isolated =
+            remembered.new_version == VERSION && self.since.elapsed() >= self.context.setup.isolation;
+        if remembered.is_trial() && !isolated && super::candidate_is_complete(&remembered) {
             let waiting = &remembered.new_version;
             return Ok(nothing(
                 waiting,
@@ -324,13 +329,16 @@ impl Installer {
         let had_docker = self.health.has_docker();
         let (signed, new_file) = (manifest.clone(), target.to_owned());
         let remembered = self.memory.change(move |state| {
+            // Out of a version that never proved itself the way back leads to the one before.
+            if !(state.is_trial() && state.new_version == VERSION) {
+                state.old_version = VERSION.to_owned();
+                state.old_file = own;
+            }
             state.phase = Phase::Staged;
             state.new_version = signed.version;
             state.new_sha256 = signed.sha256;
             state.new_size = signed.size;
             state.new_file = new_file;
-            state.old_version = VERSION.to_owned();
-            state.old_file = own;
             state.attempts = 0;
             state.old_starts = 0;
             state.staged_at = state::now();

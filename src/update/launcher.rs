@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use protocol::flock::FlockDocument;
 use rustix::fs::FlockOperation;
@@ -34,6 +34,8 @@ use crate::{exit, instance, journal};
 const LOCK: &str = ".update.lock";
 /// What a version that shall end gets before it is killed; it bounds itself at 10 s.
 const GRACE: Duration = Duration::from_secs(12);
+/// Between looks at a lock that somebody still holds.
+const LOOK: Duration = Duration::from_millis(100);
 /// Before a version that ended is started again, times its starts.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -146,9 +148,15 @@ fn watch_lock(agent_dir: &Path) -> Result<File, String> {
     let file = disk::open_part(&path).map_err(|error| refused(&error))?;
     rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
         .map_err(|_| refused(&instance::LockError::Taken))?;
-    // An agent that still runs would keep the version under test from starting.
-    drop(instance::acquire().map_err(|error| refused(&error))?);
-    Ok(file)
+    // An agent that still runs would keep the version under test from starting; one that is ending is waited for.
+    let end = Instant::now() + GRACE;
+    loop {
+        match instance::acquire() {
+            Ok(_free) => return Ok(file),
+            Err(instance::LockError::Taken) if Instant::now() < end => std::thread::sleep(LOOK),
+            Err(error) => return Err(refused(&error)),
+        }
+    }
 }
 
 /// How the watch over one start ended.

@@ -24,6 +24,9 @@ pub struct Setup {
     pub(crate) period: Duration,
     /// A new version has this long to prove itself while the router can be reached (R2).
     pub(crate) proof: Duration,
+    /// A version that has not proven itself for so long looks for a newer one all the same: it may be what keeps the
+    /// device from connecting (R9).
+    pub(crate) isolation: Duration,
     /// Between looks at a version under test.
     pub(crate) tick: Duration,
     /// Between the staging of a version and its start: the answer to `update_agent` has to leave.
@@ -43,6 +46,7 @@ impl Default for Setup {
             start_delay: Duration::from_secs(10 * 60),
             period: Duration::from_secs(6 * 60 * 60),
             proof: Duration::from_secs(10 * 60),
+            isolation: Duration::from_secs(15 * 60),
             tick: Duration::from_secs(5),
             activation: Duration::from_secs(2),
             version_run: Duration::from_secs(5),
@@ -68,6 +72,7 @@ struct File {
     start_delay: Option<u64>,
     period: Option<u64>,
     proof: Option<u64>,
+    isolation: Option<u64>,
     tick: Option<u64>,
     activation: Option<u64>,
     version_run: Option<u64>,
@@ -113,6 +118,7 @@ impl File {
         set(&mut setup.start_delay, self.start_delay);
         set(&mut setup.period, self.period);
         set(&mut setup.proof, self.proof);
+        set(&mut setup.isolation, self.isolation);
         set(&mut setup.tick, self.tick);
         set(&mut setup.activation, self.activation);
         set(&mut setup.version_run, self.version_run);

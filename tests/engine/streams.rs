@@ -13,7 +13,10 @@ async fn everything_that_happens_to_a_container_is_an_event() {
     let mut events = engine.events();
     assert_eq!(events.recv().await, Some(EngineEvent::Resync));
 
-    let mine = EngineEvent::Container { name: name.clone() };
+    let mine = EngineEvent::Container {
+        name: name.clone(),
+        project: None,
+    };
     engine.create(&spec(&name, &image)).await.unwrap();
     assert_eq!(next_of_ours(&mut events, &scope).await, mine, "create");
     engine.start(&name).await.unwrap();
@@ -33,7 +36,7 @@ async fn next_of_ours(events: &mut mpsc::Receiver<EngineEvent>, scope: &Scope) -
     loop {
         let event = tokio::time::timeout(SOON, events.recv()).await;
         match event.expect("an event arrives").expect("the watch never ends") {
-            EngineEvent::Container { name } if !name.starts_with(&scope.name("")) => {}
+            EngineEvent::Container { name, .. } if !name.starts_with(&scope.name("")) => {}
             event => return event,
         }
     }
@@ -75,7 +78,7 @@ async fn a_lost_event_stream_is_resumed_without_a_gap_and_a_lost_daemon_is_told_
     assert_eq!(next_of_ours(&mut events, &scope).await, EngineEvent::Resync);
     assert_eq!(
         next_of_ours(&mut events, &scope).await,
-        EngineEvent::Container { name }
+        EngineEvent::Container { name, project: None }
     );
     proxy.abort();
 }

@@ -32,6 +32,8 @@ pub(crate) struct Gateway {
     pub(crate) app: AppId,
     pub(crate) app_name: String,
     pub(crate) scope: Scope,
+    /// It is asked for as a compose app with one service and one volume.
+    pub(crate) compose: bool,
     serial: String,
     registry: Registry,
     home: tempfile::TempDir,
@@ -76,6 +78,7 @@ impl Gateway {
             app,
             app_name,
             scope,
+            compose: false,
             serial,
             registry,
             home,
@@ -143,9 +146,13 @@ impl Gateway {
             "target_state": target.as_str(), "release_key": 100, "present_version": "1.0", "newest_version": newest,
             "new_release_key": 101, "version": newest, "request_update": self.app.stage == Stage::Prod && newest != "1.0", "requestor_account_key": 12, "ports": [{"port": 8080}],
         });
-        let Value::Object(kwargs) = kwargs else {
+        let Value::Object(mut kwargs) = kwargs else {
             unreachable!()
         };
+        if self.compose {
+            kwargs.insert("docker_compose".to_owned(), self.document("1.0"));
+            kwargs.insert("new_docker_compose".to_owned(), self.document(newest));
+        }
         let kwargs: Dict = kwargs
             .into_iter()
             .map(|(name, value)| (name, value.into()))
@@ -158,6 +165,23 @@ impl Gateway {
             call.await.ok()
         })
         .await;
+    }
+
+    fn document(&self, version: &str) -> Value {
+        let name = naming::registry_image("", "apps/", self.app, build_arch(), &self.app_name);
+        let image = format!("{}/{name}:{version}", self.registry.address());
+        json!({
+            "services": {"web": {"image": image, "ports": ["8080:80"], "volumes": ["state:/state"]}},
+            "volumes": {"state": {}},
+        })
+    }
+
+    /// What the project has of this: `ps -a`, `volume ls`, `network ls`; by id or name.
+    pub(crate) fn of_project(&self, list: &[&str]) -> Vec<String> {
+        let project = naming::compose_project(self.app, &self.app_name);
+        let filter = format!("label=com.docker.compose.project={project}");
+        let found = docker::docker(&[list, &["-q", "--filter", &filter]].concat());
+        found.unwrap_or_default().lines().map(str::to_owned).collect()
     }
 
     /// The next report within `within`.
@@ -267,6 +291,17 @@ impl Drop for Gateway {
         drop(self.agent.take());
         self.stop.cancel();
         docker::remove(&self.container());
+        if self.compose {
+            for container in self.of_project(&["ps", "-a"]) {
+                docker::remove(&container);
+            }
+            for volume in self.of_project(&["volume", "ls"]) {
+                let _ = docker::docker(&["volume", "rm", &volume]);
+            }
+            for network in self.of_project(&["network", "ls"]) {
+                let _ = docker::docker(&["network", "rm", &network]);
+            }
+        }
     }
 }
 

@@ -493,8 +493,11 @@ async fn the_table_holds_what_this_version_promises() {
             "prune_images",
             "list_containers",
             "get_app_log_history",
+            "query_app_logs",
+            "query_device_logs",
             "get_storage_data",
             "get_agent_metadata",
+            "update_agent",
             "system_restart_agent",
         ]
     );

@@ -12,7 +12,7 @@ use super::builds::{self, Build, NEW, OLD};
 use super::gateway::Gateway;
 
 /// Three starts with pauses of one to three seconds, or one proof of three seconds, and the machine's own time.
-const RETURN: Duration = Duration::from_secs(25);
+const RETURN: Duration = Duration::from_secs(60);
 
 /// A build that is staged and fails when it runs.
 async fn returns_from(build: Build, reason: &str) {
@@ -204,7 +204,7 @@ async fn a_manifest_that_was_changed_after_signing() {
 async fn an_expired_manifest() {
     let expired = |gateway: &mut Gateway| {
         publish(gateway, |manifest| {
-            manifest["expires"] = json!("2026-01-02T00:00:00Z")
+            manifest["expires"] = json!("2026-01-02T00:00:00Z");
         });
     };
     refuses(expired, "expired").await;

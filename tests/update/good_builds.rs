@@ -221,3 +221,26 @@ async fn while_one_update_is_under_way_others_are_told_so() {
     assert_eq!(first.unwrap()["DidUpdate"], true);
     gateway.runs(NEW).await;
 }
+
+#[tokio::test]
+async fn a_version_that_cannot_connect_is_replaced_by_the_next_one_although_nobody_can_ask_it_to() {
+    let mut gateway = Gateway::new().await;
+    gateway.set_up(json!({"isolation": 500, "proof": 600_000}));
+    gateway.release(NEW, Build::CannotConnect);
+    gateway.power_with(&[]);
+    gateway
+        .remembers("that a version is tried", |state| state["phase"] == "probation")
+        .await;
+    gateway.release(NEWER, Build::Good);
+    gateway.cut();
+    gateway.power_with(&[]);
+    gateway.runs(NEWER).await;
+    let state = gateway
+        .remembers("the proof", |state| state["active"]["version"] == NEWER)
+        .await;
+    assert_eq!(state["old_version"], OLD);
+    assert_eq!(
+        gateway.outcome().await,
+        json!({"from": OLD, "to": NEWER, "result": "updated", "reason": ""})
+    );
+}

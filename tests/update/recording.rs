@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "the whole file belongs to tests")]
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::rc::Rc;
 
@@ -314,7 +314,7 @@ impl Disk {
     fn sync_directory(&mut self, directory: &str) {
         let inside = |name: &String| {
             let parent = Path::new(name).parent().unwrap();
-            parent == PathBuf::from(directory)
+            parent == Path::new(directory)
         };
         self.durable.retain(|name, _| !inside(name));
         let now = self.names.iter().filter(|(name, _)| inside(name));

@@ -12,6 +12,15 @@ pub fn publish_channel(key: u64, name: &str) -> String {
     format!("pub_{key}_{name}").to_lowercase()
 }
 
+/// `<stage>_<key>_<name>_compose`, normalised: what compose puts into `com.docker.compose.project`. Equal to the plain
+/// formula for every name that compose accepts as it is (weakness W50).
+pub fn compose_project(app: AppId, name: &str) -> String {
+    let full = format!("{}_compose", container(app, name));
+    full.chars()
+        .filter(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit() || "_-".contains(*letter))
+        .collect()
+}
+
 /// `<stage>_<arch>_<key>_<name>`, lower case. `arch` is architecture plus variant: `amd64`, `arm64`, `armv7`.
 pub fn image(app: AppId, arch: &str, name: &str) -> String {
     format!("{}_{arch}_{}_{name}", app.stage.lower(), app.key).to_lowercase()
@@ -77,6 +86,8 @@ mod tests {
     fn names_are_those_of_the_contract() {
         assert_eq!(container(PROD_6, "MyApp"), "prod_6_myapp");
         assert_eq!(publish_channel(6, "MyApp"), "pub_6_myapp");
+        assert_eq!(compose_project(PROD_6, "My_App-2"), "prod_6_my_app-2_compose");
+        assert_eq!(compose_project(PROD_6, "My App.v2!"), "prod_6_myappv2_compose");
         assert_eq!(image(PROD_6, "arm64", "MyApp"), "prod_arm64_6_myapp");
         assert_eq!(
             registry_image("registry.ironflock.com/", "apps/", PROD_6, "arm64", "MyApp"),

@@ -47,6 +47,8 @@ pub mod uri {
     pub const INSTALL_LIST: &str = "studio.install.list";
     /// [`super::OneInstall`] → list of [`super::ReportView`], oldest first
     pub const INSTALL_HISTORY: &str = "studio.install.history";
+    /// [`super::RequestDevelopment`] → [`super::Developed`]
+    pub const DEVELOPMENT_REQUEST: &str = "studio.development.request";
     /// → [`super::RegistryLogin`]
     pub const REGISTRY_LOGIN: &str = "studio.registry.login";
     /// [`super::AddAccount`] → [`super::AccountAdded`]
@@ -71,6 +73,8 @@ pub mod uri {
 
     /// Event [`super::StateEvent`]: a device reported a state of an app.
     pub const STATE_EVENTS: &str = "studio.events.state";
+    /// Event [`super::DevelopmentEvent`]: a device reported a state of an app in development.
+    pub const DEVELOPMENT_EVENTS: &str = "studio.events.development";
     /// Event [`super::DeviceEvent`]: a device's status changed.
     pub const DEVICE_EVENTS: &str = "studio.events.device";
 }
@@ -125,6 +129,9 @@ pub struct AddApp {
     /// Port rules (`app-lifecycle.md` 1.10).
     #[serde(default)]
     pub ports: Vec<Value>,
+    /// Compose document of the first version; left out: a single container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub docker_compose: Option<Map<String, Value>>,
     /// Defaults of environment variables, name to value.
     #[serde(default)]
     pub environment: Map<String, Value>,
@@ -141,6 +148,9 @@ pub struct OneApp {
 pub struct AddRelease {
     pub app: String,
     pub version: String,
+    /// Left out: a single container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub docker_compose: Option<Map<String, Value>>,
     /// A version that exists already is no error.
     #[serde(default)]
     pub exists_ok: bool,
@@ -177,6 +187,46 @@ pub struct RequestRemoval {
     /// Keep the app's data directory on the device.
     #[serde(default)]
     pub keep_data: bool,
+}
+
+/// Wants something of an app in development. The device must be online.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RequestDevelopment {
+    pub device: String,
+    pub app: String,
+    /// BUILT, PUBLISHED, RUNNING, PRESENT, REMOVED or UNINSTALLED.
+    pub target: AppState,
+    /// To publish.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Of a Compose app.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub docker_compose: Option<Map<String, Value>>,
+    /// End what the device is doing about the app.
+    #[serde(default)]
+    pub cancel: bool,
+}
+
+/// The device has stored a wish about an app in development.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Developed {
+    pub device_key: DeviceKey,
+    pub device: String,
+    pub serial_number: String,
+    pub app_key: AppKey,
+    pub app: String,
+    /// Last component of its log topic: `dev_6_myapp`.
+    pub container: String,
+    /// The same for building and pushing a release: `pub_6_myapp`.
+    pub publication: String,
+}
+
+/// A device reported a state of an app in development.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DevelopmentEvent {
+    pub device_key: DeviceKey,
+    pub app_key: AppKey,
+    pub state: AppState,
 }
 
 /// A new account.
@@ -265,6 +315,9 @@ pub struct AppView {
 pub struct ReleaseView {
     pub release_key: ReleaseKey,
     pub version: String,
+    /// Several containers, by a Compose document.
+    #[serde(default)]
+    pub compose: bool,
     pub created: String,
 }
 

@@ -72,6 +72,9 @@ pub enum Command {
     /// Apps and their versions
     #[command(subcommand)]
     App(AppCommand),
+    /// Build, try and publish an app on a device while it is developed
+    #[command(subcommand)]
+    Dev(DevCommand),
     /// Accounts and their privileges
     #[command(subcommand)]
     Account(AccountCommand),
@@ -234,6 +237,9 @@ pub enum AppCommand {
         /// First version
         #[arg(long)]
         version: Option<String>,
+        /// Compose file of the first version: several containers instead of one image of the app's own
+        #[arg(long, value_name = "FILE", requires = "version")]
+        compose: Option<PathBuf>,
         /// Port that the app serves; protocol http (default), https, tcp or udp
         #[arg(long = "port", value_name = "PORT[/PROTOCOL]")]
         ports: Vec<String>,
@@ -244,9 +250,15 @@ pub enum AppCommand {
     /// List the apps
     #[command(after_help = example("studio app list"))]
     List,
-    /// Add a version whose image is in the registry already
+    /// Add a version whose image is in the registry already, or whose Compose file is given
     #[command(after_help = example("studio app release dashboard 1.1.0"))]
-    Release { app: String, version: String },
+    Release {
+        app: String,
+        version: String,
+        /// Compose file of this version
+        #[arg(long, value_name = "FILE")]
+        compose: Option<PathBuf>,
+    },
     /// Push a local Docker image to the registry as a version of the app
     #[command(after_help = example("studio app push dashboard my-image:latest --version 1.1.0"))]
     Push {
@@ -260,6 +272,68 @@ pub enum AppCommand {
     /// Remove an app that is installed nowhere
     #[command(after_help = example("studio app rm dashboard"))]
     Rm { app: String },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DevCommand {
+    /// Upload a directory and build it on the device
+    #[command(after_help = example("studio dev build press-07 dashboard ./dashboard --run"))]
+    Build {
+        #[command(flatten)]
+        on: Development,
+        /// What to build: a directory with a Dockerfile, or with what the Compose file builds from
+        #[arg(default_value = ".")]
+        directory: PathBuf,
+        /// Run it when it is built
+        #[arg(long)]
+        run: bool,
+    },
+    /// Run what was built
+    #[command(after_help = example("studio dev run press-07 dashboard"))]
+    Run {
+        #[command(flatten)]
+        on: Development,
+    },
+    /// Stop it; what was built stays
+    #[command(after_help = example("studio dev stop press-07 dashboard"))]
+    Stop {
+        #[command(flatten)]
+        on: Development,
+    },
+    /// Take it off the device, with its data
+    #[command(after_help = example("studio dev remove press-07 dashboard"))]
+    Remove {
+        #[command(flatten)]
+        on: Development,
+    },
+    /// Upload a directory, build it on the device and push it to the registry as a version of the app
+    #[command(after_help = example("studio dev publish press-07 dashboard ./dashboard --version 1.2.0"))]
+    Publish {
+        #[command(flatten)]
+        on: Development,
+        /// What to build
+        #[arg(default_value = ".")]
+        directory: PathBuf,
+        /// The new version
+        #[arg(long)]
+        version: String,
+    },
+}
+
+/// An app in development on a device.
+#[derive(Debug, Args)]
+pub struct Development {
+    /// Name, key or serial number
+    pub device: String,
+    /// Name or key
+    pub app: String,
+    /// Compose file, of an app of several containers
+    #[arg(long, value_name = "FILE")]
+    pub compose: Option<PathBuf>,
+    /// Give up waiting after this many seconds; what was asked for goes on
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600,
+          value_parser = clap::value_parser!(u64).range(1..=LONGEST_WAIT))]
+    pub timeout: u64,
 }
 
 #[derive(Debug, Subcommand)]
@@ -404,10 +478,22 @@ pub struct Remove {
 
 #[derive(Debug, Args)]
 pub struct Logs {
-    /// Name, key or serial number
-    pub device: String,
-    /// Name or key
-    pub app: String,
+    /// Name, key or serial number; every device when none is named
+    pub device: Option<String>,
+    /// Name or key; every app when none is named
+    pub app: Option<String>,
+    /// Of this device, too (may be repeated)
+    #[arg(long = "device", value_name = "DEVICE", id = "devices")]
+    pub devices: Vec<String>,
+    /// Of this app, too (may be repeated)
+    #[arg(long = "app", value_name = "APP", id = "apps")]
+    pub apps: Vec<String>,
+    /// Begin at this time (RFC 3339, or Unix seconds) or so long ago (30m, 2h), not with what the device keeps
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Only lines with this text, and the gaps
+    #[arg(long, value_name = "TEXT")]
+    pub grep: Option<String>,
     /// Go on with new lines until interrupted, also after a restart of the studio or the device
     #[arg(long, short)]
     pub follow: bool,

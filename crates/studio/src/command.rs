@@ -4,6 +4,7 @@ mod account;
 mod app;
 mod call;
 mod client;
+mod development;
 mod device;
 mod install;
 mod logs;
@@ -62,15 +63,24 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::App(AppCommand::Add {
             name,
             version,
+            compose,
             ports,
             environment,
-        }) => app::add(&place, out, name, version, &ports, &environment).await,
+        }) => {
+            let release = app::Release { version, compose };
+            app::add(&place, out, name, release, &ports, &environment).await
+        }
         Command::App(AppCommand::List) => app::list(&place, out).await,
-        Command::App(AppCommand::Release { app, version }) => app::release(&place, out, app, version).await,
+        Command::App(AppCommand::Release {
+            app,
+            version,
+            compose,
+        }) => app::release(&place, out, app, version, compose).await,
         Command::App(AppCommand::Push { app, image, version }) => {
             push::run(&place, out, app, &image, version).await
         }
         Command::App(AppCommand::Rm { app }) => app::remove(&place, out, app).await,
+        Command::Dev(command) => development::run(&place, out, command).await,
         Command::Account(AccountCommand::Add {
             name,
             admin,

@@ -35,8 +35,8 @@ pub(crate) fn row(install: &Install) -> Map<String, Value> {
         "environment": install.environment,
         "environment_template": install.environment_template,
         "ports": install.ports,
-        "docker_compose": null,
-        "new_docker_compose": null,
+        "docker_compose": install.docker_compose,
+        "new_docker_compose": install.new_docker_compose,
         "app_cred_epoch": install.app_cred_epoch,
     });
     match members {
@@ -114,6 +114,8 @@ pub(crate) mod tests {
             new_release: ReleaseKey(101),
             present_version: "1.4.0".to_owned(),
             newest_version: "1.5.0".to_owned(),
+            docker_compose: None,
+            new_docker_compose: None,
             request_update: true,
             update_status: String::new(),
             requestor: AccountKey(12),

@@ -4,6 +4,7 @@
 
 mod account;
 mod app;
+mod development;
 mod device;
 mod install;
 mod rollout;
@@ -64,6 +65,9 @@ pub(crate) const PROCEDURES: &[Procedure] = &[
     }),
     (uri::INSTALL_HISTORY, |studio, request| {
         Box::pin(install::history(studio, request))
+    }),
+    (uri::DEVELOPMENT_REQUEST, |studio, request| {
+        Box::pin(development::request(studio, request))
     }),
     (uri::ROLLOUT_START, |studio, request| {
         Box::pin(rollout::start(studio, request))
@@ -180,6 +184,7 @@ fn app_view(app: &App) -> AppView {
             .iter()
             .map(|release| ReleaseView {
                 release_key: release.key,
+                compose: release.docker_compose.is_some(),
                 version: release.version.clone(),
                 created: release.created.clone(),
             })

@@ -141,6 +141,8 @@ mod tests {
             new_release: ReleaseKey(100),
             present_version: "1.4.0".to_owned(),
             newest_version: "1.4.0".to_owned(),
+            docker_compose: None,
+            new_docker_compose: None,
             request_update: false,
             update_status: String::new(),
             requestor: AccountKey(1),

@@ -16,7 +16,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 pub use account::{Account, DeviceReach, Reach};
-pub use app::{App, Release};
+pub use app::{App, NewRelease, Release};
 pub use device::{Device, NewDevice, StatusChange};
 pub use install::{Install, REPORTS_KEPT, ReportOutcome, StateChange};
 pub use rollout::{Member, MemberState, NewRollout, Rollout, RolloutState};

@@ -1,9 +1,12 @@
 //! What an actor makes of the host while no action runs: corrections, crashes, back-off (`app-lifecycle.md` 8.2, 8.4).
 
-use protocol::{AppState, Stage};
+use std::collections::BTreeMap;
+
+use protocol::{AppRequest, AppState, Stage};
 use tokio::time::Instant;
 
 use super::{Actor, LOOK_AGAIN};
+use crate::app::compose::project;
 use crate::app::observe::{Look, corrected};
 use crate::app::retry::{go_duration, ordinal};
 use crate::app::worker::ActionError;
@@ -29,10 +32,14 @@ impl Actor {
             return;
         };
         let nothing_left = self.worker.rows == Recorded::Deleted;
-        if desired.request.docker_compose.is_some() || nothing_left || !self.engine_up {
+        if nothing_left || !self.engine_up {
             return;
         }
-        if let Err(error) = self.try_observe(look, desired.request.target).await {
+        let looked = match desired.request.docker_compose {
+            Some(_) => self.try_observe_project(look, &desired.request).await,
+            None => self.try_observe(look, desired.request.target).await,
+        };
+        if let Err(error) = looked {
             tracing::warn!(app = %self.worker.app, error = %Chain(&error), "looking at the app");
             if error.is_engine_down() || error.is_engine_silent() {
                 self.engine_lost = Some(Instant::now() + LOOK_AGAIN);
@@ -59,6 +66,38 @@ impl Actor {
         self.take_in(look, target, seen).await
     }
 
+    /// The project counts as one container; what becomes of its services is told in the app's log.
+    async fn try_observe_project(&mut self, look: Look, request: &AppRequest) -> Result<(), ActionError> {
+        let found = project::of_services(self.worker.project_containers().await?);
+        self.worker.sync_project_ports(request, &found);
+        if request.target == AppState::Running {
+            for facts in found
+                .iter()
+                .filter(|facts| facts.status == ContainerStatus::Paused)
+            {
+                self.worker.shared.context.engine.unpause(&facts.id).await?;
+            }
+        }
+        let failed: BTreeMap<_, _> = project::failed(&found)
+            .map(|facts| (facts.id.clone(), facts))
+            .collect();
+        // Those of an earlier run of the agent or of Docker did not happen now.
+        if look != Look::Fresh && request.target == AppState::Running {
+            for facts in failed
+                .iter()
+                .filter(|(id, _)| !self.worker.told_failures.contains(*id))
+            {
+                self.worker.line(&project::failure(facts.1));
+            }
+        }
+        self.worker.told_failures = failed.into_keys().collect();
+        let seen = Seen {
+            container: project::status(&found).map(|status| (status, 0)),
+            image: found.is_empty() && self.worker.is_project_installed(request).await?,
+        };
+        self.take_in(look, request.target, seen).await
+    }
+
     /// Makes what is on the host the app's state.
     pub(super) async fn take_in(
         &mut self,
@@ -71,8 +110,7 @@ impl Actor {
         let found = corrected(before, status, seen.image, look);
         // It ran before we did, or came up without us.
         if found == AppState::Running && (look == Look::Fresh || before != found) {
-            let logs = &self.worker.shared.context.logs;
-            logs.follow(self.worker.app, &self.worker.app_name);
+            self.worker.follow_log();
         }
         if found == before {
             return Ok(());
@@ -82,6 +120,8 @@ impl Actor {
             return Ok(());
         }
         match (found, seen.container) {
+            // Its services have been told of one by one.
+            (AppState::Failed, Some(_)) if self.worker.is_compose() => self.crashed(None),
             (AppState::Failed, Some((_, exit_code))) => self.crashed(Some(exit_code)),
             // Somebody took the container away. Nothing runs that should: a crash like any other (W37).
             _ if before == AppState::Running => self.crashed(None),

@@ -417,6 +417,8 @@ fn worker(
         update_status: protocol::UpdateStatus::None,
         release_build: false,
         keeps_history: false,
+        outdated_images: Vec::new(),
+        told_failures: std::collections::BTreeSet::new(),
         shared: Arc::clone(shared),
         mailbox: Arc::clone(mailbox),
         app,

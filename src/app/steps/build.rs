@@ -160,7 +160,7 @@ impl Worker {
     }
 
     /// Every login that a base image may need. Without a connection those of other registries are what there is.
-    async fn logins(&self, request: &AppRequest) -> BTreeMap<String, RegistryLogin> {
+    pub(super) async fn logins(&self, request: &AppRequest) -> BTreeMap<String, RegistryLogin> {
         let mut logins = request.docker_credentials.clone();
         if self.shared.is_online() {
             match self.registry_login(request).await {
@@ -200,7 +200,7 @@ impl Worker {
     }
 
     /// Waits for `work` with its records in a log.
-    async fn tee(
+    pub(super) async fn tee(
         &self,
         channel: Channel,
         work: impl Future<Output = Result<(), EngineError>>,
@@ -221,12 +221,12 @@ impl Worker {
         result
     }
 
-    fn line_on(&self, channel: Channel, text: &str) {
+    pub(super) fn line_on(&self, channel: Channel, text: &str) {
         let logs = &self.shared.context.logs;
         logs.agent_line_on(channel, self.app, &self.app_name, text);
     }
 
-    fn clear_history_of(&self, channel: Channel) {
+    pub(super) fn clear_history_of(&self, channel: Channel) {
         let logs = &self.shared.context.logs;
         logs.clear_history_on(channel, self.app, &self.app_name);
     }

@@ -27,7 +27,7 @@ impl Worker {
         Ok(())
     }
 
-    async fn begin_removal(&mut self) -> Result<(), ActionError> {
+    pub(super) async fn begin_removal(&mut self) -> Result<(), ActionError> {
         self.clear_history();
         self.line(&format!("Starting removal process for {}...", self.app_name));
         self.set(AppState::Deleting).await
@@ -44,7 +44,7 @@ impl Worker {
         Ok(())
     }
 
-    async fn delete_data(&self) -> Result<(), ActionError> {
+    pub(super) async fn delete_data(&self) -> Result<(), ActionError> {
         if self.shares_its_data().await? {
             tracing::warn!(app = %self.app, "an app of the same name is here; the data stays");
             return Ok(());

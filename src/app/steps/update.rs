@@ -164,7 +164,8 @@ impl Worker {
     }
 
     /// The images of all versions but the installed one go.
-    pub(crate) async fn remove_outdated_images(&self) -> Result<(), ActionError> {
+    pub(crate) async fn remove_outdated_images(&mut self) -> Result<(), ActionError> {
+        self.remove_outdated_services().await?;
         let engine = &self.shared.context.engine;
         let (repository, image) = (self.image_repository(), self.image());
         Ok(engine.remove_repository(&repository, Some(&image)).await?)

@@ -2,6 +2,7 @@
 //! containers that are proven to be gone are taken down.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use protocol::{AppId, AppRequest, AppState, Stage, naming};
 use tokio::time::Instant;
 
 use super::{Supervisor, completed};
+use crate::app::compose::{directory, project};
 use crate::app::container::{self, bare_request};
 use crate::app::listing::Verdict;
 use crate::app::mailbox::{Desired, Nudge};
@@ -18,6 +20,8 @@ use crate::engine::{Engine, EngineError};
 use crate::journal::Chain;
 use crate::store::StoreError;
 
+/// Compose projects that were here when the database was made from nothing, one per line.
+const FACT_QUARANTINE: &str = "quarantined_projects";
 /// An app asked for this recently is never taken for unlisted: the list may be older than the request.
 const RECENT: Duration = Duration::from_secs(60);
 
@@ -25,10 +29,11 @@ impl Supervisor {
     pub(super) async fn sync(&mut self, answer: Sync) -> Result<(), RequestError> {
         self.shared.online.store(true, Ordering::Relaxed);
         let listed: BTreeSet<AppId> = answer.rows.iter().map(|row| row.app).collect();
+        // Containers and compose projects: no name of one can be one of the other.
         let names: BTreeSet<String> = answer
             .rows
             .iter()
-            .map(|row| naming::container(row.app, &row.app_name))
+            .flat_map(|row| names_of(row.app, &row.app_name))
             .collect();
         let mut result = Ok(());
         for row in answer.rows.into_iter().filter(|row| row.app.stage == Stage::Prod) {
@@ -89,12 +94,8 @@ impl Supervisor {
                 .mailbox
                 .requested_at()
                 .is_some_and(|at| now.duration_since(at) < RECENT);
-            // Adopted apps are in quarantine: the list is no proof against a database that was lost. Compose apps
-            // cannot be taken down properly yet.
-            let kept = entry
-                .mailbox
-                .desired()
-                .is_some_and(|desired| desired.adopted || desired.request.docker_compose.is_some());
+            // Adopted apps are in quarantine: the list is no proof against a database that was lost.
+            let kept = entry.mailbox.desired().is_some_and(|desired| desired.adopted);
             if recent || kept {
                 continue;
             }
@@ -156,6 +157,20 @@ impl Supervisor {
         Ok(())
     }
 
+    /// The database was made from nothing: what compose runs here for apps of which nobody may ever tell stays.
+    pub(super) async fn quarantine_projects(&self) -> Result<(), EngineError> {
+        let context = &self.shared.context;
+        let roots = directory::roots(&context.settings.apps_dir);
+        let found = context.engine.list_projects().await?;
+        let projects: BTreeSet<&str> = found
+            .iter()
+            .filter_map(|facts| project::made_beneath(facts, &roots))
+            .collect();
+        let projects = projects.into_iter().collect::<Vec<_>>().join("\n");
+        let fact = context.store.set_fact(FACT_QUARANTINE, &projects);
+        fact.await.map_err(|error| EngineError::Other(error.to_string()))
+    }
+
     /// Removes containers that one of the agents made for apps that neither we nor the backend know (W3). In the
     /// background: Docker may be slow.
     fn sweep(&mut self, listed: BTreeSet<String>) {
@@ -166,13 +181,26 @@ impl Supervisor {
         known.extend(
             self.apps
                 .iter()
-                .map(|(app, entry)| naming::container(*app, &entry.mailbox.status().app_name)),
+                .flat_map(|(app, entry)| names_of(*app, &entry.mailbox.status().app_name)),
         );
         let engine = self.shared.context.engine.clone();
+        let store = self.shared.context.store.clone();
         let device = self.shared.context.device.current();
+        let roots = directory::roots(&self.shared.context.settings.apps_dir);
         let stop = self.stop.clone();
         self.tasks.spawn(async move {
-            let sweep = remove_orphans(&engine, &device.serial_number, &known);
+            let sweep = async {
+                remove_orphans(&engine, &device.serial_number, &known).await?;
+                match store.fact(FACT_QUARANTINE).await {
+                    Ok(kept) => known.extend(kept.iter().flat_map(|kept| kept.lines().map(str::to_owned))),
+                    // Without it nothing is proven.
+                    Err(error) => {
+                        tracing::warn!(error = %Chain(&error), "reading which projects are in quarantine");
+                        return Ok(());
+                    }
+                }
+                remove_orphan_projects(&engine, &roots, &known).await
+            };
             if let Some(Err(error)) = stop.run_until_cancelled(sweep).await {
                 tracing::warn!(error = %Chain(&error), "looking for containers of unknown apps");
             }
@@ -189,6 +217,40 @@ fn same_intent(row: &AppRequest, stored: &AppRequest) -> bool {
         ..completed(row.clone(), stored)
     };
     row == *stored
+}
+
+/// What an app's container and its compose project are called.
+fn names_of(app: AppId, app_name: &str) -> [String; 2] {
+    [
+        naming::container(app, app_name),
+        naming::compose_project(app, app_name),
+    ]
+}
+
+/// Removes the containers of projects that were made here for apps that nobody knows (W4, W32). Their volumes stay:
+/// nothing tells that they are not missed.
+async fn remove_orphan_projects(
+    engine: &Engine,
+    roots: &[PathBuf],
+    known: &BTreeSet<String>,
+) -> Result<(), EngineError> {
+    for facts in engine.list_projects().await? {
+        let Some(project) = project::made_beneath(&facts, roots) else {
+            continue;
+        };
+        if known.contains(project) {
+            continue;
+        }
+        tracing::warn!(
+            project,
+            container = facts.name,
+            "removing a container of an app that nobody knows"
+        );
+        if let Err(error) = engine.remove(&facts.id).await {
+            tracing::warn!(container = facts.name, error = %Chain(&error), "removing it");
+        }
+    }
+    Ok(())
 }
 
 async fn remove_orphans(

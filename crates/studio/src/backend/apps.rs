@@ -7,11 +7,11 @@ use serde_json::{Map, Value};
 use wamp::Payload;
 
 use super::{device_and_payload, text, whole};
-use crate::api::{StateEvent, uri};
+use crate::api::{DevelopmentEvent, StateEvent, uri};
 use crate::delivery;
 use crate::fault::Fault;
 use crate::fleet::install_view;
-use crate::keys::{DeviceKey, ReleaseKey};
+use crate::keys::{AppKey, DeviceKey, ReleaseKey};
 use crate::store::{ReportOutcome, StateChange};
 use crate::studio::{Request, Studio, reply};
 
@@ -50,6 +50,16 @@ pub(super) async fn update_app(studio: Arc<Studio>, request: Request) -> Result<
             };
             let state = change.state;
             match studio.store.report_state(device.key, change).await? {
+                ReportOutcome::Unknown if app.stage == Stage::Dev => {
+                    let event = DevelopmentEvent {
+                        device_key: device.key,
+                        app_key: AppKey(app.key),
+                        state,
+                    };
+                    studio
+                        .publish(&request.session, device.key, uri::DEVELOPMENT_EVENTS, &event)
+                        .await;
+                }
                 ReportOutcome::Unknown => {
                     tracing::debug!(device = device.name, %app, %state, "report about an app of no install");
                 }

@@ -1,6 +1,8 @@
 //! `studio app add|list|release|rm`
 
-use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
 
 use super::client::nothing;
 use super::{Out, or_dash, pairs, with_client};
@@ -9,17 +11,25 @@ use crate::cli::Place;
 use crate::exit::{Exit, Failure};
 use crate::table;
 
+/// The first version of an app.
+pub(super) struct Release {
+    pub(super) version: Option<String>,
+    /// A Compose file.
+    pub(super) compose: Option<PathBuf>,
+}
+
 pub(super) async fn add(
     place: &Place,
     out: Out,
     name: String,
-    version: Option<String>,
+    release: Release,
     ports: &[String],
     environment: &[String],
 ) -> Result<(), Failure> {
     let request = AddApp {
         name,
-        version,
+        version: release.version,
+        docker_compose: release.compose.as_deref().map(document).transpose()?,
         ports: rules(ports)?,
         environment: pairs(environment)?,
     };
@@ -86,10 +96,29 @@ pub(super) fn port(rule: &Value) -> String {
     }
 }
 
-pub(super) async fn release(place: &Place, out: Out, app: String, version: String) -> Result<(), Failure> {
+/// Reads a Compose file; YAML, of which JSON is a part.
+pub(super) fn document(file: &Path) -> Result<Map<String, Value>, Failure> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| Failure::new(Exit::Usage, format!("reading {}: {error}", file.display())))?;
+    serde_saphyr::from_str(&text).map_err(|error| {
+        Failure::new(
+            Exit::Usage,
+            format!("{} is no Compose file: {error}", file.display()),
+        )
+    })
+}
+
+pub(super) async fn release(
+    place: &Place,
+    out: Out,
+    app: String,
+    version: String,
+    compose: Option<PathBuf>,
+) -> Result<(), Failure> {
     let request = AddRelease {
         app,
         version,
+        docker_compose: compose.as_deref().map(document).transpose()?,
         exists_ok: false,
     };
     let app: AppView =
@@ -127,6 +156,22 @@ mod tests {
         assert_eq!(rules[1]["protocol"], "udp");
         let (parsed, bad) = protocol::PortRule::parse_list(&rules);
         assert_eq!((parsed.len(), bad.len()), (2, 0));
+    }
+
+    #[test]
+    fn a_compose_file_is_read_as_compose_reads_it() {
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("docker-compose.yml");
+        let text = "services:\n  web: &web\n    image: r.example/web:1\n    ports: [\"8080:80\", 9000]\n    \
+                    environment:\n      ON: \"yes\"\n  worker:\n    <<: *web\n    command: [sleep, '3600']\n";
+        std::fs::write(&file, text).unwrap();
+        let read = Value::Object(document(&file).unwrap());
+        assert_eq!(read["services"]["web"]["ports"], json!(["8080:80", 9000]));
+        assert_eq!(read["services"]["worker"]["image"], "r.example/web:1");
+        assert_eq!(read["services"]["worker"]["environment"]["ON"], "yes");
+        std::fs::write(&file, "services: [").unwrap();
+        assert_eq!(document(&file).unwrap_err().exit, Exit::Usage);
+        assert_eq!(document(&home.path().join("none")).unwrap_err().exit, Exit::Usage);
     }
 
     #[test]

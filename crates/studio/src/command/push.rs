@@ -74,6 +74,7 @@ async fn push(
     let request = AddRelease {
         app: app.app_key.to_string(),
         version,
+        docker_compose: None,
         exists_ok: true,
     };
     let app: AppView = client.ask(uri::RELEASE_ADD, &request).await?;

@@ -21,10 +21,12 @@ pub struct App {
 }
 
 /// One version of an app.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Release {
     pub key: ReleaseKey,
     pub version: String,
+    /// Of a Compose app; `None`: a single container.
+    pub docker_compose: Option<Map<String, Value>>,
     pub created: String,
 }
 
@@ -32,15 +34,23 @@ const SELECT: &str = "SELECT * FROM apps";
 
 fn read(sql: &rusqlite::Transaction<'_>, row: RawApp) -> Result<App, StoreError> {
     let mut query = sql.prepare("SELECT * FROM releases WHERE app_key = ?1 ORDER BY release_key")?;
-    let releases = query
-        .query_map([row.key], |row| {
-            Ok(Release {
-                key: row.get("release_key")?,
-                version: row.get("version")?,
-                created: row.get("created")?,
-            })
-        })?
-        .collect::<Result<_, _>>()?;
+    let rows = query.query_map([row.key], |row| {
+        let release = Release {
+            key: row.get("release_key")?,
+            version: row.get("version")?,
+            docker_compose: None,
+            created: row.get("created")?,
+        };
+        Ok((release, row.get::<_, Option<String>>("docker_compose")?))
+    })?;
+    let mut releases = Vec::new();
+    for row in rows {
+        let (release, docker_compose) = row?;
+        releases.push(Release {
+            docker_compose: document(docker_compose)?,
+            ..release
+        });
+    }
     Ok(App {
         key: row.key,
         owner: row.owner,
@@ -50,6 +60,34 @@ fn read(sql: &rusqlite::Transaction<'_>, row: RawApp) -> Result<App, StoreError>
         releases,
         created: row.created,
     })
+}
+
+/// A stored Compose document.
+pub(super) fn document(text: Option<String>) -> Result<Option<Map<String, Value>>, StoreError> {
+    text.map(|text| from_json("Compose document", &text)).transpose()
+}
+
+/// A new release.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewRelease {
+    pub version: String,
+    pub docker_compose: Option<Map<String, Value>>,
+}
+
+impl NewRelease {
+    fn insert(&self, sql: &rusqlite::Transaction<'_>, app: AppKey) -> Result<(), StoreError> {
+        let document = self
+            .docker_compose
+            .as_ref()
+            .map(|document| to_json("Compose document", document))
+            .transpose()?;
+        sql.execute(
+            "INSERT INTO releases (app_key, version, docker_compose, created) VALUES (?1, ?2, ?3, ?4)",
+            (app, &self.version, document, now()),
+        )
+        .map_err(|error| taken(error, "version", &self.version))?;
+        Ok(())
+    }
 }
 
 struct RawApp {
@@ -73,12 +111,12 @@ fn raw(row: &Row<'_>) -> rusqlite::Result<RawApp> {
 }
 
 impl Store {
-    /// Creates an app, with a first release when a version is given.
+    /// Creates an app, with a first release when one is given.
     pub async fn add_app(
         &self,
         name: String,
         owner: AccountKey,
-        version: Option<String>,
+        release: Option<NewRelease>,
         ports: Vec<Value>,
         environment_template: Map<String, Value>,
     ) -> Result<App, StoreError> {
@@ -92,12 +130,9 @@ impl Store {
                 },
             )
             .map_err(|error| taken(error, "app", &name))?;
-            let key = sql.last_insert_rowid();
-            if let Some(version) = version {
-                sql.execute(
-                    "INSERT INTO releases (app_key, version, created) VALUES (?1, ?2, ?3)",
-                    (key, version, now()),
-                )?;
+            let key = AppKey(sql.last_insert_rowid().unsigned_abs());
+            if let Some(release) = release {
+                release.insert(sql, key)?;
             }
             let row = sql.query_row(&format!("{SELECT} WHERE app_key = ?1"), [key], raw)?;
             read(sql, row)
@@ -109,16 +144,12 @@ impl Store {
     pub async fn add_release(
         &self,
         app: AppKey,
-        version: String,
+        release: NewRelease,
         exists_ok: bool,
     ) -> Result<App, StoreError> {
         self.ask(move |sql| {
-            let added = sql.execute(
-                "INSERT INTO releases (app_key, version, created) VALUES (?1, ?2, ?3)",
-                (app, &version, now()),
-            );
-            match added.map_err(|error| taken(error, "version", &version)) {
-                Ok(_) => {}
+            match release.insert(sql, app) {
+                Ok(()) => {}
                 Err(StoreError::Taken { .. }) if exists_ok => {}
                 Err(error) => return Err(error),
             }

@@ -4,6 +4,7 @@ use protocol::{AppId, AppState, Stage};
 use rusqlite::{OptionalExtension, Row, Transaction, named_params};
 use serde_json::{Map, Value};
 
+use super::app::document;
 use super::{Store, StoreError, from_json, now, to_json};
 use crate::api::ReportView;
 use crate::install::Plan;
@@ -29,6 +30,10 @@ pub struct Install {
     pub new_release: ReleaseKey,
     pub present_version: String,
     pub newest_version: String,
+    /// Of the present release; `None`: a single container.
+    pub docker_compose: Option<Map<String, Value>>,
+    /// Of the newest one.
+    pub new_docker_compose: Option<Map<String, Value>>,
     pub request_update: bool,
     pub update_status: String,
     pub requestor: AccountKey,
@@ -65,7 +70,8 @@ pub enum ReportOutcome {
 
 const SELECT: &str = "SELECT installs.*, devices.name AS device_name, serial_number, status,
       devices.account_key AS device_owner, apps.name AS app_name, environment_template,
-      present.version AS present_version, newest.version AS newest_version
+      present.version AS present_version, newest.version AS newest_version,
+      present.docker_compose AS docker_compose, newest.docker_compose AS new_docker_compose
     FROM installs JOIN devices USING (device_key) JOIN apps ON apps.app_key = installs.app_key
     JOIN releases AS present ON present.release_key = installs.release_key
     JOIN releases AS newest ON newest.release_key = installs.new_release_key";
@@ -82,6 +88,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Result<Install, StoreError>> {
         text("environment_template")?,
         text("ports")?,
     );
+    let (present_document, newest_document) = (row.get("docker_compose")?, row.get("new_docker_compose")?);
     let install = Install {
         device: row.get("device_key")?,
         device_name: text("device_name")?,
@@ -97,6 +104,8 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Result<Install, StoreError>> {
         new_release: row.get("new_release_key")?,
         present_version: text("present_version")?,
         newest_version: text("newest_version")?,
+        docker_compose: None,
+        new_docker_compose: None,
         request_update: row.get("request_update")?,
         update_status: text("update_status")?,
         requestor: row.get("requestor_account_key")?,
@@ -113,6 +122,8 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Result<Install, StoreError>> {
             stage: from_json("stage", &format!("{stage:?}"))?,
             target: from_json("app state", &format!("{target:?}"))?,
             current: from_json("app state", &format!("{current:?}"))?,
+            docker_compose: document(present_document)?,
+            new_docker_compose: document(newest_document)?,
             environment: from_json("environment", &environment)?,
             environment_template: from_json("environment template", &template)?,
             ports: from_json("list of ports", &ports)?,

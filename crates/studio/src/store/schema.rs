@@ -9,6 +9,7 @@ use super::StoreError;
 /// The steps in order; step `n` leads to `user_version` n + 1.
 const STEPS: &[&str] = &[
     include_str!("schema/001-fleet.sql"),
+    include_str!("schema/002-compose.sql"),
     include_str!("schema/003-rollouts.sql"),
 ];
 

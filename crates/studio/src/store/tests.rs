@@ -15,6 +15,13 @@ struct Fleet {
     _folder: tempfile::TempDir,
 }
 
+fn single(version: &str) -> NewRelease {
+    NewRelease {
+        version: version.to_owned(),
+        docker_compose: None,
+    }
+}
+
 async fn fleet() -> Fleet {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(&folder.path().join("studio.db")).await.unwrap();
@@ -24,13 +31,7 @@ async fn fleet() -> Fleet {
     let template = Map::from_iter([("MODE".to_owned(), json!({"defaultValue": "slow"}))]);
     let ports = vec![json!({"port": 8080})];
     let app = store
-        .add_app(
-            "MyApp".to_owned(),
-            owner,
-            Some("1.4.0".to_owned()),
-            ports,
-            template,
-        )
+        .add_app("MyApp".to_owned(), owner, Some(single("1.4.0")), ports, template)
         .await
         .unwrap();
     Fleet {
@@ -224,7 +225,7 @@ async fn an_update_ends_when_the_device_reports_the_new_release() {
     fleet.report(AppState::Running, fleet.release()).await;
     let app = fleet
         .store
-        .add_release(fleet.app.key, "1.5.0".to_owned(), false)
+        .add_release(fleet.app.key, single("1.5.0"), false)
         .await
         .unwrap();
     let newer = app.releases[1].key;

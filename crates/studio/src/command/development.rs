@@ -1,0 +1,282 @@
+//! `studio dev`: what a developer's directory becomes on a device, with everything that is said meanwhile.
+
+mod upload;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use protocol::AppState;
+use serde_json::{Map, Value, json};
+use tokio::time::Instant;
+use wamp::Dict;
+use wamp::client::{Event, Subscription};
+
+use super::app::document;
+use super::client::{Client, nothing};
+use super::logs;
+use super::{Out, with_client};
+use crate::api::{AddRelease, AppView, Developed, DevelopmentEvent, RequestDevelopment, uri};
+use crate::cli::{DevCommand, Development, Place};
+use crate::exit::{Exit, Failure};
+
+pub(super) async fn run(place: &Place, out: Out, command: DevCommand) -> Result<(), Failure> {
+    with_client(place, async |client: &Client| match &command {
+        DevCommand::Build { on, directory, run } => {
+            let dev = Dev::new(client, out, on).await?;
+            dev.upload(directory, "dev").await?;
+            dev.reach(AppState::Built, None).await?;
+            match run {
+                true => dev.reach(AppState::Running, None).await,
+                false => Ok(()),
+            }
+        }
+        DevCommand::Run { on } => {
+            Dev::new(client, out, on)
+                .await?
+                .reach(AppState::Running, None)
+                .await
+        }
+        DevCommand::Stop { on } => {
+            Dev::new(client, out, on)
+                .await?
+                .reach(AppState::Present, None)
+                .await
+        }
+        DevCommand::Remove { on } => {
+            Dev::new(client, out, on)
+                .await?
+                .reach(AppState::Uninstalled, None)
+                .await
+        }
+        DevCommand::Publish {
+            on,
+            directory,
+            version,
+        } => {
+            let dev = Dev::new(client, out, on).await?;
+            dev.upload(directory, "pub").await?;
+            dev.reach(AppState::Published, Some(version.clone())).await?;
+            dev.release(version.clone()).await
+        }
+    })
+    .await
+}
+
+/// One app in development on one device.
+struct Dev<'a> {
+    client: &'a Client,
+    out: Out,
+    on: &'a Development,
+    app: AppView,
+    docker_compose: Option<Map<String, Value>>,
+    deadline: Instant,
+}
+
+impl<'a> Dev<'a> {
+    async fn new(client: &'a Client, out: Out, on: &'a Development) -> Result<Dev<'a>, Failure> {
+        let apps: Vec<AppView> = client.ask(uri::APP_LIST, &nothing()).await?;
+        let named =
+            |app: &AppView| app.name.eq_ignore_ascii_case(&on.app) || app.app_key.to_string() == on.app;
+        let app = apps.into_iter().find(named).ok_or_else(|| {
+            Failure::new(Exit::NotFound, format!("no app {:?}", on.app))
+                .hint(format!("add it with 'studio app add {}'", on.app))
+        })?;
+        let docker_compose = on.compose.as_deref().map(document).transpose()?;
+        let deadline = Instant::now() + Duration::from_secs(on.timeout);
+        Ok(Dev {
+            client,
+            out,
+            on,
+            app,
+            docker_compose,
+            deadline,
+        })
+    }
+
+    /// Sends the directory. `channel` is that of the log in which the device speaks of it: `dev` or `pub`.
+    async fn upload(&self, directory: &Path, channel: &str) -> Result<(), Failure> {
+        let directory: PathBuf = directory.to_owned();
+        let packed = tokio::task::spawn_blocking(move || upload::pack(&directory))
+            .await
+            .map_err(|error| Failure::new(Exit::Failed, error.to_string()))??;
+        let container = format!("{channel}_{}_{}", self.app.app_key, self.app.name).to_lowercase();
+        let target = upload::Target {
+            device: &self.on.device,
+            file_name: format!("{}.tgz", self.app.name),
+            container,
+        };
+        let mut shown = 0;
+        upload::send(self.client, &target, packed, |percent| {
+            if percent >= shown + 10 || percent == 100 {
+                shown = percent;
+                self.out.step(&json!({"uploaded": percent}), || {
+                    format!("  uploaded {percent} %\n")
+                });
+            }
+        })
+        .await
+    }
+
+    async fn ask(
+        &self,
+        target: AppState,
+        version: Option<String>,
+        cancel: bool,
+    ) -> Result<Developed, Failure> {
+        let request = RequestDevelopment {
+            device: self.on.device.clone(),
+            app: self.on.app.clone(),
+            target,
+            version,
+            docker_compose: self.docker_compose.clone(),
+            cancel,
+        };
+        self.client.ask(uri::DEVELOPMENT_REQUEST, &request).await
+    }
+
+    /// Asks for a state and shows what the device says until it is there.
+    async fn reach(&self, target: AppState, version: Option<String>) -> Result<(), Failure> {
+        // Subscribed before asking, so that no state is missed in between.
+        let session = &self.client.session;
+        let mut events = session.subscribe(uri::DEVELOPMENT_EVENTS, Dict::new()).await?;
+        let developed = self.ask(target, version, false).await?;
+        let mut said = Vec::new();
+        for channel in [&developed.container, &developed.publication] {
+            let topic = protocol::uri::logs(&developed.serial_number, channel);
+            // Watching is a convenience: an account that may not read the log waits without.
+            said.extend(session.subscribe(&topic, Dict::new()).await.ok());
+        }
+        let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
+        loop {
+            tokio::select! {
+                biased;
+                Some(event) = next_of(&mut said) => {
+                    for line in logs::lines::lines(&event).iter().flat_map(|line| readable(line)) {
+                        self.out.step(&json!({ "line": line }), || format!("{line}\n"));
+                    }
+                }
+                event = events.events.recv() => {
+                    let Some(event) = event else {
+                        return Err(Failure::new(Exit::Unreachable, "lost the connection to the studio")
+                            .hint("the device goes on with what it was asked for"));
+                    };
+                    let Ok(Some(event)) = event.payload.first::<DevelopmentEvent>() else {
+                        continue;
+                    };
+                    if (event.device_key, event.app_key) != (developed.device_key, developed.app_key) {
+                        continue;
+                    }
+                    self.out.step(&json!({ "state": event.state }), || format!("  {}\n", event.state));
+                    if event.state == target {
+                        return Ok(());
+                    }
+                    if event.state == AppState::Failed {
+                        return Err(Failure::new(
+                            Exit::Failed,
+                            format!("{} on {} FAILED", developed.app, developed.device),
+                        ));
+                    }
+                }
+                _ = &mut interrupted => return self.give_up(target).await,
+                () = tokio::time::sleep_until(self.deadline) => {
+                    return Err(Failure::new(
+                        Exit::Failed,
+                        format!("{} on {} is not {target} yet", developed.app, developed.device),
+                    )
+                    .hint("the device goes on with what it was asked for"));
+                }
+            }
+        }
+    }
+
+    /// Ctrl-C ends a build or a publication on the device, too; anything else goes on.
+    async fn give_up(&self, target: AppState) -> Result<(), Failure> {
+        let failure = Failure::new(Exit::Interrupted, "interrupted");
+        if !target.is_once() {
+            return Err(failure.hint("the device goes on with what it was asked for"));
+        }
+        self.ask(AppState::Present, None, true).await?;
+        Err(failure.hint("the device ends it, too"))
+    }
+
+    /// The published version becomes one that can be installed.
+    async fn release(&self, version: String) -> Result<(), Failure> {
+        let request = AddRelease {
+            app: self.on.app.clone(),
+            version,
+            docker_compose: self.docker_compose.clone(),
+            exists_ok: true,
+        };
+        let app: AppView = self.client.ask(uri::RELEASE_ADD, &request).await?;
+        self.out.result(&app, || {
+            format!("app {} has version {} now\n", app.name, request.version)
+        });
+        Ok(())
+    }
+}
+
+/// The next event of any subscription; `None` when there is none any more.
+async fn next_of(subscriptions: &mut [Subscription]) -> Option<Event> {
+    match subscriptions {
+        [] => None,
+        [one] => one.events.recv().await,
+        [one, other, ..] => tokio::select! {
+            Some(event) = one.events.recv() => Some(event),
+            Some(event) = other.events.recv() => Some(event),
+            else => None,
+        },
+    }
+}
+
+/// A line as a developer wants to read it: Docker's records say it in a member.
+fn readable(line: &str) -> Vec<String> {
+    let Ok(Value::Object(record)) = serde_json::from_str::<Value>(line) else {
+        return vec![line.to_owned()];
+    };
+    let member = |name: &str| record.get(name).and_then(Value::as_str);
+    if let Some(text) = member("stream") {
+        return text
+            .lines()
+            .filter(|line| !line.trim().is_empty())
+            .map(str::to_owned)
+            .collect();
+    }
+    match (
+        member("error"),
+        member("status"),
+        record.contains_key("progressDetail"),
+    ) {
+        (Some(error), ..) => vec![error.to_owned()],
+        // How far a layer is changes many times a second.
+        (None, Some(_), true) => Vec::new(),
+        (None, Some(status), false) => vec![match member("id") {
+            Some(id) => format!("{id}: {status}"),
+            None => status.to_owned(),
+        }],
+        (None, None, _) => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_of_a_build_read_like_its_output() {
+        for (line, expected) in [
+            (r#"{"stream":"Step 1/2 : FROM x\n"}"#, &["Step 1/2 : FROM x"][..]),
+            (r#"{"stream":"\n"}"#, &[]),
+            (r#"{"stream":"a\nb\n"}"#, &["a", "b"]),
+            (r#"{"aux":{"ID":"sha256:1"}}"#, &[]),
+            (r#"{"errorDetail":{"message":"no"},"error":"no"}"#, &["no"]),
+            (
+                r#"{"status":"Pushing","progressDetail":{"current":1},"id":"a"}"#,
+                &[],
+            ),
+            (r#"{"status":"Pushed","id":"a"}"#, &["a: Pushed"]),
+            ("Starting image build...", &["Starting image build..."]),
+        ] {
+            assert_eq!(readable(line), expected, "{line}");
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Taking a project down (`app-lifecycle.md` 3.5 "stop", "remove"): by the command line, which knows the order of
+//! services, and whatever that leaves through the daemon.
+
+use protocol::AppRequest;
+
+use crate::app::compose::installed;
+use crate::app::steps::GRACE;
+use crate::app::worker::{ActionError, Worker, blocking};
+use crate::journal::Chain;
+
+/// How much goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Teardown {
+    /// The containers.
+    Stop,
+    /// Containers and networks.
+    Down,
+    /// Named volumes, too.
+    Volumes,
+}
+
+impl Worker {
+    /// Takes the project down. Nothing there is success (W22).
+    pub(super) async fn take_down(&self, request: &AppRequest, how: Teardown) -> Result<(), ActionError> {
+        let containers = self.project_containers().await?;
+        let directory = self.project_directory()?;
+        // Volumes outlive their containers, and the directory with the document outlives them all.
+        let traces = how != Teardown::Stop && blocking(move || Ok(directory.is_dir())).await?;
+        if containers.is_empty() && !traces {
+            return Ok(());
+        }
+        let result = self.take_down_by_cli(request, how).await;
+        if let Err(error) = &result {
+            if error.is_engine_down() || error.is_engine_silent() {
+                return result;
+            }
+            tracing::warn!(app = %self.app, error = %Chain(error), "taking a project down by the command line");
+        }
+        for left in self.project_containers().await? {
+            let engine = &self.shared.context.engine;
+            engine.stop(&left.id, GRACE).await?;
+            engine.remove(&left.id).await?;
+        }
+        match (how, result) {
+            (Teardown::Volumes, Err(error @ ActionError::Engine(_))) => Err(error),
+            // The containers are gone, and that is what was asked for.
+            _ => Ok(()),
+        }
+    }
+
+    async fn take_down_by_cli(&self, request: &AppRequest, how: Teardown) -> Result<(), ActionError> {
+        let Some(cli) = self.shared.context.engine.compose().await else {
+            return Ok(());
+        };
+        if self.is_project_foreign().await? {
+            return Err(self.foreign());
+        }
+        let Some(document) = installed(request, &self.version) else {
+            return Ok(());
+        };
+        let file = self.lay_out_for_teardown(request, document, &cli).await?;
+        let calls: &[&[&str]] = match how {
+            Teardown::Stop => &[&["stop"], &["rm", "-f"]],
+            Teardown::Down => &[&["down", "--remove-orphans"]],
+            Teardown::Volumes => &[&["down", "-v", "--remove-orphans"]],
+        };
+        for arguments in calls {
+            self.call_quietly(&cli, &file, arguments).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn foreign(&self) -> ActionError {
+        ActionError::Container(format!(
+            "there is a compose project {} already, which was not made by this agent",
+            self.project()
+        ))
+    }
+}

@@ -1,0 +1,197 @@
+//! Another version of an installed compose app (`app-lifecycle.md` 3.5 "update – compose", weakness W9).
+//!
+//! The new images are fetched beside the running project, from a document of their own. Then the project is replaced, and
+//! only when it has proved that it runs is the new document the installed one (W13). Whatever fails before that, the
+//! old version is back and reported with its own release.
+
+use std::time::Duration;
+
+use protocol::{AppRequest, AppState, UpdateStatus};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::run::POLL;
+use super::teardown::Teardown;
+use crate::app::compose::project::{self, Progress};
+use crate::app::compose::{Document, directory, document, newest};
+use crate::app::steps::unless_canceled;
+use crate::app::worker::{ActionError, Worker, blocking};
+use crate::journal::Chain;
+
+/// How long a new version has to run before it counts.
+const PROVING: Duration = Duration::from_secs(3);
+
+/// What an update that does not succeed goes back to.
+struct Before {
+    state: AppState,
+    version: String,
+    release_key: u64,
+}
+
+impl Worker {
+    pub(super) async fn update_project(
+        &mut self,
+        request: &AppRequest,
+        cancel: &CancellationToken,
+    ) -> Result<(), ActionError> {
+        let before = Before {
+            state: self.state,
+            version: self.version.clone(),
+            release_key: self.release_key,
+        };
+        self.set(AppState::Updating).await?;
+        let result = self.replace_project(request, cancel).await;
+        // Whatever became of it, nobody needs it any more.
+        self.drop_next_document().await;
+        match result {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.go_back_to_project(before, request, error).await),
+        }
+    }
+
+    async fn replace_project(
+        &mut self,
+        request: &AppRequest,
+        cancel: &CancellationToken,
+    ) -> Result<(), ActionError> {
+        let cli = self.compose_cli().await?;
+        let document = newest(request).ok_or(document::BadDocument::Services)?;
+        self.line(&format!(
+            "Initialising download for the app: {}...",
+            self.app_name
+        ));
+        self.clear_history();
+        let next = self
+            .lay_out(request, document, &cli, directory::NEXT_DOCUMENT)
+            .await?;
+        self.fetch_services(request, document, &cli, &next, &[], cancel)
+            .await?;
+        self.line(&format!(
+            "Succesfully installed the app: {} (Version: {})",
+            self.app_name, request.newest_version
+        ));
+        let outdated = self.document(request).map(document::images).unwrap_or_default();
+        let outdated: Vec<String> = outdated.into_values().map(str::to_owned).collect();
+        self.take_down(request, Teardown::Down).await?;
+        // In memory only: nothing is recorded before the new version has run.
+        self.version.clone_from(&request.newest_version);
+        if request.new_release_key != 0 {
+            self.release_key = request.new_release_key;
+        }
+        if request.target == AppState::Running {
+            self.start_project(request, document, &cli, cancel).await?;
+            unless_canceled(cancel, self.prove_project(document)).await?;
+        } else {
+            self.lay_out(request, document, &cli, directory::DOCUMENT).await?;
+        }
+        self.outdated_images.extend(outdated);
+        // Before the version: a cut between the two updates to the same document again.
+        let store = &self.shared.context.store;
+        store
+            .promote_document(self.app, request.newest_version.clone())
+            .await?;
+        self.update_status = UpdateStatus::PendingRemoteConfirmation;
+        let recorded = self.set(AppState::Present).await;
+        self.mailbox.installed(&self.version, self.release_key);
+        recorded?;
+        // Reports arrive in order: when the next one does, this one has been confirmed.
+        self.update_status = UpdateStatus::Completed;
+        if request.target == AppState::Running {
+            self.pass_through(&[AppState::Starting, AppState::Running])
+                .await?;
+            self.sync_ports(request, &[]);
+            self.say_running();
+        }
+        Ok(())
+    }
+
+    /// Services that end right after their start have not started.
+    async fn prove_project(&self, document: &Document) -> Result<(), ActionError> {
+        let lasting = document::lasting(document);
+        let proven = Instant::now() + PROVING;
+        while Instant::now() < proven {
+            tokio::time::sleep(POLL).await;
+            let found = project::of_services(self.project_containers().await?);
+            match project::progress(&found, &lasting) {
+                Progress::Up => {}
+                Progress::Failed(why) => return Err(ActionError::Container(why)),
+                Progress::Waiting => {
+                    return Err(ActionError::Container(
+                        "a service is started again and again".to_owned(),
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing of the new version stays but its images. The actor starts the old one again if it is to run.
+    async fn go_back_to_project(
+        &mut self,
+        before: Before,
+        request: &AppRequest,
+        error: ActionError,
+    ) -> ActionError {
+        if self.version == before.version && self.update_status == UpdateStatus::Completed {
+            // Recorded already: what failed came after.
+            return error;
+        }
+        let tried = self.version != before.version;
+        self.version = before.version;
+        self.release_key = before.release_key;
+        if error.is_engine_down() || error.is_engine_silent() {
+            // Docker tells what there is when it is back.
+            return error;
+        }
+        if matches!(error, ActionError::Canceled) {
+            self.update_status = UpdateStatus::Canceled;
+            self.line("The update was canceled");
+        } else {
+            if tried {
+                self.keeps_history = true;
+                self.line(&format!("The app failed to start, reason: {}", Chain(&error)));
+            }
+            self.line(&format!(
+                "The update to version {} failed: {}; version {} stays",
+                request.newest_version,
+                Chain(&error),
+                self.version
+            ));
+        }
+        if let Err(worse) = self.settle_as_before_update(tried, before.state, request).await {
+            return worse;
+        }
+        match error {
+            ActionError::Canceled => ActionError::Canceled,
+            error => ActionError::NotUpdated(Box::new(error)),
+        }
+    }
+
+    async fn settle_as_before_update(
+        &mut self,
+        tried: bool,
+        state: AppState,
+        request: &AppRequest,
+    ) -> Result<(), ActionError> {
+        if tried {
+            self.take_down(request, Teardown::Down).await?;
+            return self.settle_project(request).await;
+        }
+        let found = project::of_services(self.project_containers().await?);
+        match project::status(&found) {
+            Some(crate::engine::ContainerStatus::Running) => self.set(AppState::Running).await,
+            _ if state == AppState::Failed => self.set(AppState::Failed).await,
+            _ => self.settle_project(request).await,
+        }
+    }
+
+    async fn drop_next_document(&self) {
+        let removed = match self.project_directory() {
+            Ok(directory) => blocking(move || directory::remove(&directory, directory::NEXT_DOCUMENT)).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = removed {
+            tracing::warn!(app = %self.app, error = %Chain(&error), "removing the document of an update");
+        }
+    }
+}

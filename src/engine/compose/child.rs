@@ -1,0 +1,294 @@
+//! One child program in a process group of its own: heard line by line, ended with everything it started (weakness
+//! W34), always reaped. Must not know what the program is.
+
+use std::collections::VecDeque;
+use std::io;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::unix::pipe::Receiver;
+use tokio::process::Command;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::lines::Lines;
+
+/// Lines kept for the error text.
+const TAIL: usize = 25;
+/// How long a program may take to end after TERM; then KILL.
+const GRACE: Duration = Duration::from_secs(5);
+/// How long what a program left behind may hold its output open, and how long a killed one may take to be gone.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// How it ended, and the last lines that it printed, joined with `; `.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) ended: Ended,
+    pub(super) tail: String,
+}
+
+impl Outcome {
+    pub(super) fn is_success(&self) -> bool {
+        matches!(self.ended, Ended::Exited(status) if status.success())
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    Exited(ExitStatus),
+    Canceled,
+    /// Nothing was heard of it for too long.
+    Stalled,
+}
+
+/// The process group; killed when this is dropped before the program was reaped.
+struct Group {
+    id: Option<Pid>,
+}
+
+impl Group {
+    fn signal(&self, signal: Signal) {
+        if let Some(id) = self.id {
+            // Nobody there any more is what we want.
+            let _ = kill_process_group(id, signal);
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.signal(Signal::KILL);
+    }
+}
+
+/// Runs `command` to its end. Standard output and error are one stream, in the order in which they were written; every
+/// line goes to `each`, which must not wait. Fails only when the program cannot be started or heard.
+pub(super) async fn run(
+    mut command: Command,
+    stall: Duration,
+    cancel: &CancellationToken,
+    each: &mut (dyn FnMut(String) + Send),
+) -> io::Result<Outcome> {
+    let (reader, writer) = io::pipe()?;
+    command
+        .stdin(Stdio::null())
+        .stdout(writer.try_clone()?)
+        .stderr(writer)
+        .process_group(0)
+        // Reaped by the runtime when this future is dropped.
+        .kill_on_drop(true);
+    let mut child = command.spawn()?;
+    // It holds the other end of the pipe.
+    drop(command);
+    let id = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+    let mut group = Group { id };
+    let mut output = Receiver::from_owned_fd(reader.into())?;
+    let mut lines = Lines::plain();
+    let mut tail = VecDeque::with_capacity(TAIL);
+    let mut hear = |line: String| {
+        if tail.len() == TAIL {
+            tail.pop_front();
+        }
+        tail.push_back(line.clone());
+        each(line);
+    };
+    let mut buffer = vec![0; 8 << 10];
+    let mut open = true;
+    let mut exited = None;
+    let mut ended_by = None;
+    let mut killed = false;
+    let mut deadline = Instant::now() + stall;
+    while open || exited.is_none() {
+        tokio::select! {
+            read = output.read(&mut buffer), if open => match read? {
+                0 => open = false,
+                count => {
+                    lines.feed(&buffer[..count], &mut |line| hear(line.text));
+                    if ended_by.is_none() && exited.is_none() {
+                        deadline = Instant::now() + stall;
+                    }
+                }
+            },
+            status = child.wait(), if exited.is_none() => {
+                exited = Some(status?);
+                deadline = Instant::now() + LINGER;
+            }
+            () = cancel.cancelled(), if ended_by.is_none() && exited.is_none() => {
+                ended_by = Some(Ended::Canceled);
+                group.signal(Signal::TERM);
+                deadline = Instant::now() + GRACE;
+            }
+            () = tokio::time::sleep_until(deadline) => {
+                if ended_by.is_none() && exited.is_none() {
+                    ended_by = Some(Ended::Stalled);
+                    group.signal(Signal::TERM);
+                    deadline = Instant::now() + GRACE;
+                } else if killed {
+                    // Not even KILL helps against a process that the kernel holds. The runtime reaps it some day.
+                    break;
+                } else {
+                    group.signal(Signal::KILL);
+                    killed = true;
+                    deadline = Instant::now() + LINGER;
+                }
+            }
+        }
+    }
+    lines.finish(&mut |line| hear(line.text));
+    if exited.is_some() && !open {
+        // Nobody is left in it: the number may soon be another's.
+        group.id = None;
+    }
+    let ended = match (ended_by, exited) {
+        (Some(ended), _) => ended,
+        (None, Some(status)) => Ended::Exited(status),
+        (None, None) => Ended::Stalled,
+    };
+    let tail: Vec<String> = tail.into_iter().filter(|line| !line.trim().is_empty()).collect();
+    Ok(Outcome {
+        ended,
+        tail: tail.join("; "),
+    })
+}
+
+/// Kills every process whose environment has exactly `entry`: what was started by one that cannot end it any more,
+/// children of children too. Processes of others cannot be read and are passed over.
+pub(super) fn kill_marked(entry: &str) {
+    let Ok(processes) = std::fs::read_dir("/proc") else {
+        return;
+    };
+    for process in processes.flatten() {
+        let name = process.file_name();
+        let Some(id) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
+        let marked = std::fs::read(process.path().join("environ")).is_ok_and(|environment| {
+            environment
+                .split(|&byte| byte == 0)
+                .any(|found| found == entry.as_bytes())
+        });
+        if let Some(id) = Pid::from_raw(id).filter(|_| marked) {
+            tracing::warn!(
+                process = id.as_raw_nonzero(),
+                "ending a call that an earlier agent left behind"
+            );
+            let _ = kill_process(id, Signal::KILL);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use testkit::wait;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    async fn heard(script: &str) -> (Ended, Vec<String>, String) {
+        let mut lines = Vec::new();
+        let cancel = CancellationToken::new();
+        let outcome = run(shell(script), SOON, &cancel, &mut |line| lines.push(line))
+            .await
+            .unwrap();
+        (outcome.ended, lines, outcome.tail)
+    }
+
+    #[tokio::test]
+    async fn both_streams_are_heard_in_order_and_the_last_lines_are_kept() {
+        let (ended, lines, tail) =
+            heard("echo one; echo two >&2; echo; echo three; printf four; exit 3").await;
+        assert!(
+            matches!(ended, Ended::Exited(status) if status.code() == Some(3)),
+            "{ended:?}"
+        );
+        assert_eq!(lines, ["one", "two", "", "three", "four"]);
+        assert_eq!(tail, "one; two; three; four");
+        let (_, lines, tail) = heard("i=0; while [ $i -lt 30 ]; do echo $i; i=$((i+1)); done").await;
+        assert_eq!(lines.len(), 30);
+        assert!(tail.starts_with("5; 6; ") && tail.ends_with("; 29"), "{tail}");
+    }
+
+    #[tokio::test]
+    async fn a_cancel_ends_the_program_and_its_children_even_those_that_do_not_listen() {
+        let home = tempfile::tempdir().unwrap();
+        let pid = home.path().join("pid");
+        let script = format!(
+            "trap '' TERM; (trap '' TERM; echo $$; while :; do sleep 1; done) & echo $! > {}; wait",
+            pid.display()
+        );
+        let cancel = CancellationToken::new();
+        let stop = cancel.clone();
+        let mut line = |_| stop.cancel();
+        let outcome = run(shell(&script), SOON, &cancel, &mut line).await.unwrap();
+        assert_eq!(outcome.ended, Ended::Canceled);
+        let child = std::fs::read_to_string(&pid).unwrap();
+        let stat = format!("/proc/{}/stat", child.trim());
+        wait::until("the child is gone", SOON, || {
+            let state = std::fs::read_to_string(&stat).unwrap_or_default();
+            (state.is_empty() || state.contains(") Z ")).then_some(())
+        });
+    }
+
+    #[tokio::test]
+    async fn a_program_whose_child_keeps_the_output_open_is_not_waited_for() {
+        let (ended, lines, _) = heard("sleep 600 & echo done").await;
+        assert!(matches!(ended, Ended::Exited(status) if status.success()));
+        assert_eq!(lines, ["done"]);
+    }
+
+    #[tokio::test]
+    async fn silence_is_not_waited_out() {
+        let cancel = CancellationToken::new();
+        let stall = Duration::from_millis(100);
+        let outcome = run(shell("sleep 600"), stall, &cancel, &mut drop).await.unwrap();
+        assert_eq!(outcome.ended, Ended::Stalled);
+    }
+
+    #[tokio::test]
+    async fn a_call_that_nobody_waits_for_any_more_is_killed() {
+        let home = tempfile::tempdir().unwrap();
+        let pid = home.path().join("pid");
+        let script = format!("echo $$ > {}; exec sleep 600", pid.display());
+        let cancel = CancellationToken::new();
+        let mut ignore = drop;
+        let call = run(shell(&script), SOON, &cancel, &mut ignore);
+        let written = wait::until_async("it runs", SOON, || async {
+            std::fs::read_to_string(&pid).ok().filter(|text| !text.is_empty())
+        });
+        let process = tokio::select! {
+            _ = call => unreachable!("it sleeps"),
+            process = written => process,
+        };
+        let stat = format!("/proc/{}/stat", process.trim());
+        wait::until("it is gone", SOON, || {
+            let state = std::fs::read_to_string(&stat).unwrap_or_default();
+            (state.is_empty() || state.contains(") Z ")).then_some(())
+        });
+    }
+
+    #[test]
+    fn what_a_killed_agent_left_behind_is_found_by_its_mark() {
+        let mark = format!("REAGENT_TEST_MARK={}", std::process::id());
+        let (name, value) = mark.split_once('=').unwrap();
+        let mut marked = std::process::Command::new("sleep")
+            .arg("600")
+            .env(name, value)
+            .spawn()
+            .unwrap();
+        let mut other = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        kill_marked(&mark);
+        wait::until("the marked one ends", SOON, || marked.try_wait().unwrap());
+        assert!(other.try_wait().unwrap().is_none());
+        other.kill().unwrap();
+        other.wait().unwrap();
+    }
+}

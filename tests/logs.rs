@@ -1,0 +1,20 @@
+//! Logs from the outside (`logs-terminal-tunnel.md` 2): containers that number their lines, real routers, and
+//! everything in between that can break.
+#![allow(clippy::unwrap_used, reason = "the whole file is a test")]
+
+#[path = "session/plane.rs"]
+#[allow(dead_code, reason = "other tests need more of it")]
+mod plane;
+#[path = "logs/query.rs"]
+mod query;
+#[path = "logs/rig.rs"]
+mod rig;
+#[path = "logs/story.rs"]
+mod story;
+#[path = "logs/unbroken.rs"]
+mod unbroken;
+
+use std::time::Duration;
+
+/// Every wait for something that should happen soon.
+const SOON: Duration = Duration::from_secs(30);

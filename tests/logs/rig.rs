@@ -1,0 +1,211 @@
+//! A log pipeline as the agent has it, a container that numbers its lines, and a viewer that checks them.
+
+use std::path::Path;
+use std::thread::JoinHandle;
+
+use protocol::{AppId, Stage};
+use reagent::engine::Engine;
+use reagent::logs::Logs;
+use reagent::store::Store;
+use testkit::docker::{self, Scope};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use wamp::Dict;
+use wamp::client::{Session, Subscription};
+
+use super::SOON;
+use super::plane::Plane;
+
+pub(crate) const SERIAL: &str = "S-1";
+
+pub(crate) fn app(key: u64) -> AppId {
+    AppId {
+        key,
+        stage: Stage::Prod,
+    }
+}
+
+/// A container under the name of an app of one test alone. Removed with this value.
+pub(crate) struct Writer {
+    pub(crate) key: u64,
+    pub(crate) app_name: String,
+    pub(crate) container: String,
+    image: String,
+    _scope: Scope,
+}
+
+impl Writer {
+    /// Makes it, not started.
+    pub(crate) fn new(key: u64, script: &str) -> Writer {
+        let scope = Scope::new();
+        let app_name = scope.name("app");
+        Writer {
+            key,
+            container: format!("prod_{key}_{app_name}"),
+            image: scope.image("app", script),
+            app_name,
+            _scope: scope,
+        }
+    }
+
+    pub(crate) fn run(&self) {
+        docker::docker(&[
+            "run",
+            "--detach",
+            "--tty",
+            "--network",
+            "none",
+            "--name",
+            &self.container,
+            &self.image,
+        ])
+        .unwrap();
+    }
+
+    /// Prints `1`, `2`, … with a pause in between.
+    pub(crate) fn numbering(key: u64) -> Writer {
+        Writer::new(key, "i=0; while :; do i=$((i+1)); echo $i; sleep 0.01; done")
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        docker::remove(&self.container);
+    }
+}
+
+/// A pipeline on a runtime of its own, which can be killed like a process.
+pub(crate) struct Run {
+    pub(crate) logs: Logs,
+    killed: Option<oneshot::Sender<bool>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Run {
+    /// Starts in `home`, where it finds what an earlier run left.
+    pub(crate) async fn start(home: &Path, engine: Engine) -> Run {
+        let (logs, mut started) = mpsc::channel(1);
+        let (killed, kill) = oneshot::channel();
+        let home = home.to_owned();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let (store, _) = Store::open(&home.join("reagent.db")).await.unwrap();
+                let place = Some(home.join("downloads"));
+                let stop = CancellationToken::new();
+                let run = Logs::start_in(place, SERIAL.to_owned(), store.clone(), engine, stop);
+                logs.send(run.clone()).await.unwrap();
+                if let Ok(true) = kill.await {
+                    run.close().await;
+                    store.close().await;
+                }
+            });
+            // Nothing is finished, nothing is saved.
+            runtime.shutdown_background();
+        });
+        Run {
+            logs: started.recv().await.unwrap(),
+            killed: Some(killed),
+            thread: Some(thread),
+        }
+    }
+
+    pub(crate) fn follow(&self, writer: &Writer) {
+        self.logs.follow(app(writer.key), &writer.app_name);
+    }
+
+    pub(crate) async fn kill(self) {
+        self.end(false).await;
+    }
+
+    pub(crate) async fn close(self) {
+        self.end(true).await;
+    }
+
+    async fn end(mut self, orderly: bool) {
+        let _ = self.killed.take().unwrap().send(orderly);
+        let thread = self.thread.take().unwrap();
+        tokio::task::spawn_blocking(move || thread.join().unwrap())
+            .await
+            .unwrap();
+    }
+}
+
+/// Somebody who watches a log and counts.
+pub(crate) struct Viewer {
+    _session: Session,
+    subscription: Subscription,
+}
+
+impl Viewer {
+    pub(crate) async fn of(plane: &Plane, writer: &Writer) -> Viewer {
+        let session = plane.join("4711").await;
+        let topic = protocol::uri::logs(SERIAL, &writer.container);
+        let subscription = session.subscribe(&topic, Dict::new()).await.unwrap();
+        Viewer {
+            _session: session,
+            subscription,
+        }
+    }
+
+    /// The lines of the next message.
+    async fn next(&mut self) -> Option<Vec<String>> {
+        let event = tokio::time::timeout(SOON, self.subscription.events.recv()).await;
+        let event = event.expect("a message in time")?;
+        let message = event.payload.args().unwrap()[0].to_json();
+        let text = message
+            .as_str()
+            .unwrap_or_else(|| panic!("output, not {message}"));
+        Some(text.split('\n').map(str::to_owned).collect())
+    }
+}
+
+/// What has been seen of a container that numbers its lines.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    /// The last line that was seen or is accounted for by a gap.
+    pub(crate) last: u64,
+    pub(crate) delivered: u64,
+    pub(crate) dropped: u64,
+}
+
+impl Tally {
+    /// Watches until line `until` is seen or accounted for. Every line comes once and in order, or a gap says how many
+    /// are missing where they are missing.
+    pub(crate) async fn watch(&mut self, viewer: &mut Viewer, until: u64) {
+        while self.last < until {
+            let lines = viewer.next().await.expect("an open subscription");
+            self.take(&lines);
+        }
+    }
+
+    /// Takes what still comes from a viewer whose router ended.
+    pub(crate) async fn drain(&mut self, viewer: &mut Viewer) {
+        while let Some(lines) = viewer.next().await {
+            self.take(&lines);
+        }
+    }
+
+    fn take(&mut self, lines: &[String]) {
+        for line in lines {
+            match line.strip_prefix("… ").and_then(|rest| rest.split_once(' ')) {
+                Some((count, rest)) => {
+                    assert!(rest.starts_with("log line(s) dropped ("), "{line}");
+                    let count: u64 = count.parse().unwrap();
+                    self.dropped += count;
+                    self.last += count;
+                }
+                None => {
+                    let number: u64 = line.parse().unwrap_or_else(|_| panic!("a number, not {line:?}"));
+                    assert_eq!(number, self.last + 1, "exactly once and in order");
+                    self.last = number;
+                    self.delivered += 1;
+                }
+            }
+        }
+    }
+}

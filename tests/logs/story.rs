@@ -1,0 +1,66 @@
+//! The whole way: a container, the agent, a router, and `studio logs` at the other end.
+
+use std::path::Path;
+use std::time::Duration;
+
+use testkit::fleet::{Fleet, Plane};
+use testkit::process::Process;
+use testkit::wait;
+
+const AGENT: &str = env!("CARGO_BIN_EXE_reagent");
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// The numbers that a viewer printed, of the container's lines alone.
+fn numbers(viewer: &Process) -> Vec<u64> {
+    let output = viewer.output();
+    let of_line = |line: &String| line.rsplit("number ").next()?.parse().ok();
+    output.iter().filter_map(of_line).collect()
+}
+
+#[test]
+fn whoever_follows_a_log_sees_every_line_once_although_the_agent_is_killed() {
+    let fleet = Fleet::start(Plane::Studio);
+    let device = fleet.add_device("meter-1");
+    let mut agent = device.start_agent(Path::new(AGENT), &[]);
+    fleet.publish_app(
+        "count",
+        "i=0; while :; do i=$((i+1)); echo number $i; sleep 0.05; done",
+    );
+    fleet.studio(&["install", "meter-1", "count", "--wait"]).ok();
+    let viewer = Process::start(
+        "viewer",
+        &mut fleet.command(&[
+            "logs", "--device", "meter-1", "--app", "count", "-f", "--grep", "number",
+        ]),
+    );
+    let reaches = |goal: usize| {
+        wait::until(&format!("{goal} lines are seen"), MINUTE, || {
+            (numbers(&viewer).len() >= goal).then_some(())
+        });
+    };
+    reaches(40);
+    for _ in 0..2 {
+        agent.kill();
+        agent = device.start_agent(Path::new(AGENT), &[]);
+        let goal = numbers(&viewer).len() + 60;
+        reaches(goal);
+    }
+    let seen = numbers(&viewer);
+    let first = seen[0];
+    let expected: Vec<u64> = (first..first + seen.len() as u64).collect();
+    assert_eq!(seen, expected, "every line once and in order");
+    drop(viewer);
+
+    // A query over the same way.
+    let arguments = r#"{"containerName":"x","tail":-1}"#;
+    let refused = fleet.studio(&["call", "meter-1", "query_app_logs", arguments]);
+    assert!(
+        refused
+            .stderr
+            .contains("the tail param should be a non-negative whole number"),
+        "{refused:?}"
+    );
+    let answer = fleet.studio(&["call", "meter-1", "query_device_logs", r#"{"tail":5}"#, "--json"]);
+    assert!(answer.ok().stdout.contains("oldest_available"));
+    fleet.studio(&["remove", "meter-1", "count", "--wait"]).ok();
+}
