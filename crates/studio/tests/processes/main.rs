@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod commands;
+mod compose;
 mod crossbar;
 mod devices;
 mod harness;

@@ -20,7 +20,10 @@ libfuzzer_sys::fuzz_target!(|input: (u8, &[u8])| {
     let size = usize::from(how >> 2) + 1;
     let whole = split(framed, stamped, std::iter::once(bytes));
     let pieces = split(framed, stamped, bytes.chunks(size));
-    assert_eq!(whole, pieces, "where the daemon's answer is cut makes no difference");
+    assert_eq!(
+        whole, pieces,
+        "where the daemon's answer is cut makes no difference"
+    );
     for line in &whole {
         assert!(!line.text.contains('\n'));
         assert_eq!(line.timestamp.is_some(), line.nanoseconds.is_some());
