@@ -96,6 +96,16 @@ pub enum ContainerStatus {
     Unknown,
 }
 
+/// What a container's health check says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// Not judged yet.
+    Starting,
+    Healthy,
+    /// With the output of the last check, without line end.
+    Unhealthy(String),
+}
+
 /// What inspect and list tell about a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContainerFacts {
@@ -107,6 +117,8 @@ pub struct ContainerFacts {
     /// `State.Error`, empty when none.
     pub error: String,
     pub oom_killed: bool,
+    /// Of its health check; `None` without one.
+    pub health: Option<Health>,
     pub labels: BTreeMap<String, String>,
     /// Configured (not live) bindings: container port to host port.
     pub bindings: Vec<PortBinding>,

@@ -257,6 +257,7 @@ mod tests {
             exit_code: 0,
             error: String::new(),
             oom_killed: false,
+            health: None,
             labels: spec.labels.clone(),
             bindings: Vec::new(),
             image: spec.image.clone(),

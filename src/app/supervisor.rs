@@ -163,6 +163,7 @@ impl Supervisor {
             release_build: false,
             keeps_history: false,
             outdated_images: Vec::new(),
+            told_unhealthy: BTreeSet::new(),
             told_failures: BTreeSet::new(),
             shared: Arc::clone(&self.shared),
             mailbox: Arc::clone(&mailbox),

@@ -178,6 +178,8 @@ pub(crate) struct Worker {
     pub(crate) outdated_images: Vec<String>,
     /// Containers of services whose failure the log tells.
     pub(crate) told_failures: BTreeSet<String>,
+    /// Containers whose failing health check the log tells.
+    pub(crate) told_unhealthy: BTreeSet<String>,
     /// What the last recorded state did to the rows.
     pub(crate) rows: Recorded,
 }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
 use super::daemon::CHANGE;
-use super::{ContainerFacts, ContainerStatus, Engine, EngineError, PortBinding};
+use super::{ContainerFacts, ContainerStatus, Engine, EngineError, Health, PortBinding};
 
 /// How often a wanted end state is looked for; the daemon has no call that waits for a name to become free.
 const POLL: Duration = Duration::from_millis(100);
@@ -38,6 +38,35 @@ struct State {
     error: Option<String>,
     #[serde(rename = "OOMKilled")]
     oom_killed: bool,
+    health: Option<Checked>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Checked {
+    status: String,
+    log: Option<Vec<Check>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Check {
+    output: String,
+}
+
+impl Checked {
+    /// `none`, and what this version does not know, is no check.
+    fn verdict(self) -> Option<Health> {
+        match self.status.as_str() {
+            "starting" => Some(Health::Starting),
+            "healthy" => Some(Health::Healthy),
+            "unhealthy" => {
+                let last = self.log.unwrap_or_default().pop().unwrap_or_default();
+                Some(Health::Unhealthy(last.output.trim_end().to_owned()))
+            }
+            _ => None,
+        }
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -219,6 +248,7 @@ impl From<Inspected> for ContainerFacts {
             exit_code: inspected.state.exit_code,
             error: inspected.state.error.unwrap_or_default(),
             oom_killed: inspected.state.oom_killed,
+            health: inspected.state.health.and_then(Checked::verdict),
             labels: inspected.config.labels.unwrap_or_default(),
             bindings: bindings_of(inspected.host_config.port_bindings.unwrap_or_default()),
             image: inspected.config.image,
@@ -282,6 +312,23 @@ mod tests {
         assert_eq!(
             (facts.name.as_str(), facts.status, facts.exit_code),
             ("prod_1_x", ContainerStatus::Unknown, 0)
+        );
+    }
+
+    #[test]
+    fn a_health_check_is_told_with_its_last_words() {
+        let of = |health: &str| {
+            let text = format!(
+                r#"{{"Id":"abc","Name":"/x","State":{{"Status":"running","Health":{health}}},"Config":{{}},"HostConfig":{{}}}}"#
+            );
+            ContainerFacts::from(serde_json::from_str::<Inspected>(&text).unwrap()).health
+        };
+        assert_eq!(of("null"), None);
+        assert_eq!(of(r#"{"Status":"none","Log":null}"#), None);
+        assert_eq!(of(r#"{"Status":"healthy","Log":[]}"#), Some(Health::Healthy));
+        assert_eq!(
+            of(r#"{"Status":"unhealthy","Log":[{"Output":"fine"},{"Output":"no route\n"}]}"#),
+            Some(Health::Unhealthy("no route".to_owned()))
         );
     }
 

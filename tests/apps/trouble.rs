@@ -263,3 +263,50 @@ async fn a_docker_that_is_killed_during_a_download_goes_on_with_it() {
         "nothing is wrong with the app"
     );
 }
+
+#[tokio::test]
+async fn a_health_check_that_fails_and_one_that_is_fulfilled_again_are_said() {
+    let device = Device::start(Stage::Prod).await;
+    let script = serde_json::json!(["/bin/sh", "-c", ": > /well; while :; do sleep 0.1; done"]);
+    docker::import(
+        &device.image("1.0"),
+        &[
+            &format!("CMD {script}"),
+            "HEALTHCHECK --interval=1s --retries=1 CMD [ -e /well ] || { echo feeling bad; exit 1; }",
+        ],
+    );
+    device.request(Running).await;
+    device.reports(&[Starting, Running]).await;
+    docker::docker(&["exec", &device.container(), "busybox", "rm", "/well"]).unwrap();
+    device
+        .logged(&format!("{} (PROD) is unhealthy: feeling bad", device.app_name))
+        .await;
+    docker::docker(&["exec", &device.container(), "busybox", "touch", "/well"]).unwrap();
+    device
+        .logged(&format!("{} (PROD) is healthy again", device.app_name))
+        .await;
+    assert_eq!(device.reported().await, [], "it runs all the time");
+}
+
+#[tokio::test]
+async fn an_app_that_runs_out_of_memory_is_said_to_have() {
+    let device = Device::start(Stage::Prod).await;
+    device.install(
+        "1.0",
+        "while [ ! -e /greedy ]; do sleep 0.1; done; exec busybox tail /dev/zero",
+    );
+    device.request(Running).await;
+    device.reports(&[Starting, Running]).await;
+    let limit = ["update", "--memory", "8m", "--memory-swap", "8m"];
+    docker::docker(&[&limit[..], &[&device.container()]].concat()).unwrap();
+    docker::docker(&["exec", &device.container(), "busybox", "touch", "/greedy"]).unwrap();
+    device
+        .logged(&format!("{} (PROD) ran out of memory", device.app_name))
+        .await;
+    device
+        .logged(&format!(
+            "{} (PROD) exited with status code: 137",
+            device.app_name
+        ))
+        .await;
+}

@@ -1,6 +1,6 @@
 //! What an actor makes of the host while no action runs: corrections, crashes, back-off (`app-lifecycle.md` 8.2, 8.4).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::{AppRequest, AppState, Stage};
 use tokio::time::Instant;
@@ -10,7 +10,7 @@ use crate::app::compose::project;
 use crate::app::observe::{Look, corrected};
 use crate::app::retry::{go_duration, ordinal};
 use crate::app::worker::ActionError;
-use crate::engine::ContainerStatus;
+use crate::engine::{ContainerFacts, ContainerStatus, Health};
 use crate::journal::Chain;
 use crate::store::Recorded;
 
@@ -19,6 +19,8 @@ use crate::store::Recorded;
 pub(super) struct Seen {
     /// Status and exit code of its container.
     pub(super) container: Option<(ContainerStatus, i64)>,
+    /// The kernel ended it for want of memory.
+    pub(super) out_of_memory: bool,
     /// Any image of it is there; asked only without a container.
     pub(super) image: bool,
 }
@@ -59,8 +61,11 @@ impl Actor {
         {
             engine.unpause(&facts.id).await?;
         }
+        let name = format!("{} ({})", self.worker.app_name, self.worker.app.stage);
+        self.tell_health(facts.iter().map(|facts| (name.as_str(), facts)));
         let seen = Seen {
             container: facts.as_ref().map(|facts| (facts.status, facts.exit_code)),
+            out_of_memory: facts.as_ref().is_some_and(|facts| facts.oom_killed),
             image: facts.is_none() && self.worker.has_any_image().await?,
         };
         self.take_in(look, target, seen).await
@@ -78,6 +83,11 @@ impl Actor {
                 self.worker.shared.context.engine.unpause(&facts.id).await?;
             }
         }
+        let names: Vec<String> = found
+            .iter()
+            .map(|facts| format!("service {}", project::service(facts)))
+            .collect();
+        self.tell_health(names.iter().map(String::as_str).zip(&found));
         let failed: BTreeMap<_, _> = project::failed(&found)
             .map(|facts| (facts.id.clone(), facts))
             .collect();
@@ -93,9 +103,32 @@ impl Actor {
         self.worker.told_failures = failed.into_keys().collect();
         let seen = Seen {
             container: project::status(&found).map(|status| (status, 0)),
+            // Told of each service.
+            out_of_memory: false,
             image: found.is_empty() && self.worker.is_project_installed(request).await?,
         };
         self.take_in(look, request.target, seen).await
+    }
+
+    /// Says when a health check fails and when it is fulfilled again. The state does not follow: the app runs, and only its
+    /// author knows what a check is worth.
+    fn tell_health<'a>(&mut self, containers: impl Iterator<Item = (&'a str, &'a ContainerFacts)>) {
+        let mut unhealthy = BTreeSet::new();
+        for (name, facts) in containers {
+            let told = self.worker.told_unhealthy.contains(&facts.id);
+            match &facts.health {
+                Some(Health::Unhealthy(output)) => {
+                    if !told {
+                        let colon = if output.is_empty() { "" } else { ": " };
+                        self.worker.line(&format!("{name} is unhealthy{colon}{output}"));
+                    }
+                    unhealthy.insert(facts.id.clone());
+                }
+                Some(Health::Healthy) if told => self.worker.line(&format!("{name} is healthy again")),
+                Some(Health::Healthy | Health::Starting) | None => {}
+            }
+        }
+        self.worker.told_unhealthy = unhealthy;
     }
 
     /// Makes what is on the host the app's state.
@@ -122,7 +155,13 @@ impl Actor {
         match (found, seen.container) {
             // Its services have been told of one by one.
             (AppState::Failed, Some(_)) if self.worker.is_compose() => self.crashed(None),
-            (AppState::Failed, Some((_, exit_code))) => self.crashed(Some(exit_code)),
+            (AppState::Failed, Some((_, exit_code))) => {
+                if seen.out_of_memory {
+                    let (name, stage) = (&self.worker.app_name, self.worker.app.stage);
+                    self.worker.line(&format!("{name} ({stage}) ran out of memory"));
+                }
+                self.crashed(Some(exit_code));
+            }
             // Somebody took the container away. Nothing runs that should: a crash like any other (W37).
             _ if before == AppState::Running => self.crashed(None),
             _ => {}

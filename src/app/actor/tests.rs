@@ -220,6 +220,7 @@ impl House {
         }
         let seen = Seen {
             container: self.container.map(|status| (status, 1)),
+            out_of_memory: false,
             image: self.image,
         };
         self.actor.take_in(look, target, seen).await.unwrap();
@@ -418,6 +419,7 @@ fn worker(
         release_build: false,
         keeps_history: false,
         outdated_images: Vec::new(),
+        told_unhealthy: std::collections::BTreeSet::new(),
         told_failures: std::collections::BTreeSet::new(),
         shared: Arc::clone(shared),
         mailbox: Arc::clone(mailbox),

@@ -153,6 +153,7 @@ mod tests {
             exit_code,
             error: String::new(),
             oom_killed: false,
+            health: None,
             labels: BTreeMap::from([(SERVICE.to_owned(), service.to_owned())]),
             bindings: Vec::new(),
             image: String::new(),
