@@ -13,10 +13,12 @@ use fleet::Fleet;
 
 /// One after the bad one.
 const NEWEST: &str = "9.9.9";
+/// Agents of the large story.
+const DEVICES: usize = 20;
 
 #[test]
 fn a_release_reaches_the_fleet_in_waves_and_a_bad_one_stops_itself() {
-    let fleet = Fleet::start(4);
+    let fleet = Fleet::start(DEVICES);
     fleet.all_run(OLD);
 
     let first = fleet.publish(NEW, Build::Good);
@@ -74,18 +76,22 @@ fn a_release_reaches_the_fleet_in_waves_and_a_bad_one_stops_itself() {
             .map(|device| device["state"].as_str().unwrap().to_owned())
             .collect::<Vec<_>>()
     };
-    assert_eq!(states(&fleet), ["failed", "waiting", "waiting", "waiting"]);
+    let states_now = states(&fleet);
+    assert_eq!(states_now[0], "failed");
+    assert!(
+        states_now[1..].iter().all(|state| state == "waiting"),
+        "{states_now:?}"
+    );
     fleet.all_run(NEW);
 
     // Somebody does not believe it.
     let again = fleet.studio(&["rollout", "resume", "--follow"]);
     assert_eq!(again.code, 1, "{again:?}");
     let states = states(&fleet);
-    assert_eq!(
-        states.iter().filter(|state| *state == "waiting").count(),
-        1,
-        "{states:?}"
-    );
+    // The second wave reaches up to 40 percent of the others.
+    let spared = DEVICES - 1 - ((DEVICES - 1) * 40).div_ceil(100);
+    let waiting = states.iter().filter(|state| *state == "waiting").count();
+    assert_eq!(waiting, spared, "{states:?}");
     let refused = fleet.studio(&["rollout", "start", NEWER]);
     assert_eq!(refused.code, 1, "{refused:?}");
     fleet.studio(&["rollout", "abort"]).ok();
