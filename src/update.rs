@@ -22,6 +22,7 @@ mod manifest;
 mod memory;
 mod overdue;
 mod progress;
+mod rollout;
 mod setup;
 mod state;
 mod telling;
@@ -51,7 +52,7 @@ use crate::journal::Chain;
 use crate::link::SessionWatch;
 use crate::settings::Settings;
 use crate::{exit, journal};
-use install::{Ended, Installer};
+use install::{Cause, Ended, Installer};
 use memory::Memory;
 use progress::Meter;
 use state::{Binary, State};
@@ -320,14 +321,17 @@ impl Checks {
 
     /// One check from beginning to end. Whether a version was staged.
     async fn check(&self, request: Option<Request>) -> bool {
-        let (version, answer) = match request {
-            Some(request) => (request.version, Some(request.answer)),
-            None => (None, None),
+        let (cause, answer) = match request {
+            Some(request) => {
+                let cause = request.version.map_or(Cause::Asked, Cause::Version);
+                (cause, Some(request.answer))
+            }
+            None => (Cause::Automatic, None),
         };
         let listener = answer.is_some().then(|| telling::announce(self.context.clone()));
         let mut report = Report::default();
-        let named = version.is_some();
-        let ended = self.installer.run(version, Meter::new(listener)).await;
+        let named = matches!(cause, Cause::Version(_));
+        let ended = self.installer.run(cause, Meter::new(listener)).await;
         if let Some(offered) = ended.offered() {
             report.latest = offered.to_owned();
             if !named {

@@ -22,6 +22,8 @@ mod plane;
 mod power_cut;
 #[path = "update/recording.rs"]
 mod recording;
+#[path = "update/turns.rs"]
+mod turns;
 #[path = "update/under_manager.rs"]
 mod under_manager;
 

@@ -50,6 +50,11 @@ impl Bucket {
         format!("{}/{BUCKET}/availableVersions.json", self.base)
     }
 
+    /// Which devices take a version when.
+    pub(crate) fn rollouts(&self) -> String {
+        format!("{}/{BUCKET}/rollouts.json", self.base)
+    }
+
     /// The agent binary of a version.
     pub(crate) fn binary(&self, version: &str) -> String {
         let suffix = if self.os == "windows" { ".exe" } else { "" };

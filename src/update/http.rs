@@ -71,6 +71,17 @@ pub(crate) enum HttpError {
 }
 
 impl HttpError {
+    /// The server has no such thing. A store of objects whose list is not public says that it is forbidden.
+    pub(crate) fn is_absence(&self) -> bool {
+        matches!(
+            self,
+            HttpError::Status {
+                status: 403 | 404 | 410,
+                ..
+            }
+        )
+    }
+
     /// Whether asking again soon may help.
     pub(crate) fn is_transient(&self) -> bool {
         match self {

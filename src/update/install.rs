@@ -13,6 +13,7 @@ use super::http::{Client, HttpError};
 use super::manifest::{self, Delta, Manifest, Refused, Wish};
 use super::memory::Memory;
 use super::progress::Meter;
+use super::rollout::{self, Schedule, Turn};
 use super::state::Phase;
 use super::version::NotAVersion;
 use super::{Health, RECENTLY, UpdateContext, custody, delta, disk, file_name, litter, state, version};
@@ -51,6 +52,26 @@ pub(crate) enum InstallError {
         #[source]
         source: std::io::Error,
     },
+}
+
+/// Why an update is looked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// The agent does so every now and then.
+    Automatic,
+    /// Somebody wants what is offered.
+    Asked,
+    /// Somebody wants this version.
+    Version(String),
+}
+
+impl Cause {
+    fn version(&self) -> Option<&str> {
+        match self {
+            Cause::Automatic | Cause::Asked => None,
+            Cause::Version(version) => Some(version),
+        }
+    }
 }
 
 /// How a run ended.
@@ -126,10 +147,10 @@ impl Installer {
         fetched.map_err(|source| InstallError::Fetch { what, source })
     }
 
-    /// Installs `asked`, or what is offered. One call at a time.
-    pub(crate) async fn run(&self, asked: Option<String>, mut meter: Meter) -> Ended {
-        let mut offered = asked.clone();
-        match self.attempt(asked, &mut offered, &mut meter).await {
+    /// Installs what is wished for. One call at a time.
+    pub(crate) async fn run(&self, cause: Cause, mut meter: Meter) -> Ended {
+        let mut offered = cause.version().map(str::to_owned);
+        match self.attempt(cause, &mut offered, &mut meter).await {
             Ok(ended) => ended,
             Err(failure) => {
                 let reason = Chain(&failure).to_string();
@@ -150,7 +171,7 @@ impl Installer {
 
     async fn attempt(
         &self,
-        asked: Option<String>,
+        cause: Cause,
         offered: &mut Option<String>,
         meter: &mut Meter,
     ) -> Result<Ended, InstallError> {
@@ -168,15 +189,32 @@ impl Installer {
                 format!("version {waiting} waits to prove itself"),
             ));
         }
-        let explicit = asked.is_some();
-        let wanted = match asked {
-            Some(version) => version,
+        let explicit = cause.version().is_some();
+        let wanted = match cause.version() {
+            Some(version) => version.to_owned(),
             None => self.offered().await?,
         };
         *offered = Some(wanted.clone());
         let newer = version::is_update(VERSION, &wanted).map_err(InstallError::Version)?;
         if wanted == VERSION || !(newer || explicit) {
             return Ok(nothing(&wanted, format!("version {VERSION} is up to date")));
+        }
+        if cause == Cause::Automatic {
+            match self.turn(&wanted).await? {
+                Turn::Now => {}
+                Turn::Later => {
+                    return Ok(nothing(
+                        &wanted,
+                        format!("version {wanted} comes to this device later"),
+                    ));
+                }
+                Turn::Stopped => {
+                    return Ok(nothing(
+                        &wanted,
+                        format!("the rollout of version {wanted} is stopped"),
+                    ));
+                }
+            }
         }
         let manifest = self.prove(&wanted, explicit).await?;
         if let Some(blocked) = remembered.blocked(&wanted, &manifest.sha256) {
@@ -209,6 +247,48 @@ impl Installer {
         })
     }
 
+    /// Whether it is this device's turn to take `wanted` by itself. Without a schedule everybody does at once.
+    async fn turn(&self, wanted: &str) -> Result<Turn, InstallError> {
+        let url = self.bucket().rollouts();
+        let what = "the schedule of rollouts";
+        let content = match self.client.get(&url, rollout::MAX_SIZE).await {
+            Ok(content) => content,
+            Err(absence) if absence.is_absence() => return Ok(Turn::Now),
+            Err(source) => return Err(InstallError::Fetch { what, source }),
+        };
+        let signature = self.get(what, &format!("{url}.minisig"), SIGNATURE_SIZE).await?;
+        let schedule: Schedule = self
+            .context
+            .setup
+            .keys
+            .open(&content, &signature)
+            .map_err(InstallError::Refused)?;
+        let issued = schedule.issued;
+        if self
+            .memory
+            .current()
+            .newest_schedule
+            .is_some_and(|seen| issued < seen)
+        {
+            return Err(InstallError::Refused(Refused::Replayed));
+        }
+        if self.memory.current().newest_schedule != Some(issued) {
+            let seen = self
+                .memory
+                .change(move |state| state.newest_schedule = Some(issued));
+            seen.await
+                .map_err(disk_error("remembering the schedule of rollouts"))?;
+        }
+        let device = self.context.device.current();
+        let place = super::position(&device.serial_number, wanted);
+        Ok(schedule.turn(
+            device.effective_environment(),
+            wanted,
+            place,
+            jiff::Timestamp::now(),
+        ))
+    }
+
     /// The manifest of `wanted`, proven and found to allow it.
     async fn prove(&self, wanted: &str, explicit: bool) -> Result<Manifest, InstallError> {
         let bucket = self.bucket();
@@ -224,7 +304,7 @@ impl Installer {
         let signature = self
             .get("the signature", &bucket.signature(wanted), SIGNATURE_SIZE)
             .await?;
-        let manifest = self
+        let manifest: Manifest = self
             .context
             .setup
             .keys

@@ -4,6 +4,7 @@
 //! files travel.
 
 use minisign_verify::{PublicKey, Signature};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::version;
@@ -67,7 +68,7 @@ pub(crate) enum Refused {
     NoKeys,
     #[error("the release is not signed by a known key")]
     Signature,
-    #[error("the manifest cannot be read")]
+    #[error("what is signed cannot be read")]
     Malformed(#[source] serde_json::Error),
     #[error("the manifest is for {found}, not for {wanted}")]
     Other { found: String, wanted: String },
@@ -75,7 +76,7 @@ pub(crate) enum Refused {
     Values(&'static str),
     #[error("the manifest expired at {0}")]
     Expired(jiff::Timestamp),
-    #[error("the manifest is older than one seen before")]
+    #[error("what is signed is older than one seen before")]
     Replayed,
     #[error("the release is not meant for the environment {0:?}")]
     Channel(String),
@@ -110,8 +111,9 @@ impl Keys {
         self.0.is_empty()
     }
 
-    /// The manifest in `content`, if `signature` (a minisign signature file, pre-hashed) proves it to be ours.
-    pub(crate) fn open(&self, content: &[u8], signature: &[u8]) -> Result<Manifest, Refused> {
+    /// What `content` says (a manifest, a schedule), if `signature` (a minisign signature file, pre-hashed) proves it to be
+    /// ours.
+    pub(crate) fn open<T: DeserializeOwned>(&self, content: &[u8], signature: &[u8]) -> Result<T, Refused> {
         if self.is_empty() {
             return Err(Refused::NoKeys);
         }
@@ -256,10 +258,12 @@ mod tests {
         let keys = Keys::read([current.public(), next.public()]);
         let content = serde_json::to_vec(&manifest()).unwrap();
         for signer in [&current, &next] {
-            let opened = keys.open(&content, &signer.sign(&content)).unwrap();
+            let opened: Manifest = keys.open(&content, &signer.sign(&content)).unwrap();
             assert_eq!(opened, manifest());
         }
-        let refused = keys.open(&content, &foreign.sign(&content)).unwrap_err();
+        let refused = keys
+            .open::<Manifest>(&content, &foreign.sign(&content))
+            .unwrap_err();
         assert!(matches!(refused, Refused::Signature), "{refused}");
     }
 
@@ -272,11 +276,14 @@ mod tests {
         for place in 0..content.len() {
             let mut changed = content.clone();
             changed[place] ^= 1;
-            assert!(matches!(keys.open(&changed, &signature), Err(Refused::Signature)));
+            assert!(matches!(
+                keys.open::<Manifest>(&changed, &signature),
+                Err(Refused::Signature)
+            ));
         }
         for length in 0..signature.len().saturating_sub(2) {
             assert!(matches!(
-                keys.open(&content, &signature[..length]),
+                keys.open::<Manifest>(&content, &signature[..length]),
                 Err(Refused::Signature)
             ));
         }
@@ -287,7 +294,9 @@ mod tests {
         let signer = Signer::new();
         let content = serde_json::to_vec(&manifest()).unwrap();
         let keys = Keys::read(["untrusted comment: no key yet\n", ""]);
-        let refused = keys.open(&content, &signer.sign(&content)).unwrap_err();
+        let refused = keys
+            .open::<Manifest>(&content, &signer.sign(&content))
+            .unwrap_err();
         assert!(matches!(refused, Refused::NoKeys), "{refused}");
     }
 

@@ -92,6 +92,8 @@ pub(crate) struct State {
     pub active: Option<Binary>,
     /// When the newest manifest seen was issued.
     pub newest_manifest: Option<jiff::Timestamp>,
+    /// When the newest schedule of rollouts seen was issued.
+    pub newest_schedule: Option<jiff::Timestamp>,
     pub outcome: Option<Outcome>,
     /// The studio knows the outcome.
     pub reported: bool,

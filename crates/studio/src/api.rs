@@ -4,6 +4,8 @@
 //! carry one positional sentence. Secrets appear in [`DeviceAdded::flock`], [`AccountAdded::secret`] and
 //! [`RegistryLogin::password`] only.
 
+pub mod rollout;
+
 use std::fmt;
 
 use protocol::report::HostStats;
@@ -57,6 +59,17 @@ pub mod uri {
     pub const ACCOUNT_GRANT: &str = "studio.account.grant";
     /// [`super::Grant`] → empty
     pub const ACCOUNT_REVOKE: &str = "studio.account.revoke";
+
+    /// [`super::rollout::StartRollout`] → [`super::rollout::RolloutView`]
+    pub const ROLLOUT_START: &str = "studio.rollout.start";
+    /// → [`super::rollout::RolloutView`] of the newest rollout
+    pub const ROLLOUT_STATUS: &str = "studio.rollout.status";
+    /// → [`super::rollout::RolloutView`]
+    pub const ROLLOUT_PAUSE: &str = "studio.rollout.pause";
+    /// [`super::rollout::ResumeRollout`] → [`super::rollout::RolloutView`]
+    pub const ROLLOUT_RESUME: &str = "studio.rollout.resume";
+    /// → [`super::rollout::RolloutView`]
+    pub const ROLLOUT_ABORT: &str = "studio.rollout.abort";
 
     /// Event [`super::StateEvent`]: a device reported a state of an app.
     pub const STATE_EVENTS: &str = "studio.events.state";

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::api::rollout;
 use crate::exit::CODES;
 
 /// Fleet server for reagent devices.
@@ -64,7 +65,7 @@ pub enum Command {
     #[command(
         after_help = "Example: studio serve --listen 0.0.0.0:8080 --public-url ws://studio.example:8080 --with-registry"
     )]
-    Serve(Serve),
+    Serve(Box<Serve>),
     /// Devices of the fleet
     #[command(subcommand)]
     Device(DeviceCommand),
@@ -98,6 +99,9 @@ pub enum Command {
     /// Show an app's log: what the device still has, and with -f what comes
     #[command(after_help = example("studio logs press-07 dashboard -f"))]
     Logs(Logs),
+    /// Bring a version of the agent to devices, in waves
+    #[command(subcommand)]
+    Rollout(RolloutCommand),
     /// Call a procedure of a device; arguments are read as JSON where they are JSON, else as text
     #[command(after_help = example("studio call press-07 get_app_log_history '{\"containerName\":\"prod_6_dashboard\"}'"))]
     Call(Call),
@@ -166,6 +170,20 @@ pub struct Serve {
     /// Repository prefix of app images, with a slash at its end
     #[arg(long, value_name = "PREFIX/", env = "STUDIO_REPOSITORY", default_value = "apps/", value_parser = with_slash)]
     pub repository: String,
+    /// Serve this directory to agents as their update bucket; 'make publish BUCKET=DIR' fills it
+    #[arg(long, value_name = "DIR", env = "STUDIO_BUCKET")]
+    pub bucket: Option<PathBuf>,
+    /// Address of the update bucket (http)
+    #[arg(
+        long,
+        value_name = "IP:PORT",
+        env = "STUDIO_BUCKET_LISTEN",
+        default_value = "127.0.0.1:8081"
+    )]
+    pub bucket_listen: SocketAddr,
+    /// Update URL written into new .flock files, without '/re-agent'; by default where --bucket-listen is reached
+    #[arg(long, value_name = "URL", env = "STUDIO_BUCKET_URL", value_parser = update_url)]
+    pub bucket_url: Option<String>,
     /// URL of this studio told to apps as RESWARM_URL
     #[arg(long, value_name = "URL", env = "STUDIO_BASE_URL")]
     pub base_url: Option<String>,
@@ -177,6 +195,16 @@ fn with_slash(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     Err("write it like registry.example:5000/ (no scheme, a slash at the end)".to_owned())
+}
+
+/// Agents append `/re-agent/…` to it.
+fn update_url(text: &str) -> Result<String, String> {
+    let bare = text.trim_end_matches('/');
+    let web = bare.starts_with("http://") || bare.starts_with("https://");
+    if web && !bare.ends_with("/re-agent") {
+        return Ok(bare.to_owned());
+    }
+    Err("write it like https://updates.example/dl (agents append /re-agent/…)".to_owned())
 }
 
 #[derive(Debug, Subcommand)]
@@ -340,6 +368,57 @@ pub enum AccountCommand {
     },
 }
 
+#[derive(Debug, Subcommand)]
+pub enum RolloutCommand {
+    /// Start: a canary group first, then wave after wave, as long as enough devices end well
+    #[command(after_help = example("studio rollout start 1.4.0 --canary press-07 --waves 10,50,100 --follow"))]
+    Start {
+        /// Published in the bucket that the devices use
+        version: String,
+        /// Only this device; may be repeated. All that you may maintain when left out
+        #[arg(long = "device", value_name = "DEVICE")]
+        devices: Vec<String>,
+        /// Goes first; may be repeated. One device, another for every version, when left out
+        #[arg(long, value_name = "DEVICE")]
+        canary: Vec<String>,
+        /// Percentages of the other devices that the waves reach up to
+        #[arg(long, value_name = "PERCENT,…", value_delimiter = ',', default_values_t = rollout::default_waves())]
+        waves: Vec<u8>,
+        /// Pause when fewer than so many percent of the devices asked so far can still end well
+        #[arg(long, value_name = "PERCENT", default_value_t = rollout::default_threshold())]
+        threshold: u8,
+        /// A device that has not said how it ended after so many seconds has failed
+        #[arg(long, value_name = "SECONDS", default_value_t = rollout::default_patience())]
+        patience: u32,
+        /// Show who runs what until it is over or pauses itself
+        #[arg(long, short)]
+        follow: bool,
+    },
+    /// Show how far the newest rollout is, and who runs what
+    #[command(after_help = example("studio rollout status --follow"))]
+    Status {
+        /// Again whenever it has changed, until it is over or pauses itself
+        #[arg(long, short)]
+        follow: bool,
+    },
+    /// Ask no further device for now
+    #[command(after_help = example("studio rollout pause"))]
+    Pause,
+    /// Go on with a paused rollout; its failures so far do not count any more
+    #[command(after_help = example("studio rollout resume --retry"))]
+    Resume {
+        /// Ask the devices that failed again
+        #[arg(long)]
+        retry: bool,
+        /// Show who runs what until it is over or pauses itself
+        #[arg(long, short)]
+        follow: bool,
+    },
+    /// End it: devices that were not asked keep their version
+    #[command(after_help = example("studio rollout abort"))]
+    Abort,
+}
+
 /// A year, in seconds.
 const LONGEST_WAIT: u64 = 365 * 24 * 3600;
 
@@ -462,6 +541,18 @@ mod tests {
             }
         }
         check(&Cli::command());
+    }
+
+    #[test]
+    fn update_urls_are_what_agents_append_the_bucket_to() {
+        for (text, expected) in [
+            ("https://updates.example/dl/", Some("https://updates.example/dl")),
+            ("http://192.0.2.1:8081", Some("http://192.0.2.1:8081")),
+            ("https://updates.example/re-agent", None),
+            ("updates.example", None),
+        ] {
+            assert_eq!(update_url(text).ok().as_deref(), expected, "{text}");
+        }
     }
 
     #[test]

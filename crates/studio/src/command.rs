@@ -10,6 +10,7 @@ mod install;
 mod logs;
 mod progress;
 mod push;
+mod rollout;
 mod serve;
 
 use std::io::Write;
@@ -54,7 +55,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
     let Cli { place, command } = cli;
     let out = Out { json: place.json };
     match command {
-        Command::Serve(options) => serve::run(&place, options).await,
+        Command::Serve(options) => serve::run(&place, *options).await,
         Command::Device(DeviceCommand::Add { name, out: file }) => device::add(&place, out, name, file).await,
         Command::Device(DeviceCommand::List) => device::list(&place, out).await,
         Command::Device(DeviceCommand::Show { device }) => device::show(&place, out, device).await,
@@ -103,6 +104,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Ps { device } => install::list(&place, out, device).await,
         Command::History { device, app } => install::history(&place, out, device, app).await,
         Command::Logs(options) => logs::run(&place, out, options).await,
+        Command::Rollout(command) => rollout::run(&place, out, command).await,
         Command::Call(options) => call::run(&place, out, options).await,
     }
 }

@@ -14,6 +14,7 @@ use crate::admission;
 use crate::backend;
 use crate::fleet;
 use crate::plane::{Door, DoorError};
+use crate::rollout;
 use crate::studio::{Caller, Request, Studio};
 
 /// Pause between attempts to join; the router is a neighbour, so it is short and constant.
@@ -53,10 +54,11 @@ pub(crate) async fn run(
             () = stop.cancelled() => return,
         };
         match attempt {
-            Ok((session, mut testaments)) => {
+            Ok((session, mut heard)) => {
                 ready.send_replace(true);
                 let ended = tokio::select! {
-                    ended = listen(&studio, &session, &mut testaments) => ended,
+                    ended = listen(&studio, &session, &mut heard) => ended,
+                    () = rollout::drive(&studio, &session) => "rollouts are driven no more".to_owned(),
                     () = stop.cancelled() => {
                         session.leave().await;
                         return;
@@ -77,9 +79,28 @@ pub(crate) async fn run(
     }
 }
 
-/// Joins, registers everything, subscribes to testaments.
-async fn attach(studio: &Arc<Studio>, place: &Place) -> Result<(Session, Subscription), ComponentError> {
+/// What devices say without being asked.
+struct Heard {
+    testaments: Subscription,
+    /// How updates of agents ended.
+    outcomes: Subscription,
+}
+
+/// Joins, subscribes to what devices say, registers everything. A device is told that it is connected by one of the
+/// procedures, so nothing that it says afterwards is missed.
+async fn attach(studio: &Arc<Studio>, place: &Place) -> Result<(Session, Heard), ComponentError> {
     let session = place.door.join().await?;
+    let refused = |uri| move |source| ComponentError::Refused { uri, source };
+    let topic = protocol::uri::TESTAMENT_TOPIC;
+    let heard = Heard {
+        testaments: session
+            .subscribe(topic, Dict::new())
+            .await
+            .map_err(refused(topic))?,
+        outcomes: rollout::listen(&session)
+            .await
+            .map_err(refused(rollout::RESULTS))?,
+    };
     let options = RegisterOptions {
         force_reregister: true,
         ..RegisterOptions::default()
@@ -93,17 +114,9 @@ async fn attach(studio: &Arc<Studio>, place: &Place) -> Result<(Session, Subscri
         session
             .register(procedure.0, options.clone(), wrap(procedure, studio, &session))
             .await
-            .map_err(|source| ComponentError::Refused {
-                uri: procedure.0,
-                source,
-            })?;
+            .map_err(refused(procedure.0))?;
     }
-    let topic = protocol::uri::TESTAMENT_TOPIC;
-    let testaments = session
-        .subscribe(topic, Dict::new())
-        .await
-        .map_err(|source| ComponentError::Refused { uri: topic, source })?;
-    Ok((session, testaments))
+    Ok((session, heard))
 }
 
 /// A procedure of the tables as a handler of the client.
@@ -121,11 +134,20 @@ fn wrap(procedure: &backend::Procedure, studio: &Arc<Studio>, session: &Session)
     })
 }
 
-/// Works off testaments until the session ends; answers why it did.
-async fn listen(studio: &Studio, session: &Session, testaments: &mut Subscription) -> String {
+/// Works off what devices say until the session ends; answers why it did.
+async fn listen(studio: &Studio, session: &Session, heard: &mut Heard) -> String {
     loop {
         tokio::select! {
-            event = testaments.events.recv() => match event {
+            event = heard.outcomes.events.recv() => match event {
+                Some(event) => {
+                    if event.missed > 0 {
+                        tracing::warn!(event.missed, "outcomes of updates were lost: rollouts wait for them in vain");
+                    }
+                    rollout::ended(studio, &event).await;
+                }
+                None => return format!("{:?}", session.closed().await),
+            },
+            event = heard.testaments.events.recv() => match event {
                 Some(event) => {
                     if event.missed > 0 {
                         tracing::warn!(event.missed, "testaments were lost: some devices may wrongly show as connected");
@@ -165,15 +187,17 @@ mod tests {
                 registry: String::new(),
                 repository: String::new(),
                 base_url: None,
+                update_url: String::new(),
             },
             registry: None,
             router: plane.router(),
+            alarm: rollout::Alarm::default(),
         });
         let place = Place {
             door: plane.door.clone(),
             answers_authentication: plane.answers_authentication,
         };
-        let (_session, _testaments) = attach(&studio, &place).await.unwrap();
+        let (_session, _heard) = attach(&studio, &place).await.unwrap();
         let system = plane.door.join().await.unwrap();
         for (uri, offered) in [
             ("reswarm.devices.check_privilege", true),

@@ -7,6 +7,7 @@ mod app;
 mod development;
 mod device;
 mod install;
+mod rollout;
 
 use serde_json::Value;
 
@@ -67,6 +68,21 @@ pub(crate) const PROCEDURES: &[Procedure] = &[
     }),
     (uri::DEVELOPMENT_REQUEST, |studio, request| {
         Box::pin(development::request(studio, request))
+    }),
+    (uri::ROLLOUT_START, |studio, request| {
+        Box::pin(rollout::start(studio, request))
+    }),
+    (uri::ROLLOUT_STATUS, |studio, request| {
+        Box::pin(rollout::status(studio, request))
+    }),
+    (uri::ROLLOUT_PAUSE, |studio, request| {
+        Box::pin(rollout::pause(studio, request))
+    }),
+    (uri::ROLLOUT_RESUME, |studio, request| {
+        Box::pin(rollout::resume(studio, request))
+    }),
+    (uri::ROLLOUT_ABORT, |studio, request| {
+        Box::pin(rollout::abort(studio, request))
     }),
     (uri::ACCOUNT_ADD, |studio, request| {
         Box::pin(account::add(studio, request))

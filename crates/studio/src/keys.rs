@@ -45,6 +45,8 @@ key! {
     AppKey,
     /// One version of an app.
     ReleaseKey,
+    /// A version of the agent on its way to devices.
+    RolloutKey,
 }
 
 /// The authid of a device's session, `<swarm>-<device>` (`session-and-api.md` 4.4).

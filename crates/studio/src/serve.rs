@@ -13,15 +13,18 @@ use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 use rustix::process::{Resource, getrlimit, setrlimit};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use wamp::transport::tls::TlsError;
 
 use crate::admission::REALM;
+use crate::bucket;
 use crate::component;
 use crate::operator::{self, Operator};
-use crate::plane::{Plane, TlsFiles};
+use crate::plane::{Plane, TlsFiles, reachable};
 use crate::registry::{Registry, RegistryError};
+use crate::rollout::Alarm;
 use crate::secret;
 use crate::store::{Store, StoreError};
 use crate::studio::{Settings, Studio};
@@ -54,6 +57,18 @@ pub struct ServeConfig {
     pub repository: String,
     /// `reswarmBaseURL` told to devices.
     pub base_url: Option<String>,
+    /// Serve an update bucket.
+    pub bucket: Option<BucketConfig>,
+    /// `update_url` written into `.flock` files; by default where the bucket is reached.
+    pub update_url: Option<String>,
+}
+
+/// The update bucket of this process.
+#[derive(Clone, Debug)]
+pub struct BucketConfig {
+    /// What `scripts/publish` fills.
+    pub directory: PathBuf,
+    pub listen: SocketAddr,
 }
 
 /// A router outside of this process, for example Crossbar.io, and the studio's place there.
@@ -85,6 +100,14 @@ pub enum ServeError {
     Locked(String),
     #[error("cannot listen on {0}: choose another address with --listen")]
     Listen(SocketAddr, #[source] io::Error),
+    #[error("cannot listen on {0}: choose another address with --bucket-listen")]
+    BucketListen(SocketAddr, #[source] io::Error),
+    #[error("--bucket {path} cannot be made")]
+    Bucket {
+        path: String,
+        #[source]
+        source: io::Error,
+    },
     #[error("cannot read {path}")]
     TlsFile {
         path: String,
@@ -113,6 +136,8 @@ pub struct Ready {
     pub url: String,
     pub realm: &'static str,
     pub registry: Option<String>,
+    /// Written into `.flock` files.
+    pub update_url: Option<String>,
     pub operator_file: PathBuf,
 }
 
@@ -139,6 +164,14 @@ pub async fn serve(
         Some(port) => start_registry(&config.data, port, &store, registry_stop.clone()).await?,
         None => (None, None),
     };
+    let bucket_stop = CancellationToken::new();
+    let (bucket_task, bucket_url) = match config.bucket {
+        Some(bucket) => start_bucket(bucket, bucket_stop.clone())
+            .await
+            .map(|(task, url)| (Some(task), Some(url)))?,
+        None => (None, None),
+    };
+    let update_url = config.update_url.or(bucket_url);
     let settings = Settings {
         public_url: public_url.clone(),
         registry: match (&registry, config.registry) {
@@ -148,12 +181,14 @@ pub async fn serve(
         },
         repository: config.repository,
         base_url: config.base_url,
+        update_url: update_url.clone().unwrap_or_default(),
     };
 
     let ready = Ready {
         url: public_url,
         realm: REALM,
         registry: (!settings.registry.is_empty()).then(|| settings.registry.clone()),
+        update_url,
         operator_file: config.data.join(operator::FILE),
     };
     let studio = Arc::new(Studio {
@@ -161,6 +196,7 @@ pub async fn serve(
         settings,
         registry,
         router: plane.router(),
+        alarm: Alarm::default(),
     });
     let component_stop = CancellationToken::new();
     let (ready_sender, mut ready_watch) = watch::channel(false);
@@ -205,8 +241,27 @@ pub async fn serve(
     if let Some(task) = registry_task {
         await_end("registry", task).await;
     }
+    bucket_stop.cancel();
+    if let Some(task) = bucket_task {
+        await_end("bucket", task).await;
+    }
     store.close().await;
     outcome
+}
+
+/// Opens the update bucket. Its task, and the URL under which this machine reaches it.
+async fn start_bucket(
+    config: BucketConfig,
+    stop: CancellationToken,
+) -> Result<(tokio::task::JoinHandle<()>, String), ServeError> {
+    std::fs::create_dir_all(&config.directory).map_err(|source| ServeError::Bucket {
+        path: config.directory.display().to_string(),
+        source,
+    })?;
+    let failed = |error| ServeError::BucketListen(config.listen, error);
+    let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
+    let url = format!("http://{}", reachable(listener.local_addr().map_err(failed)?));
+    Ok((tokio::spawn(bucket::serve(listener, config.directory, stop)), url))
 }
 
 type RunningRegistry = (Option<Registry>, Option<tokio::task::JoinHandle<()>>);

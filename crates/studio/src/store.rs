@@ -7,6 +7,7 @@ mod account;
 mod app;
 mod device;
 mod install;
+mod rollout;
 mod schema;
 
 use std::path::Path;
@@ -18,6 +19,7 @@ pub use account::{Account, DeviceReach, Reach};
 pub use app::{App, NewRelease, Release};
 pub use device::{Device, NewDevice, StatusChange};
 pub use install::{Install, REPORTS_KEPT, ReportOutcome, StateChange};
+pub use rollout::{Member, MemberState, NewRollout, Rollout, RolloutState};
 
 /// Why the store could not answer.
 #[derive(Debug, thiserror::Error)]

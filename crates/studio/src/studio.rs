@@ -13,6 +13,7 @@ use crate::admission;
 use crate::fault::Fault;
 use crate::keys::{AccountKey, DeviceAuthid, DeviceKey};
 use crate::registry::Registry;
+use crate::rollout::Alarm;
 use crate::store::{Device, Store, StoreError};
 
 /// Longest wait for a device's answer to a request of ours.
@@ -29,6 +30,8 @@ pub(crate) struct Settings {
     pub(crate) repository: String,
     /// `reswarmBaseURL` of heartbeat replies.
     pub(crate) base_url: Option<String>,
+    /// `update_url` for `.flock` files; empty: devices have one of their own.
+    pub(crate) update_url: String,
 }
 
 /// Shared by all procedures.
@@ -40,6 +43,8 @@ pub(crate) struct Studio {
     pub(crate) registry: Option<Registry>,
     /// The router of this process, if there is one.
     pub(crate) router: Option<Router>,
+    /// Rings when something that rollouts wait for has happened.
+    pub(crate) alarm: Alarm,
 }
 
 /// Who calls, as the router disclosed it; nobody when it did not.

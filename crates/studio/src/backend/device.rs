@@ -74,6 +74,7 @@ pub(super) async fn update_status(studio: Arc<Studio>, request: Request) -> Resu
     };
     let before = studio.store.set_status(device.key, change).await?;
     if before != status {
+        studio.alarm.ring();
         tracing::info!(device = device.name, status, "device status");
         let event = DeviceEvent {
             device_key: device.key,

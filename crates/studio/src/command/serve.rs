@@ -9,7 +9,7 @@ use super::client::read_secret;
 use crate::cli::{Place, Serve};
 use crate::exit::{Exit, Failure};
 use crate::plane::TlsFiles;
-use crate::serve::{ExternalRouter, Ready, ServeConfig, ServeError, serve};
+use crate::serve::{BucketConfig, ExternalRouter, Ready, ServeConfig, ServeError, serve};
 
 pub(super) async fn run(place: &Place, options: Serve) -> Result<(), Failure> {
     let level = if place.verbose {
@@ -45,6 +45,11 @@ pub(super) async fn run(place: &Place, options: Serve) -> Result<(), Failure> {
         with_registry: options.with_registry,
         repository: options.repository,
         base_url: options.base_url,
+        bucket: options.bucket.map(|directory| BucketConfig {
+            directory,
+            listen: options.bucket_listen,
+        }),
+        update_url: options.bucket_url,
     };
     let out = Out { json: place.json };
     serve(config, stop, |ready| announce(out, ready))
@@ -54,13 +59,15 @@ pub(super) async fn run(place: &Place, options: Serve) -> Result<(), Failure> {
 
 fn announce(out: Out, ready: &Ready) {
     let value = serde_json::json!({
-        "url": ready.url, "realm": ready.realm, "registry": ready.registry,
+        "url": ready.url, "realm": ready.realm, "registry": ready.registry, "update_url": ready.update_url,
         "operator_file": ready.operator_file,
     });
     out.step(&value, || {
         let registry = ready.registry.as_deref().unwrap_or("none");
+        let updates = ready.update_url.as_ref();
+        let updates = updates.map_or_else(String::new, |url| format!(", updates from {url}"));
         format!(
-            "studio is ready: {} (realm {}), registry {registry}, credentials in {}\n",
+            "studio is ready: {} (realm {}), registry {registry}{updates}, credentials in {}\n",
             ready.url,
             ready.realm,
             ready.operator_file.display()

@@ -45,7 +45,7 @@ fn flock(studio: &Studio, new: &NewDevice) -> Flock {
         docker_main_repository: studio.settings.repository.clone(),
         environment: "local".to_owned(),
         appliance_domain: String::new(),
-        update_url: String::new(),
+        update_url: studio.settings.update_url.clone(),
         board_model: String::new(),
         certificate: String::new(),
         certificate_key: String::new(),

@@ -10,6 +10,7 @@ use super::StoreError;
 const STEPS: &[&str] = &[
     include_str!("schema/001-fleet.sql"),
     include_str!("schema/002-compose.sql"),
+    include_str!("schema/003-rollouts.sql"),
 ];
 
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {

@@ -11,4 +11,5 @@ mod harness;
 mod interruptions;
 mod registry;
 mod rights;
+mod rollouts;
 mod secure;

@@ -1,0 +1,309 @@
+//! `release`: the command behind `make keys`, `make publish` and their like. docs/releasing.md tells the story.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, Parser, Subcommand};
+use jiff::Timestamp;
+use release::bucket::{Bucket, Created};
+use release::keys::{PublicKeys, Signer};
+use release::layout::{self, Platform};
+use release::manifest::Terms;
+use release::publish::{self, Release};
+use release::schedule::{self, Pace, Rollout};
+use release::{built, keys, lists, verify};
+
+/// Signs releases of the agent and publishes them to update buckets.
+#[derive(Debug, Parser)]
+#[command(name = "release", version, disable_help_subcommand = true)]
+struct Cli {
+    /// Directory with version.txt, availableVersions.json and the public keys that devices carry
+    #[arg(long, global = true, value_name = "DIR", default_value = "release")]
+    release: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a key pair: SECRET is for you alone, PUBLIC goes into the repository
+    Keys { secret: PathBuf, public: PathBuf },
+    /// Sign what was built and bring it into the bucket; nothing is offered to any device yet
+    Publish {
+        bucket: String,
+        /// Where the builds are
+        #[arg(long, value_name = "DIR", default_value = "build")]
+        build: PathBuf,
+        /// The platforms that a release is made for
+        #[arg(long, value_name = "FILE", default_value = "targets")]
+        targets: PathBuf,
+        /// Make patches from so many versions before
+        #[arg(long, value_name = "N", default_value_t = 3)]
+        deltas: usize,
+        /// Only for devices of this environment; may be repeated. All when left out
+        #[arg(long = "channel", value_name = "NAME")]
+        channels: Vec<String>,
+        /// Older agents have to go through another version first
+        #[arg(long, value_name = "X.Y.Z")]
+        minimum_version: Option<String>,
+        /// May replace a newer version
+        #[arg(long)]
+        allow_downgrade: bool,
+        #[command(flatten)]
+        validity: Validity,
+    },
+    /// Issue the manifests of a published version again before they expire
+    Renew {
+        bucket: String,
+        version: String,
+        #[command(flatten)]
+        validity: Validity,
+    },
+    /// Read back everything about a version and prove it: the one of version.txt, or another
+    Verify { bucket: String, version: Option<String> },
+    /// Make live what availableVersions.json names, after proving that it is there
+    Versions {
+        bucket: String,
+        /// A platform that has a version now and shall have none; may be repeated
+        #[arg(long = "without", value_name = "OS/ARCH")]
+        without: Vec<String>,
+        /// Only prove and say what would change
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Publish version.txt, for people
+    Version { bucket: String },
+    /// Copy the production version to 'latest', for people
+    Latest { bucket: String },
+    /// Say which devices take a version by themselves, and when
+    Schedule {
+        bucket: String,
+        version: String,
+        /// production, test, local, or all for every other
+        #[arg(long, value_name = "NAME", default_value = "all")]
+        channel: String,
+        #[command(flatten)]
+        pace: PaceArgs,
+        #[command(flatten)]
+        validity: Validity,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Validity {
+    /// Days until the signature has to be made again
+    #[arg(long, value_name = "DAYS", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
+    days: u32,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct PaceArgs {
+    /// So many hundredths of the devices
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=100))]
+    percent: Option<u8>,
+    /// All devices, evenly over so many hours from now
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=8760))]
+    hours: Option<u64>,
+    /// No device
+    #[arg(long)]
+    stop: bool,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("release: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    let public = || PublicKeys::in_directory(&cli.release);
+    let version = || -> Result<String> {
+        let path = cli.release.join("version.txt");
+        let text =
+            std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(text.trim().to_owned())
+    };
+    let list = || {
+        let path = cli.release.join(layout::VERSIONS);
+        std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
+    };
+    match cli.command {
+        Command::Keys { secret, public } => {
+            keys::generate(&secret, &public)?;
+            println!(
+                "release: secret key in {}: keep it out of every repository",
+                secret.display()
+            );
+            println!(
+                "release: public key in {}: devices carry it from their next version on",
+                public.display()
+            );
+        }
+        Command::Publish {
+            bucket,
+            build,
+            targets,
+            deltas,
+            channels,
+            minimum_version,
+            allow_downgrade,
+            validity,
+        } => {
+            if let Some(odd) = minimum_version
+                .as_ref()
+                .filter(|version| !layout::is_strict(version))
+            {
+                bail!("{odd:?} is no version X.Y.Z");
+            }
+            let bucket = Bucket::open(&bucket)?;
+            let version = version()?;
+            let builds = built::collect(&build, &targets)?;
+            for platform in &builds.missing {
+                println!("release: {platform} was not built and is not published");
+            }
+            let release = Release {
+                version: &version,
+                agents: &builds.agents,
+                signer: &Signer::from_environment()?,
+                keys: &public()?,
+                terms: &Terms {
+                    channels,
+                    minimum_version,
+                    allow_downgrade,
+                    days: validity.days,
+                },
+                deltas,
+            };
+            publish::publish(&bucket, &release, report)?;
+            println!(
+                "release: version {version} is published and proven; 'make publish-latestVersions' makes it live"
+            );
+        }
+        Command::Renew {
+            bucket,
+            version,
+            validity,
+        } => {
+            let signer = Signer::from_environment()?;
+            let platforms = publish::renew(
+                &Bucket::open(&bucket)?,
+                &signer,
+                &public()?,
+                &version,
+                validity.days,
+            )?;
+            println!(
+                "release: version {version} is good for {} more days on {}",
+                validity.days,
+                join(&platforms)
+            );
+        }
+        Command::Verify {
+            bucket,
+            version: asked,
+        } => {
+            let bucket = Bucket::open(&bucket)?;
+            let version = asked.map_or_else(version, Ok)?;
+            let platforms = verify::version(&bucket, &bucket.list("")?, &public()?, &version)?;
+            println!(
+                "release: version {version} is whole and signed for {}",
+                join(&platforms)
+            );
+        }
+        Command::Versions {
+            bucket,
+            without,
+            dry_run,
+        } => {
+            let bucket = Bucket::open(&bucket)?;
+            let dropped = without
+                .iter()
+                .map(|text| Platform::parse(text).with_context(|| format!("{text:?} is not OS/ARCH")))
+                .collect::<Result<Vec<_>>>()?;
+            let text = list()?;
+            let before = lists::current(&bucket)?.unwrap_or_default();
+            let versions = if dry_run {
+                let versions = lists::read(&text)?;
+                lists::check(&bucket, &public()?, &versions, &dropped)?;
+                versions
+            } else {
+                lists::publish(&bucket, &public()?, &text, &dropped)?
+            };
+            for (channel, version) in &versions {
+                let before = before.get(channel).map_or("nothing", String::as_str);
+                let word = if dry_run { "would take" } else { "take" };
+                println!("release: devices of {channel} {word} {version} (before: {before})");
+            }
+        }
+        Command::Version { bucket } => {
+            let version = version()?;
+            lists::publish_version(&Bucket::open(&bucket)?, &version)?;
+            println!("release: version.txt says {version}");
+        }
+        Command::Latest { bucket } => {
+            let versions = lists::read(&list()?)?;
+            for name in lists::publish_latest(&Bucket::open(&bucket)?, &public()?, &versions)? {
+                println!("release: {name}");
+            }
+        }
+        Command::Schedule {
+            bucket,
+            version,
+            channel,
+            pace,
+            validity,
+        } => {
+            if !layout::is_strict(&version) {
+                bail!("{version:?} is no version X.Y.Z");
+            }
+            let pace = match (pace.percent, pace.hours) {
+                (Some(percent), _) => Pace::Percent(percent),
+                (None, Some(hours)) => Pace::Over {
+                    start: Timestamp::from_second(Timestamp::now().as_second())?,
+                    seconds: hours * 3600,
+                },
+                (None, None) => Pace::Stopped {},
+            };
+            let rollout = Rollout {
+                version,
+                channel,
+                pace,
+            };
+            let signer = Signer::from_environment()?;
+            let schedule = schedule::set(
+                &Bucket::open(&bucket)?,
+                &signer,
+                &public()?,
+                rollout,
+                validity.days,
+            )?;
+            println!("{}", serde_json::to_string_pretty(&schedule)?);
+        }
+    }
+    Ok(())
+}
+
+fn report(published: &publish::Published) {
+    let word = match published.created {
+        Created::New => "published",
+        Created::Same => "was there already",
+    };
+    println!(
+        "release: {} {word} ({} bytes)",
+        published.platform, published.size
+    );
+    for (from, size) in &published.patches {
+        println!("release:   patch from {from} ({size} bytes)");
+    }
+}
+
+fn join(platforms: &[Platform]) -> String {
+    let names: Vec<_> = platforms.iter().map(ToString::to_string).collect();
+    names.join(", ")
+}

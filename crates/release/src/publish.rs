@@ -1,0 +1,204 @@
+//! Brings a version into a bucket (`update-and-system.md` 2.4, 9.5): binaries, patches and checksums of all platforms
+//! first, the signed manifests after them. Broken off anywhere and run again it goes on; run once more it changes
+//! nothing. No list is touched: afterwards the version is there, and offered to nobody.
+
+use std::io;
+
+use crate::bucket::{Bucket, BucketError, Created};
+use crate::built::{Built, BuiltError};
+use crate::delta;
+use crate::keys::{KeyError, PublicKeys, Signer};
+use crate::layout::{self, Platform};
+use crate::manifest::{Delta, Manifest, Terms};
+use crate::verify::{self, VerifyError};
+
+/// Why a version was not published, or not completely.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    #[error("{0:?} is no version: agents in the field read X.Y.Z only")]
+    Version(String),
+    #[error(transparent)]
+    Built(#[from] BuiltError),
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
+    #[error("no patch from version {from} for {platform} can be made")]
+    Patch {
+        from: String,
+        platform: Platform,
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What is published, and how.
+#[derive(Debug)]
+pub struct Release<'a> {
+    pub version: &'a str,
+    pub agents: &'a [Built],
+    pub signer: &'a Signer,
+    pub keys: &'a PublicKeys,
+    pub terms: &'a Terms,
+    /// From how many of the versions before patches are made.
+    pub deltas: usize,
+}
+
+/// What came of one platform.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    pub platform: Platform,
+    pub created: Created,
+    /// Bytes of the binary, and of each patch with the version that it is from.
+    pub size: u64,
+    pub patches: Vec<(String, u64)>,
+}
+
+/// Publishes; reports each platform when its binary is there.
+pub fn publish(
+    bucket: &Bucket,
+    release: &Release<'_>,
+    mut report: impl FnMut(&Published),
+) -> Result<Vec<Published>, PublishError> {
+    if !layout::is_strict(release.version) {
+        return Err(PublishError::Version(release.version.to_owned()));
+    }
+    release.keys.require(release.signer)?;
+    for built in release.agents {
+        built.check(release.version, release.keys)?;
+    }
+    let mut waiting = Vec::new();
+    let mut done = Vec::new();
+    for built in release.agents {
+        let (published, deltas) = binary(bucket, release, built)?;
+        report(&published);
+        done.push(published);
+        waiting.push((built, deltas));
+    }
+    for (built, deltas) in waiting {
+        if let Some(deltas) = deltas {
+            let manifest = Manifest::issue(
+                &built.platform,
+                release.version,
+                &built.content,
+                deltas,
+                release.terms,
+            );
+            put_manifest(bucket, release.signer, &built.platform, &manifest)?;
+        }
+    }
+    let names = bucket.list("")?;
+    verify::version(bucket, &names, release.keys, release.version)?;
+    Ok(done)
+}
+
+/// Issues the manifests of a published version again, for so many days; nothing else in them changes.
+pub fn renew(
+    bucket: &Bucket,
+    signer: &Signer,
+    keys: &PublicKeys,
+    version: &str,
+    days: u32,
+) -> Result<Vec<Platform>, PublishError> {
+    keys.require(signer)?;
+    let platforms = verify::platforms(&bucket.list("")?, version);
+    if platforms.is_empty() {
+        return Err(VerifyError::Unpublished(version.to_owned()).into());
+    }
+    for platform in &platforms {
+        let mut manifest = verify::manifest(bucket, keys, platform, version)?;
+        manifest.renew(days);
+        put_manifest(bucket, signer, platform, &manifest)?;
+    }
+    Ok(platforms)
+}
+
+fn put_manifest(
+    bucket: &Bucket,
+    signer: &Signer,
+    platform: &Platform,
+    manifest: &Manifest,
+) -> Result<(), PublishError> {
+    let content = manifest.to_text();
+    let comment = format!("reagent {} {platform}", manifest.version);
+    let signature = signer.sign(&content, &comment)?;
+    bucket.replace(&platform.manifest(&manifest.version), &content)?;
+    bucket.replace(&platform.signature(&manifest.version), &signature)?;
+    Ok(())
+}
+
+/// The binary, its patches and its checksum. The patches are `None` when a proper manifest is there already.
+fn binary(
+    bucket: &Bucket,
+    release: &Release<'_>,
+    built: &Built,
+) -> Result<(Published, Option<Vec<Delta>>), PublishError> {
+    let (platform, version) = (&built.platform, release.version);
+    let created = bucket.create(&platform.binary(version), &built.content)?;
+    let sha256 = crate::digest(&built.content);
+    bucket.create(&platform.checksum(version), format!("{sha256}\n").as_bytes())?;
+    let mut published = Published {
+        platform: platform.clone(),
+        created,
+        size: built.content.len() as u64,
+        patches: Vec::new(),
+    };
+    if created == Created::Same
+        && let Ok(manifest) = verify::manifest(bucket, release.keys, platform, version)
+        && manifest.sha256 == sha256
+    {
+        return Ok((published, None));
+    }
+    let mut deltas = Vec::new();
+    for from in versions_before(
+        &bucket.list(&format!("{platform}/"))?,
+        platform,
+        version,
+        release.deltas,
+    ) {
+        let Some(old) = bucket.read(&platform.binary(&from))? else {
+            continue;
+        };
+        let patch = delta::patch(&old, &built.content).map_err(|source| PublishError::Patch {
+            from: from.clone(),
+            platform: platform.clone(),
+            source,
+        })?;
+        let Some(patch) = patch else { continue };
+        let sha256 = crate::digest(&patch);
+        // Another make of zstd may make another patch: then it is another object.
+        let name = format!("patch-from-{from}-{}.zst", &sha256[..8]);
+        bucket.create(&format!("{}{name}", platform.directory(version)), &patch)?;
+        published.patches.push((from, patch.len() as u64));
+        deltas.push(Delta {
+            from_sha256: crate::digest(&old),
+            name,
+            sha256,
+            size: patch.len() as u64,
+        });
+    }
+    Ok((published, Some(deltas)))
+}
+
+/// The `count` newest versions below `version`, newest first.
+fn versions_before(names: &[String], platform: &Platform, version: &str, count: usize) -> Vec<String> {
+    let Ok(below) = semver::Version::parse(version) else {
+        return Vec::new();
+    };
+    let mut versions: Vec<semver::Version> = names
+        .iter()
+        .filter_map(|name| layout::parse(name))
+        .filter(|(_, named, file)| *file == platform.program() && layout::is_strict(named))
+        .filter_map(|(_, named, _)| semver::Version::parse(named).ok())
+        .filter(|found| *found < below)
+        .collect();
+    versions.sort();
+    versions.reverse();
+    versions.truncate(count);
+    versions.iter().map(ToString::to_string).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,249 @@
+use super::*;
+use crate::built::sham;
+use crate::lists::{self, ListError};
+use std::fs;
+use std::path::PathBuf;
+
+struct Shop {
+    folder: tempfile::TempDir,
+    bucket: Bucket,
+    signer: Signer,
+    keys: PublicKeys,
+    terms: Terms,
+}
+
+impl Shop {
+    fn new() -> Shop {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        crate::keys::generate(&path("release.key"), &path("current.pub")).unwrap();
+        Shop {
+            bucket: Bucket::open(path("bucket").to_str().unwrap()).unwrap(),
+            signer: Signer::from_file(&path("release.key")).unwrap(),
+            keys: PublicKeys::in_directory(folder.path()).unwrap(),
+            terms: Terms {
+                days: 30,
+                ..Terms::default()
+            },
+            folder,
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join("bucket").join(name)
+    }
+
+    /// Agents of a version for two platforms; `salt` makes other bytes of the same version.
+    fn agents(&self, version: &str, salt: &str) -> Vec<Built> {
+        let key = fs::read_to_string(self.folder.path().join("current.pub")).unwrap();
+        ["armv7", "armv6"]
+            .map(|arch| {
+                let mut random = fastrand::Rng::with_seed(7);
+                let mut text: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(20_000).collect();
+                text.extend_from_slice(format!("{version} {salt} {key}").as_bytes());
+                Built {
+                    platform: Platform::parse(&format!("linux/{arch}")).unwrap(),
+                    content: sham(arch, &text),
+                }
+            })
+            .into()
+    }
+
+    fn publish(&self, version: &str, salt: &str) -> Result<Vec<Published>, PublishError> {
+        let agents = self.agents(version, salt);
+        let release = Release {
+            version,
+            agents: &agents,
+            signer: &self.signer,
+            keys: &self.keys,
+            terms: &self.terms,
+            deltas: 2,
+        };
+        publish(&self.bucket, &release, |_| {})
+    }
+
+    fn list(version: &str) -> Vec<u8> {
+        format!(
+            r#"{{"production": "{version}", "test": "{version}", "local": "{version}", "all": "{version}"}}"#
+        )
+        .into()
+    }
+
+    /// Every file of the bucket with its content.
+    fn contents(&self) -> Vec<(String, Vec<u8>)> {
+        let names = self.bucket.list("").unwrap();
+        names
+            .into_iter()
+            .map(|name| (name.clone(), fs::read(self.path(&name)).unwrap()))
+            .collect()
+    }
+}
+
+#[test]
+fn a_version_is_published_once_and_publishing_it_again_changes_nothing() {
+    let shop = Shop::new();
+    let first = shop.publish("1.0.0", "").unwrap();
+    assert!(first.iter().all(|published| published.created == Created::New));
+    let before = shop.contents();
+    assert_eq!(
+        before
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .filter(|name| name.contains("armv7"))
+            .collect::<Vec<_>>(),
+        [
+            "linux/armv7/1.0.0/reagent",
+            "linux/armv7/1.0.0/reagent.manifest.json",
+            "linux/armv7/1.0.0/reagent.manifest.json.minisig",
+            "linux/armv7/1.0.0/reagent.sha256",
+        ]
+    );
+    let second = shop.publish("1.0.0", "").unwrap();
+    assert!(second.iter().all(|published| published.created == Created::Same));
+    assert!(shop.contents() == before);
+    let refused = shop.publish("1.0.0", "rebuilt").unwrap_err();
+    assert!(
+        matches!(refused, PublishError::Bucket(BucketError::Published { .. })),
+        "{refused}"
+    );
+    assert!(shop.contents() == before);
+}
+
+#[test]
+fn a_publication_that_was_broken_off_anywhere_goes_on_where_it_was() {
+    let shop = Shop::new();
+    shop.publish("1.0.0", "").unwrap();
+    let whole = shop.bucket.list("").unwrap();
+    for lost in &whole {
+        fs::remove_file(shop.path(lost)).unwrap();
+        shop.publish("1.0.0", "").unwrap();
+        assert_eq!(shop.bucket.list("").unwrap(), whole, "{lost}");
+    }
+}
+
+#[test]
+fn patches_are_made_from_the_newest_versions_before() {
+    let shop = Shop::new();
+    for version in ["1.0.0", "1.9.0", "1.10.0"] {
+        shop.publish(version, "").unwrap();
+    }
+    let published = shop.publish("1.11.0", "").unwrap();
+    let from: Vec<_> = published[0]
+        .patches
+        .iter()
+        .map(|(from, _)| from.as_str())
+        .collect();
+    assert_eq!(from, ["1.10.0", "1.9.0"]);
+    let manifest = verify::manifest(&shop.bucket, &shop.keys, &published[0].platform, "1.11.0").unwrap();
+    assert_eq!(manifest.deltas.len(), 2);
+    assert_eq!(
+        manifest.deltas[0].from_sha256,
+        crate::digest(&shop.agents("1.10.0", "")[0].content)
+    );
+}
+
+#[test]
+fn whatever_somebody_changes_in_the_bucket_is_noticed_before_it_is_offered() {
+    let shop = Shop::new();
+    shop.publish("1.0.0", "").unwrap();
+    shop.publish("1.1.0", "").unwrap();
+    lists::publish(&shop.bucket, &shop.keys, &Shop::list("1.0.0"), &[]).unwrap();
+    for name in shop.bucket.list("linux/armv6/1.1.0/").unwrap() {
+        let good = fs::read(shop.path(&name)).unwrap();
+        let mut bad = good.clone();
+        // In the middle of the second line of a signature is the signature itself.
+        let place = bad.len() / 3;
+        bad[place] = if bad[place] == b'A' { b'B' } else { b'A' };
+        fs::write(shop.path(&name), &bad).unwrap();
+        let refused = lists::publish(&shop.bucket, &shop.keys, &Shop::list("1.1.0"), &[]).unwrap_err();
+        assert!(matches!(refused, ListError::Verify(_)), "{name}: {refused}");
+        fs::write(shop.path(&name), &good).unwrap();
+    }
+    assert_eq!(lists::current(&shop.bucket).unwrap().unwrap()["all"], "1.0.0");
+    lists::publish(&shop.bucket, &shop.keys, &Shop::list("1.1.0"), &[]).unwrap();
+    assert_eq!(
+        fs::read(shop.path("availableVersions.json")).unwrap(),
+        Shop::list("1.1.0")
+    );
+}
+
+#[test]
+fn no_platform_loses_its_version_unless_somebody_says_so() {
+    let shop = Shop::new();
+    shop.publish("1.0.0", "").unwrap();
+    lists::publish(&shop.bucket, &shop.keys, &Shop::list("1.0.0"), &[]).unwrap();
+    let agents = &shop.agents("1.1.0", "")[..1];
+    let release = Release {
+        version: "1.1.0",
+        agents,
+        signer: &shop.signer,
+        keys: &shop.keys,
+        terms: &shop.terms,
+        deltas: 0,
+    };
+    publish(&shop.bucket, &release, |_| {}).unwrap();
+    let refused = lists::publish(&shop.bucket, &shop.keys, &Shop::list("1.1.0"), &[]).unwrap_err();
+    assert!(matches!(refused, ListError::Lost { .. }), "{refused}");
+    let dropped = [Platform::parse("linux/armv6").unwrap()];
+    lists::publish(&shop.bucket, &shop.keys, &Shop::list("1.1.0"), &dropped).unwrap();
+}
+
+#[test]
+fn a_list_that_agents_could_not_use_is_refused() {
+    let shop = Shop::new();
+    shop.publish("1.0.0", "").unwrap();
+    for list in [
+        b"<html>".to_vec(),
+        br#"{"all": "1.0.0"}"#.to_vec(),
+        Shop::list("latest"),
+        Shop::list("1.0"),
+        Shop::list("9.9.9"),
+    ] {
+        lists::publish(&shop.bucket, &shop.keys, &list, &[]).unwrap_err();
+    }
+    assert_eq!(shop.bucket.read("availableVersions.json").unwrap(), None);
+}
+
+#[test]
+fn the_alias_is_a_copy_of_the_production_version() {
+    let shop = Shop::new();
+    shop.publish("1.0.0", "").unwrap();
+    let versions = lists::read(&Shop::list("1.0.0")).unwrap();
+    let copies = lists::publish_latest(&shop.bucket, &shop.keys, &versions).unwrap();
+    assert_eq!(copies.len(), 4);
+    let file = |version: &str| fs::read(shop.path(&format!("linux/armv7/{version}/reagent"))).unwrap();
+    assert!(file("latest") == file("1.0.0"));
+    // The alias is no version: the next one makes no patch from it.
+    assert_eq!(shop.publish("1.0.1", "").unwrap()[0].patches.len(), 1);
+}
+
+#[test]
+fn an_expired_manifest_keeps_its_version_from_being_offered_until_it_is_renewed() {
+    let mut shop = Shop::new();
+    shop.terms.days = 0;
+    let expired = shop.publish("1.0.0", "").unwrap_err();
+    assert!(
+        matches!(expired, PublishError::Verify(VerifyError::Expired { .. })),
+        "{expired}"
+    );
+    lists::publish(&shop.bucket, &shop.keys, &Shop::list("1.0.0"), &[]).unwrap_err();
+    assert_eq!(
+        renew(&shop.bucket, &shop.signer, &shop.keys, "1.0.0", 30)
+            .unwrap()
+            .len(),
+        2
+    );
+    lists::publish(&shop.bucket, &shop.keys, &Shop::list("1.0.0"), &[]).unwrap();
+}
+
+#[test]
+fn what_no_agent_could_install_is_not_published() {
+    let shop = Shop::new();
+    for version in ["1.0", "v1.0.0", "latest", "1.0.0-rc.1"] {
+        assert!(
+            matches!(shop.publish(version, ""), Err(PublishError::Version(_))),
+            "{version}"
+        );
+    }
+    assert_eq!(shop.bucket.list("").unwrap(), Vec::<String>::new());
+}

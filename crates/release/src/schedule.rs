@@ -1,0 +1,173 @@
+//! Who gets a version when, by itself: signed rollout data beside the version list (`update-and-system.md` 9.4 F2). A
+//! device has a place between 0 and 1 for each version, from its serial number; agents that know nothing of the file
+//! take a version at once.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::bucket::{Bucket, BucketError};
+use crate::keys::{KeyError, PublicKeys, Signer};
+use crate::layout::{self, ROLLOUTS};
+use crate::manifest::{later, seconds};
+
+/// Why the schedule was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ScheduleError {
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error("{ROLLOUTS} in the bucket is not signed by a key that devices know")]
+    Signature,
+    #[error("{ROLLOUTS} in the bucket cannot be read")]
+    Malformed(#[source] serde_json::Error),
+}
+
+/// The file, as signed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Schedule {
+    /// Devices refuse one that was issued before one they have seen.
+    pub issued: Timestamp,
+    pub expires: Timestamp,
+    pub rollouts: Vec<Rollout>,
+}
+
+/// How one version reaches one channel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rollout {
+    pub version: String,
+    /// `production`, `test`, `local`; `all`: every other.
+    pub channel: String,
+    #[serde(flatten)]
+    pub pace: Pace,
+}
+
+/// Which devices take it by themselves. What is asked for by a person or a studio is not held up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pace {
+    /// Those whose place is below so many hundredths.
+    Percent(u8),
+    /// All of them, in the order of their places, between `start` and so many seconds later.
+    Over { start: Timestamp, seconds: u64 },
+    /// None.
+    Stopped {},
+}
+
+/// The schedule in the bucket, proven; an empty one if there is none.
+pub fn read(bucket: &Bucket, keys: &PublicKeys) -> Result<Vec<Rollout>, ScheduleError> {
+    let Some(content) = bucket.read(ROLLOUTS)? else {
+        return Ok(Vec::new());
+    };
+    let signature = bucket.read(&layout::signature(ROLLOUTS))?.unwrap_or_default();
+    if !keys.believe(&content, &signature) {
+        return Err(ScheduleError::Signature);
+    }
+    serde_json::from_slice::<Schedule>(&content)
+        .map(|schedule| schedule.rollouts)
+        .map_err(ScheduleError::Malformed)
+}
+
+/// Puts a rollout into the schedule, in place of one for the same version and channel. One that is signed by nobody is
+/// not added to.
+pub fn set(
+    bucket: &Bucket,
+    signer: &Signer,
+    keys: &PublicKeys,
+    rollout: Rollout,
+    days: u32,
+) -> Result<Schedule, ScheduleError> {
+    let mut rollouts = read(bucket, keys)?;
+    rollouts.retain(|known| (&known.version, &known.channel) != (&rollout.version, &rollout.channel));
+    rollouts.push(rollout);
+    write(bucket, signer, keys, rollouts, days)
+}
+
+/// Replaces the schedule.
+pub fn write(
+    bucket: &Bucket,
+    signer: &Signer,
+    keys: &PublicKeys,
+    rollouts: Vec<Rollout>,
+    days: u32,
+) -> Result<Schedule, ScheduleError> {
+    keys.require(signer)?;
+    let issued = seconds(Timestamp::now());
+    let schedule = Schedule {
+        issued,
+        expires: later(issued, days),
+        rollouts,
+    };
+    let mut content = serde_json::to_vec_pretty(&schedule).expect("plain members have a JSON form");
+    content.push(b'\n');
+    let signature = signer.sign(&content, "reagent rollouts")?;
+    bucket.replace(ROLLOUTS, &content)?;
+    bucket.replace(&layout::signature(ROLLOUTS), &signature)?;
+    Ok(schedule)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schedule_reads_as_devices_expect_it() {
+        let schedule = Schedule {
+            issued: "2026-01-01T00:00:00Z".parse().unwrap(),
+            expires: "2026-02-01T00:00:00Z".parse().unwrap(),
+            rollouts: vec![
+                Rollout {
+                    version: "1.0.1".to_owned(),
+                    channel: "production".to_owned(),
+                    pace: Pace::Percent(10),
+                },
+                Rollout {
+                    version: "1.0.1".to_owned(),
+                    channel: "test".to_owned(),
+                    pace: Pace::Over {
+                        start: "2026-01-02T00:00:00Z".parse().unwrap(),
+                        seconds: 3600,
+                    },
+                },
+                Rollout {
+                    version: "1.0.1".to_owned(),
+                    channel: "all".to_owned(),
+                    pace: Pace::Stopped {},
+                },
+            ],
+        };
+        let text = serde_json::to_value(&schedule).unwrap();
+        assert_eq!(
+            text["rollouts"][0],
+            serde_json::json!({"version": "1.0.1", "channel": "production", "percent": 10})
+        );
+        assert_eq!(
+            text["rollouts"][1]["over"],
+            serde_json::json!({"start": "2026-01-02T00:00:00Z", "seconds": 3600})
+        );
+        assert_eq!(text["rollouts"][2]["stopped"], serde_json::json!({}));
+        assert_eq!(serde_json::from_value::<Schedule>(text).unwrap(), schedule);
+    }
+
+    #[test]
+    fn a_rollout_replaces_the_one_before_it_and_a_foreign_schedule_stops_everything() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        crate::keys::generate(&path("a.key"), &path("a.pub")).unwrap();
+        let signer = Signer::from_file(&path("a.key")).unwrap();
+        let keys = PublicKeys::in_directory(folder.path()).unwrap();
+        let bucket = Bucket::open(path("bucket").to_str().unwrap()).unwrap();
+        let rollout = |pace| Rollout {
+            version: "1.0.1".to_owned(),
+            channel: "all".to_owned(),
+            pace,
+        };
+        set(&bucket, &signer, &keys, rollout(Pace::Percent(1)), 30).unwrap();
+        let schedule = set(&bucket, &signer, &keys, rollout(Pace::Stopped {}), 30).unwrap();
+        assert_eq!(schedule.rollouts, [rollout(Pace::Stopped {})]);
+        assert_eq!(read(&bucket, &keys).unwrap(), schedule.rollouts);
+        bucket.replace(ROLLOUTS, b"{}").unwrap();
+        let refused = set(&bucket, &signer, &keys, rollout(Pace::Percent(1)), 30).unwrap_err();
+        assert!(matches!(refused, ScheduleError::Signature), "{refused}");
+    }
+}

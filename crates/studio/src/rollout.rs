@@ -1,0 +1,249 @@
+//! Brings a version of the agent to devices in waves: asks each device by `update_agent`, hears how it ended, goes on to
+//! the next wave when enough ended well, and stops by itself when too many did not.
+//!
+//! The store knows how far it is; this task only looks there, takes the next steps and looks again: after an outcome, a
+//! connect, a word from a person, and every few seconds. A studio that is started again goes on where it was.
+
+mod ask;
+pub(crate) mod plan;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use wamp::Dict;
+use wamp::client::{Event, RequestError, Session, Subscription};
+
+use crate::keys::DeviceKey;
+use crate::store::{Member, MemberState, Rollout, RolloutState, StoreError};
+use crate::studio::Studio;
+use ask::Answer;
+use plan::Verdict;
+
+/// Every device's final word about an update; the serial number is in the middle.
+pub(crate) const RESULTS: &str = "re.mgmt..agent_update_result";
+/// Looks again at the latest after this.
+const TICK: Duration = Duration::from_secs(5);
+/// Devices that are called at a time; the others of a wave wait for an answer.
+const CALLS: usize = 32;
+
+/// Wakes the task: something about a rollout or a device has changed.
+#[derive(Debug, Default)]
+pub(crate) struct Alarm(Notify);
+
+impl Alarm {
+    pub(crate) fn ring(&self) {
+        self.0.notify_one();
+    }
+}
+
+/// Subscribes to what devices say about the end of updates.
+pub(crate) async fn listen(session: &Session) -> Result<Subscription, RequestError> {
+    let options = Dict::from([("match".to_owned(), wamp::Value::from("wildcard"))]);
+    session.subscribe(RESULTS, options).await
+}
+
+/// Drives rollouts for as long as the session lasts. Calls that are open when this is dropped are asked again later.
+pub(crate) async fn drive(studio: &Studio, session: &Session) {
+    let mut calls = Calls::default();
+    loop {
+        if let Err(error) = advance(studio, session, &mut calls).await {
+            tracing::error!(%error, "the rollout cannot be driven");
+        }
+        tokio::select! {
+            () = studio.alarm.0.notified() => {}
+            Some(answered) = calls.tasks.join_next() => {
+                if let Ok(answered) = answered
+                    && let Err(error) = calls.settle(studio, answered).await
+                {
+                    tracing::error!(%error, "an answer of a device cannot be stored");
+                }
+            }
+            () = tokio::time::sleep(TICK) => {}
+        }
+    }
+}
+
+/// What a device answered.
+struct Answered {
+    rollout: crate::keys::RolloutKey,
+    device: DeviceKey,
+    answer: Answer,
+}
+
+/// The calls that are under way.
+#[derive(Default)]
+struct Calls {
+    tasks: JoinSet<Answered>,
+    /// When each device was called last.
+    called: HashMap<DeviceKey, Call>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Call {
+    Open,
+    /// It was busy or went away; again after a while.
+    Over(Instant),
+}
+
+impl Calls {
+    fn may_call(&self, device: DeviceKey) -> bool {
+        self.tasks.len() < CALLS
+            && match self.called.get(&device) {
+                None => true,
+                Some(Call::Open) => false,
+                Some(Call::Over(since)) => since.elapsed() >= TICK,
+            }
+    }
+
+    async fn settle(&mut self, studio: &Studio, answered: Answered) -> Result<(), StoreError> {
+        let Answered {
+            rollout,
+            device,
+            answer,
+        } = answered;
+        self.called.insert(device, Call::Over(Instant::now()));
+        let (state, reason) = match answer {
+            Answer::Staged => (MemberState::Staged, String::new()),
+            Answer::UpToDate => (MemberState::Updated, String::new()),
+            Answer::Refused(reason) => (MemberState::Failed, reason),
+            Answer::Later(reason) => {
+                tracing::debug!(%device, reason, "asked again later");
+                return Ok(());
+            }
+        };
+        tracing::info!(%device, state = state.as_str(), reason, "rollout");
+        studio.store.settle_member(rollout, device, state, reason).await
+    }
+}
+
+/// One look at the newest rollout, and the steps that follow from it.
+async fn advance(studio: &Studio, session: &Session, calls: &mut Calls) -> Result<(), StoreError> {
+    let Some(rollout) = studio.store.rollout().await? else {
+        return Ok(());
+    };
+    if !rollout.state.is_open() {
+        return Ok(());
+    }
+    let at = Timestamp::now().as_second();
+    let mut rollout = rollout;
+    for member in &mut rollout.members {
+        if let Some((state, reason)) = plan::overdue(member, &rollout.version, rollout.patience, at) {
+            studio
+                .store
+                .settle_member(rollout.key, member.device, state, reason.clone())
+                .await?;
+            (member.state, member.reason) = (state, reason);
+        }
+    }
+    if rollout.state != RolloutState::Running {
+        return Ok(());
+    }
+    match plan::judge(&rollout) {
+        Verdict::Go => {}
+        Verdict::Next => {
+            rollout.wave += 1;
+            tracing::info!(
+                version = rollout.version,
+                wave = rollout.wave,
+                "the next wave of the rollout begins"
+            );
+            studio.store.set_wave(rollout.key, rollout.wave).await?;
+        }
+        Verdict::Pause(reason) => {
+            tracing::warn!(version = rollout.version, reason, "the rollout pauses itself");
+            return studio
+                .store
+                .set_rollout(rollout.key, RolloutState::Paused, reason)
+                .await;
+        }
+        Verdict::Done => {
+            tracing::info!(version = rollout.version, "the rollout is done");
+            return studio
+                .store
+                .set_rollout(rollout.key, RolloutState::Done, String::new())
+                .await;
+        }
+    }
+    for member in rollout
+        .members
+        .iter()
+        .filter(|member| plan::is_due(member, rollout.wave))
+    {
+        if calls.may_call(member.device) && studio.store.ask_member(rollout.key, member.device, at).await? {
+            call(session, &rollout, member, calls);
+        }
+    }
+    Ok(())
+}
+
+fn call(session: &Session, rollout: &Rollout, member: &Member, calls: &mut Calls) {
+    calls.called.insert(member.device, Call::Open);
+    let (rollout_key, device) = (rollout.key, member.device);
+    let question = ask::Question {
+        serial: member.serial.clone(),
+        version: rollout.version.clone(),
+        account: rollout.account,
+        deadline: Duration::from_secs(u64::from(rollout.patience)),
+    };
+    let session = session.clone();
+    calls.tasks.spawn(async move {
+        Answered {
+            rollout: rollout_key,
+            device,
+            answer: ask::ask(&session, &question).await,
+        }
+    });
+}
+
+/// A device told how its update ended.
+pub(crate) async fn ended(studio: &Studio, event: &Event) {
+    let Some(outcome) = ask::outcome(event) else {
+        return tracing::warn!("an unreadable outcome of an update was ignored");
+    };
+    let stored = async {
+        let Some(rollout) = studio.store.rollout().await? else {
+            return Ok(());
+        };
+        let member = rollout
+            .members
+            .iter()
+            .find(|member| member.serial == outcome.serial);
+        let Some(member) = member.filter(|_| rollout.version == outcome.to) else {
+            return Ok(());
+        };
+        if outcome
+            .author
+            .is_some_and(|author| author.device != member.device)
+        {
+            tracing::warn!(
+                device = member.name,
+                "an outcome that another device told was ignored"
+            );
+            return Ok(());
+        }
+        tracing::info!(
+            device = member.name,
+            from = outcome.from,
+            to = outcome.to,
+            result = outcome.result,
+            reason = outcome.reason,
+            "an update ended"
+        );
+        let (state, reason) = match outcome.result.as_str() {
+            "updated" => (MemberState::Updated, String::new()),
+            result => (MemberState::Failed, format!("{result}: {}", outcome.reason)),
+        };
+        studio
+            .store
+            .settle_member(rollout.key, member.device, state, reason)
+            .await
+    };
+    if let Err(error) = stored.await as Result<(), StoreError> {
+        tracing::error!(%error, "the outcome of an update could not be stored");
+    }
+    studio.alarm.ring();
+}

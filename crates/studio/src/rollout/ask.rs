@@ -1,0 +1,184 @@
+//! What a device is asked and what it answers (`update-and-system.md` 1.11, 9.4 F3). Must not know of waves.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::Value;
+use wamp::client::{CallOptions, Event, RequestError, Session};
+use wamp::uri::error;
+use wamp::{Dict, Payload};
+
+use crate::keys::{AccountKey, DeviceAuthid};
+
+/// One call of `update_agent`.
+pub(super) struct Question {
+    pub(super) serial: String,
+    pub(super) version: String,
+    pub(super) account: AccountKey,
+    pub(super) deadline: Duration,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// The version is on the device; how it does is said later.
+    Staged,
+    UpToDate,
+    Refused(String),
+    /// Nothing is decided: busy, or gone.
+    Later(String),
+}
+
+/// The reply of the contract; an agent of the reference leaves most of it empty.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct Reply {
+    current_version: String,
+    latest_version: String,
+    message: String,
+    did_agent_update: bool,
+    in_progress: bool,
+}
+
+/// Asks; answers when the device has the version or does not want it.
+pub(super) async fn ask(session: &Session, question: &Question) -> Answer {
+    let kwargs = Dict::from([
+        ("requestor_account_key".to_owned(), question.account.0.into()),
+        ("version".to_owned(), question.version.as_str().into()),
+    ]);
+    let procedure = protocol::uri::device(&question.serial, "update_agent");
+    let options = CallOptions::timeout(question.deadline);
+    match session
+        .call(&procedure, Payload::from_kwargs(kwargs), options)
+        .await
+    {
+        Ok(result) => match result.payload.first::<Reply>() {
+            Ok(Some(reply)) => read(&reply, &question.version),
+            Ok(None) | Err(_) => Answer::Refused("its answer is unreadable".to_owned()),
+        },
+        Err(RequestError::Peer(answer)) => match answer.uri.as_str() {
+            error::NO_SUCH_PROCEDURE | error::CANCELED | error::NETWORK_FAILURE => {
+                Answer::Later(answer.to_string())
+            }
+            _ => Answer::Refused(answer.to_string()),
+        },
+        Err(failure) => Answer::Later(failure.to_string()),
+    }
+}
+
+fn read(reply: &Reply, wanted: &str) -> Answer {
+    if reply.did_agent_update {
+        return Answer::Staged;
+    }
+    if reply.in_progress {
+        return Answer::Later("another update is in progress there".to_owned());
+    }
+    // It waits to prove itself, or does so already: the final word comes later.
+    if reply.message.ends_with("waits to prove itself") && reply.latest_version == wanted {
+        return Answer::Staged;
+    }
+    if reply.current_version == wanted {
+        return Answer::UpToDate;
+    }
+    Answer::Refused(match reply.message.as_str() {
+        "" => "it did not update and gave no reason".to_owned(),
+        message => message.to_owned(),
+    })
+}
+
+/// How an update ended, in the device's words.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Outcome {
+    pub(super) serial: String,
+    /// Who published it, where the router says so.
+    pub(super) author: Option<DeviceAuthid>,
+    pub(super) from: String,
+    pub(super) to: String,
+    pub(super) result: String,
+    pub(super) reason: String,
+}
+
+#[derive(Deserialize)]
+struct Told {
+    from: String,
+    to: String,
+    result: String,
+    #[serde(default)]
+    reason: String,
+}
+
+/// Reads the event; what no device published is none.
+pub(super) fn outcome(event: &Event) -> Option<Outcome> {
+    let text = |name: &str| event.details.get(name).and_then(wamp::Value::as_str);
+    let topic = text("topic")?;
+    let (prefix, suffix) = super::RESULTS.split_once("..")?;
+    let serial = topic
+        .strip_prefix(prefix)?
+        .strip_prefix('.')?
+        .strip_suffix(suffix)?
+        .strip_suffix('.')?;
+    let author = match text("publisher_authid") {
+        Some(authid) => Some(DeviceAuthid::parse(authid)?),
+        None => None,
+    };
+    let told: Told = event
+        .payload
+        .first::<Value>()
+        .ok()
+        .flatten()
+        .and_then(|value| serde_json::from_value(value).ok())?;
+    Some(Outcome {
+        serial: serial.to_owned(),
+        author,
+        from: told.from,
+        to: told.to,
+        result: told.result,
+        reason: told.reason,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn answer(value: Value) -> Answer {
+        read(&serde_json::from_value(value).unwrap(), "1.0.1")
+    }
+
+    #[test]
+    fn the_answer_of_either_agent_says_what_comes_next() {
+        let base = json!({
+            "CurrentVersion": "1.0.0", "LatestVersion": "1.0.1", "Message": "", "DidAgentUpdate": false,
+            "DidTunnelUpdate": false, "DidUpdate": false, "InProgress": false, "TotalFileSize": 0,
+        });
+        let with = |changes: Value| {
+            let mut reply = base.clone();
+            reply
+                .as_object_mut()
+                .unwrap()
+                .extend(changes.as_object().unwrap().clone());
+            answer(reply)
+        };
+        assert_eq!(with(json!({"DidAgentUpdate": true})), Answer::Staged);
+        assert!(matches!(with(json!({"InProgress": true})), Answer::Later(_)));
+        assert_eq!(
+            with(json!({"CurrentVersion": "1.0.1", "Message": "version 1.0.1 is up to date"})),
+            Answer::UpToDate
+        );
+        assert_eq!(
+            with(json!({"CurrentVersion": "1.0.1", "Message": "version 1.0.1 waits to prove itself"})),
+            Answer::Staged
+        );
+        assert_eq!(
+            with(json!({"Message": "the release was refused"})),
+            Answer::Refused("the release was refused".to_owned())
+        );
+        // A Go agent says nothing.
+        assert!(matches!(
+            with(json!({"CurrentVersion": "", "LatestVersion": ""})),
+            Answer::Refused(_)
+        ));
+        assert!(matches!(answer(json!({})), Answer::Refused(_)));
+    }
+}

@@ -1,0 +1,150 @@
+//! The decisions of a rollout, without effects: who is in which wave, and what follows from how devices did.
+
+use sha2::{Digest as _, Sha256};
+
+use crate::keys::DeviceKey;
+use crate::store::{Member, MemberState, Rollout};
+
+/// What follows from how devices did so far.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// On with this wave.
+    Go,
+    Next,
+    Pause(String),
+    Done,
+}
+
+/// A device's place among all for a version, in 0..1: as devices compute it themselves, and different for every version.
+fn place(serial: &str, version: &str) -> u32 {
+    let digest = Sha256::digest(format!("{serial}{version}"));
+    digest
+        .iter()
+        .take(4)
+        .fold(0, |word, byte| word << 8 | u32::from(*byte))
+}
+
+/// Cuts devices (key and serial number) into waves: the canary group, then everybody else up to each of `steps`
+/// (hundredths, the last one being 100). Waves without a device are left out, an empty canary group is not.
+pub(crate) fn waves(
+    canary: &[DeviceKey],
+    devices: &[(DeviceKey, String)],
+    version: &str,
+    steps: &[u8],
+) -> Vec<Vec<DeviceKey>> {
+    let mut others: Vec<_> = devices
+        .iter()
+        .filter(|(key, _)| !canary.contains(key))
+        .map(|(key, serial)| (place(serial, version), *key))
+        .collect();
+    others.sort_unstable();
+    let mut waves = vec![canary.to_vec()];
+    let mut begun = 0;
+    for step in steps {
+        let end = (others.len() * usize::from(*step))
+            .div_ceil(100)
+            .min(others.len());
+        if end > begun {
+            waves.push(others[begun..end].iter().map(|(_, key)| *key).collect());
+            begun = end;
+        }
+    }
+    waves
+}
+
+/// The first `count` devices by their places: a canary group that nobody has chosen.
+pub(crate) fn first(devices: &[(DeviceKey, String)], version: &str, count: usize) -> Vec<DeviceKey> {
+    let mut all: Vec<_> = devices
+        .iter()
+        .map(|(key, serial)| (place(serial, version), *key))
+        .collect();
+    all.sort_unstable();
+    all.into_iter().take(count).map(|(_, key)| key).collect()
+}
+
+/// What follows for a running rollout.
+pub(super) fn judge(rollout: &Rollout) -> Verdict {
+    let begun: Vec<&Member> = rollout
+        .members
+        .iter()
+        .filter(|member| member.wave <= rollout.wave)
+        .collect();
+    let failed: Vec<&&Member> = begun
+        .iter()
+        .filter(|member| member.state == MemberState::Failed && !member.excused)
+        .collect();
+    let allowed = begun.len() * usize::from(100 - rollout.threshold.min(100)) / 100;
+    if failed.len() > allowed {
+        let first = failed[0];
+        return Verdict::Pause(format!(
+            "{} of {} devices failed, {allowed} may; {}: {}",
+            failed.len(),
+            begun.len(),
+            first.name,
+            first.reason
+        ));
+    }
+    let undecided = begun.iter().any(|member| match member.state {
+        MemberState::Asked | MemberState::Staged => true,
+        MemberState::Waiting => is_reachable(member),
+        MemberState::Updated | MemberState::Failed => false,
+    });
+    if undecided {
+        return Verdict::Go;
+    }
+    // Devices that are away are asked when they come. But a wave that is away as a whole has proven nothing.
+    let wave = || begun.iter().filter(|member| member.wave == rollout.wave);
+    let away = wave().any(|member| member.state == MemberState::Waiting);
+    let proven = wave().any(|member| member.state == MemberState::Updated);
+    if away && !proven {
+        return Verdict::Go;
+    }
+    if rollout.wave + 1 < rollout.waves {
+        return Verdict::Next;
+    }
+    let all_decided = rollout
+        .members
+        .iter()
+        .all(|member| member.state != MemberState::Waiting);
+    if all_decided { Verdict::Done } else { Verdict::Go }
+}
+
+fn is_reachable(member: &Member) -> bool {
+    member.status == "CONNECTED"
+}
+
+/// Whether the device is to be called now. One that was asked is called again when the call was lost.
+pub(super) fn is_due(member: &Member, wave: u32) -> bool {
+    let open = matches!(member.state, MemberState::Waiting | MemberState::Asked);
+    open && member.wave <= wave && is_reachable(member)
+}
+
+/// What becomes of a device that was asked long ago and said nothing: the version it reported when it connected counts.
+pub(super) fn overdue(
+    member: &Member,
+    version: &str,
+    patience: u32,
+    now: i64,
+) -> Option<(MemberState, String)> {
+    let asked = member
+        .asked
+        .filter(|_| matches!(member.state, MemberState::Asked | MemberState::Staged))?;
+    if now - asked <= i64::from(patience) {
+        return None;
+    }
+    if member.agent_version == version && is_reachable(member) {
+        return Some((MemberState::Updated, String::new()));
+    }
+    let running = match (is_reachable(member), member.agent_version.as_str()) {
+        (true, "") => "it does not say which version runs".to_owned(),
+        (true, running) => format!("it runs version {running}"),
+        (false, _) => "it is away".to_owned(),
+    };
+    Some((
+        MemberState::Failed,
+        format!("no word within {patience} s; {running}"),
+    ))
+}
+
+#[cfg(test)]
+mod tests;

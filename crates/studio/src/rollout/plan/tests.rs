@@ -1,0 +1,166 @@
+use super::*;
+use crate::keys::{AccountKey, RolloutKey};
+use crate::store::RolloutState;
+
+fn devices(count: u64) -> Vec<(DeviceKey, String)> {
+    (1..=count)
+        .map(|number| (DeviceKey(number), format!("00000000-0000-4000-8000-{number:012}")))
+        .collect()
+}
+
+fn member(number: u64, wave: u32, state: MemberState) -> Member {
+    Member {
+        device: DeviceKey(number),
+        name: format!("gate-{number}"),
+        serial: format!("00000000-0000-4000-8000-{number:012}"),
+        status: "CONNECTED".to_owned(),
+        agent_version: "1.0.0".to_owned(),
+        wave,
+        state,
+        from: "1.0.0".to_owned(),
+        reason: "it crashed".to_owned(),
+        asked: Some(1000),
+        excused: false,
+    }
+}
+
+fn rollout(wave: u32, waves: u32, members: Vec<Member>) -> Rollout {
+    Rollout {
+        key: RolloutKey(1),
+        version: "1.0.1".to_owned(),
+        account: AccountKey(1),
+        state: RolloutState::Running,
+        reason: String::new(),
+        wave,
+        waves,
+        threshold: 90,
+        patience: 100,
+        created: String::new(),
+        updated: String::new(),
+        members,
+    }
+}
+
+#[test]
+fn every_device_is_in_one_wave_and_the_canaries_are_in_the_first() {
+    let devices = devices(50);
+    let canary = [DeviceKey(7), DeviceKey(9)];
+    let cut = waves(&canary, &devices, "1.0.1", &[10, 50, 100]);
+    let sizes: Vec<_> = cut.iter().map(Vec::len).collect();
+    assert_eq!(sizes, [2, 5, 19, 24]);
+    let mut all: Vec<_> = cut.concat();
+    all.sort();
+    assert_eq!(all, devices.iter().map(|(key, _)| *key).collect::<Vec<_>>());
+    // Another version has other pioneers.
+    assert_ne!(cut[1], waves(&canary, &devices, "1.0.2", &[10, 50, 100])[1]);
+    assert_eq!(waves(&canary, &devices, "1.0.1", &[10, 50, 100]), cut);
+}
+
+#[test]
+fn few_devices_make_few_waves() {
+    let devices = devices(2);
+    let canary = first(&devices, "1.0.1", 1);
+    assert_eq!(waves(&canary, &devices, "1.0.1", &[10, 50, 100]).len(), 2);
+    assert_eq!(waves(&canary, &devices[..0], "1.0.1", &[100]).len(), 1);
+}
+
+#[test]
+fn a_wave_follows_when_the_one_before_has_ended_well() {
+    let waiting = member(2, 1, MemberState::Waiting);
+    for (state, verdict) in [
+        (MemberState::Waiting, Verdict::Go),
+        (MemberState::Asked, Verdict::Go),
+        (MemberState::Staged, Verdict::Go),
+        (MemberState::Updated, Verdict::Next),
+    ] {
+        let judged = judge(&rollout(0, 2, vec![member(1, 0, state), waiting.clone()]));
+        assert_eq!(judged, verdict, "{state:?}");
+    }
+    let last = rollout(
+        1,
+        2,
+        vec![
+            member(1, 0, MemberState::Updated),
+            member(2, 1, MemberState::Updated),
+        ],
+    );
+    assert_eq!(judge(&last), Verdict::Done);
+}
+
+#[test]
+fn one_bad_canary_stops_everything_and_one_bad_device_of_many_does_not() {
+    let bad = judge(&rollout(
+        0,
+        2,
+        vec![
+            member(1, 0, MemberState::Failed),
+            member(2, 1, MemberState::Waiting),
+        ],
+    ));
+    let Verdict::Pause(reason) = bad else {
+        panic!("{bad:?}")
+    };
+    assert!(reason.contains("gate-1: it crashed"), "{reason}");
+    let mut many: Vec<_> = (1..20)
+        .map(|number| member(number, 0, MemberState::Updated))
+        .collect();
+    many.push(member(20, 0, MemberState::Failed));
+    assert_eq!(judge(&rollout(0, 1, many.clone())), Verdict::Done);
+    many[0].state = MemberState::Failed;
+    many[1].state = MemberState::Failed;
+    assert!(matches!(judge(&rollout(0, 1, many.clone())), Verdict::Pause(_)));
+    // Somebody has looked at those.
+    for member in &mut many {
+        member.excused = true;
+    }
+    assert_eq!(judge(&rollout(0, 1, many)), Verdict::Done);
+}
+
+#[test]
+fn devices_that_are_away_hold_nothing_up_but_their_own_update() {
+    let mut away = member(1, 0, MemberState::Waiting);
+    away.status = "DISCONNECTED".to_owned();
+    let alone = rollout(0, 2, vec![away.clone(), member(3, 1, MemberState::Waiting)]);
+    // Nothing is proven yet.
+    assert_eq!(judge(&alone), Verdict::Go);
+    let with_other = rollout(
+        0,
+        2,
+        vec![
+            away.clone(),
+            member(2, 0, MemberState::Updated),
+            member(3, 1, MemberState::Waiting),
+        ],
+    );
+    assert_eq!(judge(&with_other), Verdict::Next);
+    let end = rollout(0, 1, vec![away.clone(), member(2, 0, MemberState::Updated)]);
+    assert_eq!(judge(&end), Verdict::Go);
+    assert!(!is_due(&away, 1));
+    away.status = "CONNECTED".to_owned();
+    assert!(is_due(&away, 1));
+    assert!(!is_due(&member(3, 2, MemberState::Waiting), 1));
+}
+
+#[test]
+fn a_device_that_says_nothing_is_judged_by_the_version_it_connected_with() {
+    let silent = member(1, 0, MemberState::Staged);
+    assert_eq!(overdue(&silent, "1.0.1", 100, 1100), None);
+    let (state, reason) = overdue(&silent, "1.0.1", 100, 1101).unwrap();
+    assert_eq!(state, MemberState::Failed);
+    assert!(reason.contains("runs version 1.0.0"), "{reason}");
+    let mut there = silent.clone();
+    there.agent_version = "1.0.1".to_owned();
+    assert_eq!(
+        overdue(&there, "1.0.1", 100, 1101).unwrap().0,
+        MemberState::Updated
+    );
+    there.status = "DISCONNECTED".to_owned();
+    assert_eq!(
+        overdue(&there, "1.0.1", 100, 1101).unwrap().0,
+        MemberState::Failed
+    );
+    assert_eq!(
+        overdue(&member(1, 0, MemberState::Updated), "1.0.1", 100, 9999),
+        None
+    );
+}

@@ -1,0 +1,84 @@
+//! Rollouts as people ask for them; what devices do about it is told by the stories of the whole workspace.
+
+use serde_json::json;
+
+use crate::harness::{Studio, finish};
+
+#[tokio::test]
+async fn a_rollout_waits_for_devices_that_are_away_and_there_is_one_at_a_time() {
+    let studio = Studio::start().await;
+    assert_eq!(studio.run(&["rollout", "status"]).await.code, 3);
+    assert_eq!(studio.run(&["rollout", "start", "1.0.0"]).await.code, 3);
+    for name in ["one", "two", "three"] {
+        studio.add_device(name).await;
+    }
+    for words in [
+        &["rollout", "start", "latest"][..],
+        &["rollout", "start", "1.0.0", "--waves", "50,10"],
+        &["rollout", "start", "1.0.0", "--threshold", "101"],
+    ] {
+        let done = studio.run(words).await;
+        assert_eq!(done.code, 2, "{words:?}: {done:?}");
+    }
+    let started = studio
+        .ok(&["rollout", "start", "1.0.0", "--canary", "two", "--device", "one"])
+        .await;
+    assert_eq!(started["state"], "running");
+    let members: Vec<_> = started["devices"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|device| json!([device["device"], device["wave"], device["state"]]))
+        .collect();
+    assert_eq!(
+        members,
+        [json!(["two", 0, "waiting"]), json!(["one", 1, "waiting"])]
+    );
+    let second = studio.run(&["rollout", "start", "1.0.1"]).await;
+    assert_eq!(second.code, 1, "{second:?}");
+    assert!(second.stderr.contains("abort it"), "{second:?}");
+    assert_eq!(studio.run(&["rollout", "resume"]).await.code, 1);
+    assert_eq!(studio.ok(&["rollout", "pause"]).await["state"], "paused");
+    assert_eq!(studio.ok(&["rollout", "resume"]).await["state"], "running");
+    assert_eq!(studio.ok(&["rollout", "abort"]).await["state"], "aborted");
+    let shown = studio.run(&["rollout", "status"]).await;
+    assert!(
+        shown.stdout.contains("WAVE  DEVICE  STATE") && shown.stdout.contains("version 1.0.0 is aborted"),
+        "{shown:?}"
+    );
+    studio.ok(&["rollout", "start", "1.0.1"]).await;
+}
+
+#[tokio::test]
+async fn a_rollout_belongs_to_the_account_that_started_it() {
+    let studio = Studio::start().await;
+    studio.add_device("press").await;
+    studio.add_device("lathe").await;
+    let alice = studio
+        .ok(&["account", "add", "alice", "--out", "alice.secret"])
+        .await["account"]
+        .to_string();
+    let as_alice = |words: &[&str]| {
+        let words = [
+            &["--json", "--authid", &alice, "--secret-file", "alice.secret"],
+            words,
+        ]
+        .concat();
+        finish(studio.command(&words))
+    };
+    assert_eq!(as_alice(&["rollout", "start", "1.0.0"]).await.code, 3);
+    studio.ok(&["account", "grant", &alice, "press", "READ"]).await;
+    let refused = as_alice(&["rollout", "start", "1.0.0", "--device", "press"]).await;
+    assert_eq!(refused.code, 6, "{refused:?}");
+    studio
+        .ok(&["account", "grant", &alice, "press", "MAINTAIN"])
+        .await;
+    let started = as_alice(&["rollout", "start", "1.0.0"]).await.json();
+    assert_eq!(started["devices"].as_array().unwrap().len(), 1, "{started}");
+    // Administrators may end anybody's.
+    studio.ok(&["rollout", "abort"]).await;
+    studio.ok(&["rollout", "start", "1.0.0"]).await;
+    for words in [["rollout", "status"], ["rollout", "abort"]] {
+        assert_eq!(as_alice(&words).await.code, 6);
+    }
+}
