@@ -221,7 +221,10 @@ impl Actor {
         let worker = &self.worker;
         // What is done once is not done again, whatever becomes of the app.
         if desired.finished {
+            // Canceled by its own request: what it has come to is looked at.
+            let cut_off = matches!(worker.state, AppState::Building | AppState::Publishing);
             return match self.report_due {
+                _ if cut_off && !self.looked && self.engine_up => Step::Look,
                 true => Step::Report,
                 false => Step::Rest(None),
             };
@@ -435,6 +438,10 @@ impl Actor {
             tracing::error!(%app, error = %Chain(&error), "recording a failure");
         }
         self.running_since = None;
+        if action == Action::Update {
+            // It waits for its own failures alone, of whatever kind.
+            self.update_retry.failed(Instant::now());
+        }
         match app.stage {
             Stage::Prod => drop(self.retry.failed(Instant::now())),
             Stage::Dev => self.retry.shut(),

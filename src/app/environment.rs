@@ -132,7 +132,7 @@ fn entries<'a>(
         .into_iter()
         .flatten()
         .filter(|(name, _)| {
-            !name.is_empty() && !name.contains(['=', '\0']) && !RESERVED.contains(&name.as_str())
+            !name.is_empty() && !name.contains(['=', '\0']) && !RESERVED.contains(&name.trim())
         })
         .filter_map(move |(name, entry)| Some((name.as_str(), text(entry.get(member)?)?)))
 }

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+use self::backend_list::names_of;
 use super::actor::Actor;
 use super::compose::{directory, document};
 use super::container;
@@ -148,6 +149,7 @@ impl Supervisor {
     }
 
     fn start(&mut self, row: AppRow, desired: Option<Desired>, new: bool) -> Arc<Mailbox> {
+        self.lock_names().extend(names_of(row.app, &row.app_name));
         let mailbox = Arc::new(Mailbox::new(
             desired,
             Status {
@@ -197,7 +199,16 @@ impl Supervisor {
     fn drop_app(&mut self, app: AppId) {
         if let Some(entry) = self.apps.remove(&app) {
             entry.stop.cancel();
+            let names = names_of(app, &entry.mailbox.status().app_name);
+            self.lock_names().retain(|name| !names.contains(name));
         }
+    }
+
+    fn lock_names(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
+        self.shared
+            .names
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     async fn command(&mut self, command: Command) {
@@ -351,12 +362,15 @@ impl Supervisor {
                 seed != AppState::Running,
             ),
         };
+        self.lock_names().extend(names_of(app, &request.app_name));
+        let cancels_only = request.cancel_transition && request.target.is_once();
         let unseen = state.is_none() && seed == AppState::Running;
         let desired = Desired {
             request: Arc::new(request),
             adopted: false,
             unlisted: false,
-            finished: false,
+            // It only ends what is going on.
+            finished: cancels_only,
         };
         let nudge = Nudge {
             stored: true,

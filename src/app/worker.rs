@@ -32,6 +32,8 @@ pub(crate) struct Shared {
     pub(crate) engine_up: std::sync::atomic::AtomicBool,
     /// Whether the backend was heard of since the start: downloads make no sense before.
     pub(crate) online: std::sync::atomic::AtomicBool,
+    /// What the containers and projects of known apps are called, for those who look while apps come and go.
+    pub(crate) names: std::sync::Mutex<BTreeSet<String>>,
 }
 
 /// What the platform told us after connecting.
@@ -64,7 +66,16 @@ impl Shared {
             facts: RwLock::new(facts),
             engine_up: false.into(),
             online: false.into(),
+            names: std::sync::Mutex::default(),
         }
+    }
+
+    /// Whether a container or project of this name belongs to an app that is known now.
+    pub(crate) fn knows(&self, name: &str) -> bool {
+        self.names
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .contains(name)
     }
 
     pub(crate) fn platform(&self) -> PlatformFacts {
@@ -255,10 +266,10 @@ impl Worker {
         }
     }
 
-    /// Adopts version and release of the request before an action (7.4). A request that still asks for the update which
-    /// has brought this very version is older than that.
+    /// Adopts version and release of the request before an action (7.4). A request for an update may be older than the
+    /// update before it: what is installed is known better here.
     pub(crate) fn adopt_version(&mut self, request: &AppRequest) {
-        if request.request_update && !self.version.is_empty() && self.version == request.newest_version {
+        if request.request_update && !self.version.is_empty() {
             return;
         }
         if !request.present_version.is_empty() {

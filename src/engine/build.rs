@@ -15,6 +15,7 @@ use protocol::request::RegistryLogin;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::compose::login_key;
 use super::daemon::{Body, CHANGE, Raw, of_text};
 use super::image::Reference;
 use super::records::Operation;
@@ -159,7 +160,7 @@ fn config_header(logins: &BTreeMap<String, RegistryLogin>) -> (&'static str, Str
         .iter()
         .map(|(registry, login)| {
             let login = serde_json::json!({"username": login.username, "password": login.password});
-            (registry.trim_end_matches('/').to_owned(), login)
+            (login_key(registry), login)
         })
         .collect();
     let text = serde_json::Value::Object(config).to_string();

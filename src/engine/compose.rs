@@ -16,9 +16,10 @@ use protocol::request::RegistryLogin;
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
+pub(super) use login::key as login_key;
 pub(crate) use login::{registry_host, registry_of};
 
-use super::daemon::{READ, of_text};
+use super::daemon::{CHANGE, READ, of_text};
 use super::image::Reference;
 use super::{ContainerFacts, Engine, EngineError};
 use child::{Ended, Outcome};
@@ -199,12 +200,67 @@ impl Engine {
         Ok(found)
     }
 
+    /// Removes the networks of a project without containers, and its named volumes if `volumes` says so. Gone is success.
+    pub async fn remove_project_rest(&self, project: &str, volumes: bool) -> Result<(), EngineError> {
+        #[derive(serde::Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Named {
+            name: String,
+        }
+        #[derive(serde::Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Volumes {
+            #[serde(default)]
+            volumes: Option<Vec<Named>>,
+        }
+        // Characters of a project's name need no escape.
+        let filters = format!("filters={{%22label%22:[%22com.docker.compose.project={project}%22]}}");
+        let networks: Vec<Named> = self
+            .get("list networks", project, &format!("/networks?{filters}"))
+            .await?;
+        for Named { name } in networks {
+            let gone = self.call("remove network", CHANGE, &name, |docker| {
+                let name = name.clone();
+                async move { docker.remove_network(&name).await }
+            });
+            gone.await.or_else(unless_missing)?;
+        }
+        if !volumes {
+            return Ok(());
+        }
+        let listed: Volumes = self
+            .get("list volumes", project, &format!("/volumes?{filters}"))
+            .await?;
+        for Named { name } in listed.volumes.unwrap_or_default() {
+            let gone = self.call("remove volume", CHANGE, &name, |docker| {
+                let name = name.clone();
+                async move {
+                    docker
+                        .remove_volume(&name, None::<bollard::query_parameters::RemoveVolumeOptions>)
+                        .await
+                }
+            });
+            gone.await.or_else(unless_missing)?;
+        }
+        Ok(())
+    }
+
     /// Removes one reference of an image. Missing or used by a container is success (weakness W21).
     pub async fn remove_reference(&self, reference: &str) -> Result<(), EngineError> {
         if Reference::parse(reference).is_none() {
             return Ok(());
         }
         self.remove_image(reference).await.map(drop)
+    }
+}
+
+/// What is not there any more needs no removal.
+fn unless_missing(error: EngineError) -> Result<(), EngineError> {
+    match &error {
+        EngineError::Other(text) if text.to_lowercase().contains("no such") || text.contains("not found") => {
+            Ok(())
+        }
+        _ => Err(error),
     }
 }
 

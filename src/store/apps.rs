@@ -367,7 +367,7 @@ fn upsert_extras(connection: &Connection, request: &AppRequest, adopted: bool) -
             signed(request.instance_key),
             signed(request.app_cred_epoch),
             adopted,
-            request.target.is_once(),
+            request.target.is_once() && !request.cancel_transition,
         ])?;
     Ok(())
 }

@@ -3,6 +3,7 @@
 
 use protocol::AppState::{
     Building, Built, Deleting, Failed, Present, Published, Publishing, Removed, Running, Starting, Stopping,
+    Uninstalled,
 };
 use protocol::{AppId, AppRequest, AppState, Stage, naming};
 use reagent::app::RequestError;
@@ -165,6 +166,43 @@ async fn a_build_is_canceled_at_once_when_the_app_shall_go() {
     })
     .await;
     remove_layers(&device);
+}
+
+#[tokio::test]
+async fn a_build_that_its_own_kind_of_request_cancels_is_not_begun_again() {
+    let mut device = Device::start(Stage::Dev).await;
+    upload(&device, "RUN echo begun; while :; do sleep 1; done");
+    device.request(Built).await;
+    wait::until_async("the step runs", SOON, || async {
+        (steps_running(&device) == 1).then_some(())
+    })
+    .await;
+    device.confirm().await;
+    let wanted = device.wanted(Built, json!({"cancel_transition": true}));
+    device.apps.request(wanted).await.unwrap();
+    settled_as(&device, Removed).await;
+    wait::until_async("nothing of the build runs on", SOON, || async {
+        (steps_running(&device) == 0).then_some(())
+    })
+    .await;
+    device.restart(|_| {}).await;
+    device.request(Removed).await;
+    settled_as(&device, Removed).await;
+    assert_eq!(steps_running(&device), 0);
+    remove_layers(&device);
+}
+
+#[tokio::test]
+async fn what_a_developer_uploaded_stays_when_the_released_app_goes() {
+    let device = Device::start(Stage::Prod).await;
+    let archive = device.path(&format!("build/{}.tgz", device.app_name));
+    std::fs::write(&archive, "archive").unwrap();
+    device.install("1.0", FOREVER);
+    device.request(Present).await;
+    settled_as(&device, Present).await;
+    device.request(Uninstalled).await;
+    device.reports(&[Deleting, Removed, Uninstalled]).await;
+    assert!(archive.exists());
 }
 
 #[tokio::test]

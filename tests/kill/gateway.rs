@@ -26,7 +26,7 @@ const AGENT: &str = env!("CARGO_BIN_EXE_reagent");
 const SECRET: &str = "device-secret";
 const TOKEN: &str = "registry-token";
 /// Every wait for something that should happen soon.
-pub(crate) const SOON: Duration = Duration::from_secs(30);
+pub(crate) const SOON: Duration = Duration::from_secs(90);
 
 pub(crate) struct Gateway {
     pub(crate) app: AppId,

@@ -148,6 +148,10 @@ impl Actor {
         if found == before {
             return Ok(());
         }
+        if found == AppState::Running && self.retry.attempts() > 0 {
+            // Whoever brought it up: from now on it proves itself (W15).
+            self.running_since = Some(Instant::now());
+        }
         self.worker.set(found).await?;
         if look == Look::Fresh || target != AppState::Running {
             return Ok(());

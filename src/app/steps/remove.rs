@@ -51,14 +51,13 @@ impl Worker {
         }
         let (app, name) = (self.app, self.app_name.clone());
         let apps_dir = self.shared.context.settings.apps_dir.clone();
-        let archive = self.build_archive();
+        // What is built bears no stage in its name and belongs to the app in development.
+        let archive = (app.stage == Stage::Dev).then(|| self.build_archive());
         let deleted = blocking(move || {
             files::delete(&apps_dir, app, &name)?;
-            match std::fs::remove_file(&archive) {
-                Err(error) if app.stage == Stage::Dev && error.kind() != std::io::ErrorKind::NotFound => {
-                    Err(error)
-                }
-                _ => Ok(()),
+            match archive.map(std::fs::remove_file) {
+                Some(Err(error)) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+                Some(_) | None => Ok(()),
             }
         })
         .await;

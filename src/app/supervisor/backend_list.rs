@@ -15,6 +15,7 @@ use crate::app::compose::{directory, project};
 use crate::app::container::{self, bare_request};
 use crate::app::listing::Verdict;
 use crate::app::mailbox::{Desired, Nudge};
+use crate::app::worker::Shared;
 use crate::app::{RequestError, Sync, unsupported};
 use crate::engine::{Engine, EngineError};
 use crate::journal::Chain;
@@ -24,6 +25,8 @@ use crate::store::StoreError;
 const FACT_QUARANTINE: &str = "quarantined_projects";
 /// An app asked for this recently is never taken for unlisted: the list may be older than the request.
 const RECENT: Duration = Duration::from_secs(60);
+/// A list may be this old when it is applied: the deadline of the call, and some. What was asked for since is newer.
+const LIST_AGE: Duration = Duration::from_secs(12);
 
 impl Supervisor {
     pub(super) async fn sync(&mut self, answer: Sync) -> Result<(), RequestError> {
@@ -68,7 +71,11 @@ impl Supervisor {
             let unchanged = entry.mailbox.desired().is_some_and(|desired| {
                 !desired.adopted && !desired.unlisted && same_intent(&row, &desired.request)
             });
-            if unchanged && !settled {
+            let overtaken = entry
+                .mailbox
+                .requested_at()
+                .is_some_and(|at| at.elapsed() < LIST_AGE);
+            if (unchanged && !settled) || overtaken {
                 entry.mailbox.nudge(online);
                 return Ok(());
             }
@@ -188,9 +195,10 @@ impl Supervisor {
         let device = self.shared.context.device.current();
         let roots = directory::roots(&self.shared.context.settings.apps_dir);
         let stop = self.stop.clone();
+        let shared = Arc::clone(&self.shared);
         self.tasks.spawn(async move {
             let sweep = async {
-                remove_orphans(&engine, &device.serial_number, &known).await?;
+                remove_orphans(&engine, &device.serial_number, &known, &shared).await?;
                 match store.fact(FACT_QUARANTINE).await {
                     Ok(kept) => known.extend(kept.iter().flat_map(|kept| kept.lines().map(str::to_owned))),
                     // Without it nothing is proven.
@@ -199,7 +207,7 @@ impl Supervisor {
                         return Ok(());
                     }
                 }
-                remove_orphan_projects(&engine, &roots, &known).await
+                remove_orphan_projects(&engine, &roots, &known, &shared).await
             };
             if let Some(Err(error)) = stop.run_until_cancelled(sweep).await {
                 tracing::warn!(error = %Chain(&error), "looking for containers of unknown apps");
@@ -220,7 +228,7 @@ fn same_intent(row: &AppRequest, stored: &AppRequest) -> bool {
 }
 
 /// What an app's container and its compose project are called.
-fn names_of(app: AppId, app_name: &str) -> [String; 2] {
+pub(super) fn names_of(app: AppId, app_name: &str) -> [String; 2] {
     [
         naming::container(app, app_name),
         naming::compose_project(app, app_name),
@@ -233,12 +241,14 @@ async fn remove_orphan_projects(
     engine: &Engine,
     roots: &[PathBuf],
     known: &BTreeSet<String>,
+    shared: &Shared,
 ) -> Result<(), EngineError> {
     for facts in engine.list_projects().await? {
         let Some(project) = project::made_beneath(&facts, roots) else {
             continue;
         };
-        if known.contains(project) {
+        // Asked last: the app may have come while we looked.
+        if known.contains(project) || shared.knows(project) {
             continue;
         }
         tracing::warn!(
@@ -257,10 +267,12 @@ async fn remove_orphans(
     engine: &Engine,
     serial_number: &str,
     known: &BTreeSet<String>,
+    shared: &Shared,
 ) -> Result<(), EngineError> {
     let (key, value) = container::REAL;
     for facts in engine.list_labelled(key, value).await? {
-        if container::owner(&facts, serial_number).is_none() || known.contains(&facts.name) {
+        let foreign = container::owner(&facts, serial_number).is_none();
+        if foreign || known.contains(&facts.name) || shared.knows(&facts.name) {
             continue;
         }
         tracing::warn!(

@@ -68,7 +68,7 @@ fn content(logins: &BTreeMap<String, RegistryLogin>) -> String {
 }
 
 /// Host and port, as the tools look for them: `registry.example/` and `https://registry.example/v2/` are the same.
-fn key(registry: &str) -> String {
+pub(in crate::engine) fn key(registry: &str) -> String {
     match registry_host(registry) {
         "docker.io" => HUB.to_owned(),
         host => host.to_owned(),

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::UNSUPPORTED;
 use super::teardown::Teardown;
-use crate::app::compose::{Document, archive, directory, document};
+use crate::app::compose::{Document, archive, document};
 use crate::app::steps::pull::PROGRESS;
 use crate::app::steps::unless_canceled;
 use crate::app::worker::{ActionError, Worker, blocking};
@@ -98,7 +98,8 @@ impl Worker {
             return Err(ActionError::Container(UNSUPPORTED.to_owned()));
         };
         let document = self.document(request)?;
-        let file = self.lay_out(request, document, &cli, directory::DOCUMENT).await?;
+        // Without the app's variables: what lies here may be copied into an image, and that be published.
+        let file = self.lay_out_for_teardown(request, document, &cli).await?;
         let logins = unless_canceled(cancel, async { Ok(self.logins(request).await) }).await?;
         let build: &[&str] = match cli.dialect {
             // It leaves the containers of failed steps behind unless it is told not to (W25).

@@ -41,11 +41,14 @@ impl Worker {
             engine.stop(&left.id, GRACE).await?;
             engine.remove(&left.id).await?;
         }
-        match (how, result) {
-            (Teardown::Volumes, Err(error @ ActionError::Engine(_))) => Err(error),
-            // The containers are gone, and that is what was asked for.
-            _ => Ok(()),
+        if how != Teardown::Stop && !self.is_project_foreign().await? {
+            // Without the program, or with a document that it does not take, they would stay for ever.
+            let engine = &self.shared.context.engine;
+            engine
+                .remove_project_rest(&self.project(), how == Teardown::Volumes)
+                .await?;
         }
+        Ok(())
     }
 
     async fn take_down_by_cli(&self, request: &AppRequest, how: Teardown) -> Result<(), ActionError> {
