@@ -323,7 +323,11 @@ impl Actor {
         let request = &desired.request;
         self.report_due = false;
         // Came in since the last look into the mailbox: what the action reports answers it as well.
-        if self.worker.mailbox.take_asked() {
+        let nudge = self.worker.mailbox.take_request();
+        if nudge.stored {
+            self.worker.rows = Recorded::Kept;
+        }
+        if nudge.asked {
             self.take_up_request();
         }
         self.worker.mailbox.set_status(|status| status.busy = true);

@@ -118,9 +118,15 @@ impl Mailbox {
         std::mem::take(&mut self.lock().nudge)
     }
 
-    /// Takes only that somebody asked, when an action begins.
-    pub(crate) fn take_asked(&self) -> bool {
-        std::mem::take(&mut self.lock().nudge.asked)
+    /// Takes only what a request says, when an action begins that answers it: that somebody asked, and that it was
+    /// stored. The two belong together: rows that the action deletes are not there again afterwards.
+    pub(crate) fn take_request(&self) -> Nudge {
+        let mut inner = self.lock();
+        Nudge {
+            asked: std::mem::take(&mut inner.nudge.asked),
+            stored: std::mem::take(&mut inner.nudge.stored),
+            ..Nudge::default()
+        }
     }
 
     /// Takes only the wish for a report, while an action runs.
