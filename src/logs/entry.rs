@@ -19,6 +19,8 @@ const FLUSH: Duration = Duration::from_millis(200);
 const SAVE: Duration = Duration::from_secs(30);
 /// After the link came back, viewers have this long to come back too.
 const GRACE: Duration = Duration::from_secs(60);
+/// The last listener of a router that stops leaves just before we do: lines wait until that is out of the question.
+const PARTING: Duration = Duration::from_secs(2);
 /// Output kept in memory while nobody can be told, bytes; what comes then goes to the spool.
 const HELD: usize = 256 << 10;
 
@@ -30,6 +32,8 @@ pub(super) enum Audience {
     /// The router was asked and has not answered: lines wait.
     Asked,
     Listening,
+    /// The listeners have left while the link seems to hold: lines wait for a moment, for those of the next link.
+    Parting(Instant),
     /// Somebody listened when the link was lost, here or in an earlier run of the agent: lines wait.
     Held,
     /// The link is back, the listener not yet: lines wait until then.
@@ -93,6 +97,13 @@ impl Entry {
         self.audience != Audience::Nobody
     }
 
+    fn waits_for_listeners(&self) -> bool {
+        matches!(
+            self.audience,
+            Audience::Held | Audience::Grace(_) | Audience::Parting(_)
+        )
+    }
+
     /// Output that is not in the history yet or is there already.
     pub(super) fn output(&mut self, chunk: Chunk, spools: &Spools) {
         if self.keeps_output() {
@@ -123,7 +134,7 @@ impl Entry {
     fn wait(&mut self, item: Item, spools: &Spools) {
         if let Some(spool) = &mut self.spool {
             spool.push(item);
-        } else if matches!(self.audience, Audience::Held | Audience::Grace(_)) && self.batch.bytes() >= HELD {
+        } else if self.waits_for_listeners() && self.batch.bytes() >= HELD {
             self.spool.insert(spools.open()).push(item);
         } else {
             self.batch.push(item);
@@ -134,7 +145,7 @@ impl Entry {
     pub(super) fn deadline(&self, live: bool) -> Option<Instant> {
         let publish = self.due.filter(|_| live && self.may_publish());
         let grace = match self.audience {
-            Audience::Grace(until) => Some(until),
+            Audience::Grace(until) | Audience::Parting(until) => Some(until),
             Audience::Nobody | Audience::Asked | Audience::Listening | Audience::Held => None,
         };
         [publish, grace, self.save_at].into_iter().flatten().min()
@@ -190,6 +201,10 @@ impl Entry {
 
     /// Somebody listens: what waited is due.
     pub(super) fn listened(&mut self) {
+        if matches!(self.audience, Audience::Parting(_)) {
+            // The link holds, so this is somebody else.
+            self.drop_output();
+        }
         self.audience = Audience::Listening;
         if !self.batch.is_empty() {
             self.due.get_or_insert_with(Instant::now);
@@ -200,24 +215,31 @@ impl Entry {
     pub(super) fn not_listened(&mut self) {
         match self.audience {
             Audience::Held => self.audience = Audience::Grace(Instant::now() + GRACE),
-            Audience::Grace(until) if Instant::now() < until => {}
-            Audience::Grace(_) | Audience::Nobody | Audience::Asked | Audience::Listening => {
+            Audience::Listening => self.audience = Audience::Parting(Instant::now() + PARTING),
+            Audience::Grace(until) | Audience::Parting(until) if Instant::now() < until => {}
+            Audience::Grace(_) | Audience::Parting(_) | Audience::Nobody | Audience::Asked => {
                 self.audience = Audience::Nobody;
-                self.spool = None;
-                self.batch.drop_output();
+                self.drop_output();
             }
         }
     }
 
+    fn drop_output(&mut self) {
+        self.spool = None;
+        self.batch.drop_output();
+    }
+
     /// Nobody came back in time.
     pub(super) fn is_abandoned(&self, now: Instant) -> bool {
-        matches!(self.audience, Audience::Grace(until) if until <= now)
+        matches!(self.audience, Audience::Grace(until) | Audience::Parting(until) if until <= now)
     }
 
     /// The link is down.
     pub(super) fn unlinked(&mut self) {
         match self.audience {
-            Audience::Listening | Audience::Grace(_) | Audience::Held => self.audience = Audience::Held,
+            Audience::Listening | Audience::Parting(_) | Audience::Grace(_) | Audience::Held => {
+                self.audience = Audience::Held;
+            }
             Audience::Nobody | Audience::Asked => {
                 self.audience = Audience::Nobody;
                 self.batch.clear();
@@ -336,6 +358,36 @@ mod tests {
         entry.not_listened();
         assert_eq!(entry.audience, Audience::Nobody);
         assert_eq!(publish(&mut entry), ["[kept]"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn listeners_who_leave_with_the_router_get_their_lines_and_those_who_just_leave_do_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let spools = spools(directory.path());
+        let mut entry = entry(Audience::Listening);
+        entry.output(line(1, 0), &spools);
+        // The router says so, then GOODBYE.
+        entry.not_listened();
+        entry.output(line(2, 0), &spools);
+        entry.unlinked();
+        entry.listened();
+        tokio::time::advance(FLUSH).await;
+        assert_eq!(publish(&mut entry), ["1 ", "2 "]);
+
+        entry.output(line(3, 0), &spools);
+        entry.not_listened();
+        entry.listened();
+        entry.output(line(4, 0), &spools);
+        tokio::time::advance(FLUSH).await;
+        assert_eq!(publish(&mut entry), ["4 "], "another listener");
+
+        entry.not_listened();
+        entry.output(line(5, 0), &spools);
+        assert_eq!(entry.deadline(true), Some(Instant::now() + PARTING));
+        tokio::time::advance(PARTING).await;
+        assert!(entry.is_abandoned(Instant::now()));
+        entry.not_listened();
+        assert_eq!((entry.audience, entry.batch.bytes()), (Audience::Nobody, 0));
     }
 
     #[tokio::test(start_paused = true)]

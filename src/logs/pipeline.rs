@@ -43,6 +43,8 @@ const FOLLOWED: usize = 4;
 const MAX_CURSORS: usize = 256;
 /// Messages on their way, of as many topics. Further ones wait in their topic, which drops the oldest and says so.
 const SENDING: usize = 8;
+/// Bound of waiting, at the end, for the router's word on messages that are on their way.
+const FINISHING: Duration = Duration::from_secs(1);
 
 /// What the handle asks for.
 #[derive(Debug)]
@@ -174,11 +176,23 @@ impl Pipeline {
 
         self.followers.shutdown().await;
         self.watches.shutdown().await;
-        self.sending.shutdown().await;
+        self.finish_sending().await;
         self.ledger.save();
         self.save_all();
         written.cancel();
         let _ = writer.await;
+    }
+
+    /// What the router confirms now, the next run does not send again.
+    async fn finish_sending(&mut self) {
+        let confirmed = async {
+            while let Some(sent) = self.sending.join_next().await {
+                self.on_sent(sent);
+            }
+        };
+        // Without its word they are sent again.
+        let _ = tokio::time::timeout(FINISHING, confirmed).await;
+        self.sending.shutdown().await;
     }
 
     async fn restore_cursors(&mut self) {

@@ -1,6 +1,6 @@
 //! A log pipeline as the agent has it, a container that numbers its lines, and a viewer that checks them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
 use protocol::{AppId, Stage};
@@ -8,6 +8,7 @@ use reagent::engine::Engine;
 use reagent::logs::Logs;
 use reagent::store::Store;
 use testkit::docker::{self, Scope};
+use testkit::wait;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use wamp::Dict;
@@ -64,7 +65,7 @@ impl Writer {
 
     /// Prints `1`, `2`, … with a pause in between.
     pub(crate) fn numbering(key: u64) -> Writer {
-        Writer::new(key, "i=0; while :; do i=$((i+1)); echo $i; sleep 0.01; done")
+        Writer::new(key, &numbering("", "0.01"))
     }
 }
 
@@ -74,9 +75,52 @@ impl Drop for Writer {
     }
 }
 
+/// A script that prints a word and `1`, `2`, … with a pause of so many seconds in between, until it is held.
+pub(crate) fn numbering(word: &str, pause: &str) -> String {
+    format!(
+        "i=0; while :; do
+             if [ -e /tmp/hold ]; then echo $i > /tmp/held.new; mv /tmp/held.new /tmp/held;
+             else i=$((i+1)); echo \"{word}$i\"; fi
+             sleep {pause}
+         done"
+    )
+}
+
+/// Lets it print nothing any more. Returns the last number.
+pub(crate) fn hold(container: &str) -> u64 {
+    let script =
+        "rm -f /tmp/held; : > /tmp/hold; while ! [ -e /tmp/held ]; do sleep 0.01; done; cat /tmp/held";
+    let said = docker::docker(&["exec", container, "/bin/sh", "-c", script]).unwrap();
+    said.trim().parse().unwrap()
+}
+
+pub(crate) fn go_on(container: &str) {
+    docker::docker(&["exec", container, "/bin/sh", "-c", "rm /tmp/hold"]).unwrap();
+}
+
+/// How many lines it has printed.
+pub(crate) fn printed(container: &str) -> u64 {
+    u64::try_from(docker::logs(container).lines().count()).unwrap()
+}
+
+/// Waits until the router has confirmed everything that a held container has printed: nothing is on its way any more.
+/// `downloads`: where the agent notes that, for its next run.
+pub(crate) fn wait_until_confirmed(downloads: &Path, container: &str) {
+    let text = docker::docker(&["logs", "--timestamps", "--tail", "1", container]).unwrap();
+    let (moment, _) = text.split_once(' ').expect("a timestamp");
+    let moment: jiff::Timestamp = moment.parse().unwrap();
+    wait::until("the router's word is noted", SOON, || {
+        let text = std::fs::read_to_string(downloads.join("log-cursors.json")).ok()?;
+        let cursors: serde_json::Value = serde_json::from_str(text.lines().next()?).ok()?;
+        let noted = cursors[container][container]["nanoseconds"].as_u64()?;
+        (i128::from(noted) >= moment.as_nanosecond()).then_some(())
+    });
+}
+
 /// A pipeline on a runtime of its own, which can be killed like a process.
 pub(crate) struct Run {
     pub(crate) logs: Logs,
+    downloads: PathBuf,
     killed: Option<oneshot::Sender<bool>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -87,6 +131,8 @@ impl Run {
         let (logs, mut started) = mpsc::channel(1);
         let (killed, kill) = oneshot::channel();
         let home = home.to_owned();
+        let downloads = home.join("downloads");
+        let place = Some(downloads.clone());
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(2)
@@ -95,7 +141,6 @@ impl Run {
                 .unwrap();
             runtime.block_on(async {
                 let (store, _) = Store::open(&home.join("reagent.db")).await.unwrap();
-                let place = Some(home.join("downloads"));
                 let stop = CancellationToken::new();
                 let run = Logs::start_in(place, SERIAL.to_owned(), store.clone(), engine, stop);
                 logs.send(run.clone()).await.unwrap();
@@ -109,6 +154,7 @@ impl Run {
         });
         Run {
             logs: started.recv().await.unwrap(),
+            downloads,
             killed: Some(killed),
             thread: Some(thread),
         }
@@ -116,6 +162,14 @@ impl Run {
 
     pub(crate) fn follow(&self, writer: &Writer) {
         self.logs.follow(app(writer.key), &writer.app_name);
+    }
+
+    /// Holds the writer until the viewer has seen all that it printed, and the router has confirmed that.
+    pub(crate) async fn settle(&self, writer: &Writer, tally: &mut Tally, viewer: &mut Viewer) {
+        let last = hold(&writer.container);
+        tally.watch(viewer, last).await;
+        assert_eq!(tally.last, last);
+        wait_until_confirmed(&self.downloads, &writer.container);
     }
 
     pub(crate) async fn kill(self) {
@@ -171,6 +225,10 @@ pub(crate) struct Tally {
     pub(crate) last: u64,
     pub(crate) delivered: u64,
     pub(crate) dropped: u64,
+    /// The line before the first of the last message.
+    before_message: u64,
+    /// Whether that message may come again.
+    unconfirmed: bool,
 }
 
 impl Tally {
@@ -183,6 +241,12 @@ impl Tally {
         }
     }
 
+    /// The link was cut, or the agent killed, at any moment: viewers may have a message of which the router's
+    /// confirmation got lost on its way. That one, and no other, may come once more from its first line on.
+    pub(crate) fn cut(&mut self) {
+        self.unconfirmed = true;
+    }
+
     /// Takes what still comes from a viewer whose router ended.
     pub(crate) async fn drain(&mut self, viewer: &mut Viewer) {
         while let Some(lines) = viewer.next().await {
@@ -191,6 +255,13 @@ impl Tally {
     }
 
     fn take(&mut self, lines: &[String]) {
+        let first = lines.first().and_then(|line| line.parse().ok());
+        if self.unconfirmed && first == Some(self.before_message + 1) {
+            self.unconfirmed = false;
+            self.delivered -= self.last - self.before_message;
+            self.last = self.before_message;
+        }
+        self.before_message = self.last;
         for line in lines {
             match line.strip_prefix("… ").and_then(|rest| rest.split_once(' ')) {
                 Some((count, rest)) => {

@@ -7,6 +7,8 @@ use testkit::fleet::{Fleet, Plane};
 use testkit::process::Process;
 use testkit::wait;
 
+use super::rig::{go_on, hold, numbering, wait_until_confirmed};
+
 const AGENT: &str = env!("CARGO_BIN_EXE_reagent");
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -22,10 +24,7 @@ fn whoever_follows_a_log_sees_every_line_once_although_the_agent_is_killed() {
     let fleet = Fleet::start(Plane::Studio);
     let device = fleet.add_device("meter-1");
     let mut agent = device.start_agent(Path::new(AGENT), &[]);
-    fleet.publish_app(
-        "count",
-        "i=0; while :; do i=$((i+1)); echo number $i; sleep 0.05; done",
-    );
+    fleet.publish_app("count", &numbering("number ", "0.05"));
     fleet.studio(&["install", "meter-1", "count", "--wait"]).ok();
     let viewer = Process::start(
         "viewer",
@@ -39,8 +38,17 @@ fn whoever_follows_a_log_sees_every_line_once_although_the_agent_is_killed() {
         });
     };
     reaches(40);
+    let apps = fleet.studio(&["app", "list", "--json"]).ok().json();
+    let container = format!("prod_{}_count", apps[0]["app_key"]);
     for _ in 0..2 {
+        // At rest: a line whose confirmation a kill takes along is said again.
+        let last = hold(&container);
+        wait::until("the last line is seen", MINUTE, || {
+            (numbers(&viewer).last() == Some(&last)).then_some(())
+        });
+        wait_until_confirmed(&device.home.join("agent/downloads"), &container);
         agent.kill();
+        go_on(&container);
         agent = device.start_agent(Path::new(AGENT), &[]);
         let goal = numbers(&viewer).len() + 60;
         reaches(goal);

@@ -6,7 +6,7 @@ use testkit::{docker, wait};
 
 use super::SOON;
 use super::plane::Plane;
-use super::rig::{Run, Tally, Viewer, Writer};
+use super::rig::{Run, Tally, Viewer, Writer, go_on, printed, wait_until_confirmed};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_or_repeated_when_the_router_restarts() {
@@ -38,6 +38,15 @@ async fn nothing_is_lost_or_repeated_when_the_router_restarts() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_agent_goes_on_with_the_next_line() {
+    /// How a run of the agent ends.
+    enum End {
+        /// Asked to.
+        Orderly,
+        /// Killed while lines are on their way.
+        Killed,
+        /// Killed when every line was confirmed.
+        KilledAtRest,
+    }
     let home = tempfile::tempdir().unwrap();
     let plane = Plane::own().await;
     let writer = Writer::numbering(102);
@@ -50,11 +59,18 @@ async fn a_killed_agent_goes_on_with_the_next_line() {
     run.follow(&writer);
     tally.watch(&mut viewer, 50).await;
     run.kill().await;
-    for orderly in [false, true, false] {
+    tally.cut();
+    for end in [
+        End::KilledAtRest,
+        End::Orderly,
+        End::KilledAtRest,
+        End::Killed,
+        End::Orderly,
+    ] {
         // Printed while nobody is there.
-        let before = docker::logs(&writer.container).lines().count();
+        let before = printed(&writer.container);
         wait::until("the app goes on", SOON, || {
-            (docker::logs(&writer.container).lines().count() > before + 20).then_some(())
+            (printed(&writer.container) > before + 20).then_some(())
         });
         let run = Run::start(home.path(), Engine::new().unwrap()).await;
         // The log is read before the link is there.
@@ -62,10 +78,17 @@ async fn a_killed_agent_goes_on_with_the_next_line() {
         run.logs.attach(plane.join("system").await).await;
         let goal = tally.last + 100;
         tally.watch(&mut viewer, goal).await;
-        if orderly {
-            run.close().await;
-        } else {
-            run.kill().await;
+        match end {
+            End::Orderly => run.close().await,
+            End::Killed => {
+                run.kill().await;
+                tally.cut();
+            }
+            End::KilledAtRest => {
+                run.settle(&writer, &mut tally, &mut viewer).await;
+                run.kill().await;
+                go_on(&writer.container);
+            }
         }
     }
     assert_eq!(tally.dropped, 0);
@@ -110,9 +133,17 @@ async fn crossbar_carries_them_as_well_across_a_lost_session() {
     run.follow(&writer);
     let mut tally = Tally::default();
     tally.watch(&mut viewer, 50).await;
-    for _ in 0..3 {
+    for at_rest in [false, true, false] {
+        if at_rest {
+            run.settle(&writer, &mut tally, &mut viewer).await;
+        } else {
+            tally.cut();
+        }
         session.abort();
         let _ = session.closed().await;
+        if at_rest {
+            go_on(&writer.container);
+        }
         session = plane.join("system").await;
         run.logs.attach(session.clone()).await;
         let goal = tally.last + 100;
@@ -142,6 +173,7 @@ async fn what_an_outage_has_no_room_for_is_a_gap_that_adds_up() {
     run.follow(&writer);
     let mut tally = Tally::default();
     tally.watch(&mut viewer, 1).await;
+    wait_until_confirmed(&home.path().join("downloads"), &writer.container);
     session.abort();
     let _ = session.closed().await;
     docker::docker(&["exec", &writer.container, "/bin/sh", "-c", ": > /tmp/go"]).unwrap();
