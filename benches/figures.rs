@@ -3,6 +3,8 @@
 
 #[path = "figures/logs.rs"]
 mod logs;
+#[path = "figures/update.rs"]
+mod update;
 #[path = "figures/usage.rs"]
 mod usage;
 
@@ -72,6 +74,9 @@ async fn figures() {
     }
     if wanted("logs") {
         logs::measure().await;
+    }
+    if wanted("update") {
+        update::measure().await;
     }
     if wanted("device") {
         Device::new(APPS).await.measure().await;
