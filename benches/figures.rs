@@ -3,6 +3,8 @@
 
 #[path = "figures/logs.rs"]
 mod logs;
+#[path = "figures/query.rs"]
+mod query;
 #[path = "figures/usage.rs"]
 mod usage;
 
@@ -47,7 +49,7 @@ fn agent() -> String {
 
 fn main() {
     // `cargo test --benches` runs this with a filter; figures are only for `cargo bench`.
-    if !std::env::args().any(|argument| argument == "--bench") || logs::is_pipeline() {
+    if !std::env::args().any(|argument| argument == "--bench") || logs::is_pipeline() || query::is_query() {
         return;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -72,6 +74,9 @@ async fn figures() {
     }
     if wanted("logs") {
         logs::measure().await;
+    }
+    if wanted("query") {
+        query::measure();
     }
     if wanted("device") {
         Device::new(APPS).await.measure().await;
