@@ -3,6 +3,8 @@
 
 #[path = "figures/logs.rs"]
 mod logs;
+#[path = "figures/query.rs"]
+mod query;
 #[path = "figures/update.rs"]
 mod update;
 #[path = "figures/usage.rs"]
@@ -49,7 +51,7 @@ fn agent() -> String {
 
 fn main() {
     // `cargo test --benches` runs this with a filter; figures are only for `cargo bench`.
-    if !std::env::args().any(|argument| argument == "--bench") || logs::is_pipeline() {
+    if !std::env::args().any(|argument| argument == "--bench") || logs::is_pipeline() || query::is_query() {
         return;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -74,6 +76,9 @@ async fn figures() {
     }
     if wanted("logs") {
         logs::measure().await;
+    }
+    if wanted("query") {
+        query::measure();
     }
     if wanted("update") {
         update::measure().await;

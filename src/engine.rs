@@ -113,6 +113,8 @@ pub struct ContainerFacts {
     /// Without leading slash.
     pub name: String,
     pub status: ContainerStatus,
+    /// When it was last started, in the daemon's words: another run has another moment.
+    pub started: String,
     pub exit_code: i64,
     /// `State.Error`, empty when none.
     pub error: String,

@@ -22,6 +22,7 @@ mod follower;
 mod ledger;
 mod listeners;
 mod lost;
+mod news;
 mod pipeline;
 mod project;
 mod publisher;

@@ -19,6 +19,11 @@ pub(crate) fn memory(pid: u32) -> (f64, f64) {
     (megabytes("Rss:"), megabytes("Private_Dirty:"))
 }
 
+/// The largest resident set that a process has had, MB.
+pub(crate) fn peak(pid: u32) -> f64 {
+    number(&read(pid, "status"), "VmHWM:") as f64 * 1.024e-3
+}
+
 /// What a process has used up so far.
 #[derive(Debug)]
 pub(crate) struct Usage {

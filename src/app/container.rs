@@ -254,6 +254,7 @@ mod tests {
             id: "id".to_owned(),
             name: spec.name.clone(),
             status,
+            started: String::new(),
             exit_code: 0,
             error: String::new(),
             oom_killed: false,

@@ -34,6 +34,7 @@ struct Inspected {
 #[serde(rename_all = "PascalCase", default)]
 struct State {
     status: String,
+    started_at: String,
     exit_code: i64,
     error: Option<String>,
     #[serde(rename = "OOMKilled")]
@@ -245,6 +246,7 @@ impl From<Inspected> for ContainerFacts {
             id: inspected.id,
             name: inspected.name.trim_start_matches('/').to_owned(),
             status: status_of(&inspected.state.status),
+            started: inspected.state.started_at,
             exit_code: inspected.state.exit_code,
             error: inspected.state.error.unwrap_or_default(),
             oom_killed: inspected.state.oom_killed,

@@ -6,15 +6,21 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 
-use crate::engine::{ContainerStatus, Engine, LogLine, LogRange};
+use crate::engine::{ContainerFacts, ContainerStatus, Engine, LogLine, LogRange};
 
 use super::batch::{BUFFER, Chunk, MESSAGE, Mark};
 use super::cursor::{Cursor, Position, Walk};
+use super::news::{Hearer, News};
 use super::ring;
 
 /// Pause before looking again after a stream ended.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// A stream that is silent for so long after something happened to the container may be one that the daemon forgot to
+/// end: it says nothing more, neither of this run of the container nor of the next.
+const SILENCE: Duration = Duration::from_secs(3);
+/// Attempts to read what a container has printed that does not run any more.
+const LAST_READS: u32 = 5;
 /// Text handed on at once, bytes; more only in a single line.
 const PORTION: usize = 64 << 10;
 /// How long a line waits for others before both are handed on. Far below what output waits to be published.
@@ -62,6 +68,9 @@ pub(super) struct Follower {
     /// Otherwise the app ran before we did, and of its log only the end is wanted (L8).
     since: Option<Cursor>,
     began: u64,
+    news: Hearer,
+    /// When it is time to see whether the stream still has a container that runs.
+    look_at: Option<Instant>,
     room: Arc<Semaphore>,
     /// Full: we stop reading, and the daemon keeps the rest.
     out: mpsc::Sender<Followed>,
@@ -84,6 +93,15 @@ impl Skip {
     }
 }
 
+/// What became of one stream.
+#[derive(Clone, Copy, Debug, Default)]
+struct Read {
+    /// A line came.
+    came: bool,
+    /// The daemon ended it, and all of it was handed on.
+    whole: bool,
+}
+
 /// Lines on their way to the pipeline.
 #[derive(Default)]
 struct Portion {
@@ -99,6 +117,7 @@ impl Follower {
         engine: Engine,
         topic: Arc<str>,
         container: &str,
+        news: &News,
         out: mpsc::Sender<Followed>,
     ) -> Follower {
         Follower {
@@ -110,6 +129,8 @@ impl Follower {
             published: None,
             since: None,
             began: now(),
+            news: news.hearer(),
+            look_at: None,
             room: Arc::new(Semaphore::new(AHEAD)),
             out,
         }
@@ -146,26 +167,22 @@ impl Follower {
     /// The same without a last word. Gives back how far the history has the log.
     pub(super) async fn follow(&mut self) -> Option<Cursor> {
         let mut pause = FIRST_PAUSE;
+        let mut last_reads = 0;
         loop {
             match self.engine.inspect(&self.container).await {
                 Ok(None) => break,
                 Ok(Some(facts)) => {
-                    let running = match facts.status {
-                        ContainerStatus::Running | ContainerStatus::Paused | ContainerStatus::Restarting => {
-                            true
-                        }
-                        ContainerStatus::Created
-                        | ContainerStatus::Removing
-                        | ContainerStatus::Exited
-                        | ContainerStatus::Dead
-                        | ContainerStatus::Unknown => false,
-                    };
+                    let running = goes_on(facts.status);
                     // Also after the end: a daemon may close a followed log before the last words are in it.
-                    if self.read(&facts.id, running).await {
+                    let read = self.read(&facts, running).await;
+                    if read.came {
                         pause = FIRST_PAUSE;
                     }
                     if !running {
-                        break;
+                        last_reads += 1;
+                        if read.whole || last_reads == LAST_READS {
+                            break;
+                        }
                     }
                 }
                 Err(error) => tracing::debug!(container = %self.container, %error, "log follower waits"),
@@ -176,8 +193,9 @@ impl Follower {
         self.read.clone()
     }
 
-    /// Reads one stream to its end. Says whether a line came.
-    async fn read(&mut self, id: &str, follow: bool) -> bool {
+    /// Reads one stream to its end, or until it has outlived its container.
+    async fn read(&mut self, facts: &ContainerFacts, follow: bool) -> Read {
+        let id = &*facts.id;
         for cursor in [&mut self.read, &mut self.published] {
             if cursor.as_ref().is_none_or(|cursor| !cursor.is_of(id)) {
                 cursor.clone_from(&self.since);
@@ -204,7 +222,7 @@ impl Follower {
         let mut walk = Walk::default();
         // By id: another container may take the name meanwhile.
         let mut receiver = self.engine.log_portions(id, range);
-        let mut came = false;
+        let mut read = Read::default();
         let mut portion = Portion::default();
         let mut due = Instant::now();
         loop {
@@ -213,11 +231,21 @@ impl Follower {
                 Ok(next) => next,
                 Err(_) => {
                     if !self.hand_on(id, &mut portion).await {
-                        return came;
+                        return read;
                     }
-                    receiver.recv().await
+                    tokio::select! {
+                        biased;
+                        next = receiver.recv() => next,
+                        () = self.outlived(facts), if follow => {
+                            tracing::info!(container = %self.container, "the daemon did not end a log stream");
+                            return read;
+                        }
+                    }
                 }
             };
+            if let Some(at) = &mut self.look_at {
+                *at = Instant::now() + SILENCE;
+            }
             if portion.lines == 0 {
                 due = Instant::now() + COMPANY;
             }
@@ -226,11 +254,11 @@ impl Follower {
                 Some(Err(error)) => {
                     tracing::debug!(container = %self.container, %error, "log stream broke");
                     self.hand_on(id, &mut portion).await;
-                    return came;
+                    return read;
                 }
                 None => {
-                    self.hand_on(id, &mut portion).await;
-                    return came;
+                    read.whole = self.hand_on(id, &mut portion).await;
+                    return read;
                 }
             };
             for LogLine {
@@ -242,12 +270,12 @@ impl Follower {
                 if new == (false, false) {
                     continue;
                 }
-                came = true;
+                read.came = true;
                 let full = portion.text.len() + self.prefix.len() + text.len() >= PORTION;
                 if (full || new != (portion.for_history, portion.for_viewers))
                     && !self.hand_on(id, &mut portion).await
                 {
-                    return came;
+                    return read;
                 }
                 (portion.for_history, portion.for_viewers) = new;
                 portion.position = position;
@@ -257,6 +285,32 @@ impl Follower {
                 portion.text.push_str(&self.prefix);
                 portion.text.push_str(&text);
                 portion.lines += 1;
+            }
+        }
+    }
+
+    /// Waits until the container of a silent stream has ended, was started anew or is another one. Asks the daemon only
+    /// after news of it. Cancel-safe.
+    async fn outlived(&mut self, facts: &ContainerFacts) {
+        loop {
+            let Some(at) = self.look_at else {
+                self.news.of(&self.container).await;
+                self.look_at = Some(Instant::now() + SILENCE);
+                continue;
+            };
+            tokio::time::sleep_until(at).await;
+            // Should it not answer: once more.
+            self.look_at = Some(Instant::now() + SILENCE);
+            let same = match self.engine.inspect(&self.container).await {
+                Ok(Some(now)) => {
+                    goes_on(now.status) && (&now.id, &now.started) == (&facts.id, &facts.started)
+                }
+                Ok(None) => false,
+                Err(_) => continue,
+            };
+            self.look_at = None;
+            if !same {
+                return;
             }
         }
     }
@@ -317,6 +371,18 @@ impl Follower {
         }
         let place = tokio::time::timeout(PATIENCE, room.acquire_many_owned(size)).await;
         place.ok()?.ok()
+    }
+}
+
+/// Whether the container may print more.
+fn goes_on(status: ContainerStatus) -> bool {
+    match status {
+        ContainerStatus::Running | ContainerStatus::Paused | ContainerStatus::Restarting => true,
+        ContainerStatus::Created
+        | ContainerStatus::Removing
+        | ContainerStatus::Exited
+        | ContainerStatus::Dead
+        | ContainerStatus::Unknown => false,
     }
 }
 

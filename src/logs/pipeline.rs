@@ -24,6 +24,7 @@ use super::follower::{self, Followed, Follower};
 use super::ledger::{Ledger, Published};
 use super::listeners::{self, Gate};
 use super::lost::Lost;
+use super::news::News;
 use super::project::Project;
 use super::publisher::{self, Fate, Outgoing, Sent};
 use super::ring::Ring;
@@ -100,7 +101,10 @@ pub(super) struct Pipeline {
     attached: Option<Attached>,
     followed: mpsc::Sender<Followed>,
     followers: JoinSet<()>,
-    /// One per session; the one before ends when its channels are dropped.
+    /// For the followers; told by a task that the first of them lets begin.
+    news: News,
+    news_told: bool,
+    /// One per session; the one before ends when its channels are dropped. And the one of the daemon's events.
     watches: JoinSet<()>,
     sending: JoinSet<Sent>,
 }
@@ -130,6 +134,8 @@ impl Pipeline {
             // Replaced when the loop begins.
             followed: mpsc::channel(1).0,
             followers: JoinSet::new(),
+            news: News::new(),
+            news_told: false,
             watches: JoinSet::new(),
             sending: JoinSet::new(),
         }
@@ -359,12 +365,15 @@ impl Pipeline {
             return;
         }
         entry.following = Following::Yes;
+        if !std::mem::replace(&mut self.news_told, true) {
+            self.watches.spawn(self.news.clone().tell(self.engine.events()));
+        }
         let topic: Arc<str> = Arc::from(name);
         let (engine, out) = (self.engine.clone(), self.followed.clone());
         let mut published = self.before.remove(name).unwrap_or_default();
         match source {
             Source::Container => {
-                let follower = Follower::new(engine, topic, name, out).from(
+                let follower = Follower::new(engine, topic, name, &self.news, out).from(
                     self.cursors.get(name).cloned(),
                     published.remove(name),
                     entry.cleared,
@@ -381,6 +390,7 @@ impl Pipeline {
                     cursors: self.cursors.clone(),
                     published,
                     since: entry.cleared.or(cleared),
+                    news: self.news.clone(),
                     out,
                 };
                 self.followers.spawn(project.run());

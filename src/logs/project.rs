@@ -8,10 +8,11 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Duration, sleep};
 
-use crate::engine::{ContainerFacts, Engine, EngineEvent};
+use crate::engine::{ContainerFacts, Engine};
 
 use super::cursor::Cursor;
 use super::follower::{self, Followed, Follower};
+use super::news::{Moved, News};
 
 /// Labels that compose puts on what it makes.
 pub(super) const PROJECT: &str = "com.docker.compose.project";
@@ -36,6 +37,7 @@ pub(super) struct Project {
     pub(super) published: BTreeMap<String, Cursor>,
     /// As in [`Follower`]; containers that come later are read from when the watch began.
     pub(super) since: Option<u64>,
+    pub(super) news: News,
     /// Full: followers stop reading, and the daemon keeps the rest.
     pub(super) out: mpsc::Sender<Followed>,
 }
@@ -54,21 +56,22 @@ impl Project {
     /// Runs until no container of the project is left. A daemon that does not answer is waited for.
     pub(super) async fn run(mut self) {
         let began = follower::now();
-        let mut events = self.engine.events();
+        // Heard before the first look: nothing happens unheard in between.
+        let mut news = self.news.hearer();
         let mut followers: JoinSet<(String, Option<Cursor>)> = JoinSet::new();
         let mut watched: BTreeMap<String, Watched> = BTreeMap::new();
         let mut first = true;
+        let mut looked = false;
         // Something happened to these since the last look.
         let mut moved = BTreeSet::new();
         let mut failed = false;
         loop {
             tokio::select! {
-                event = events.recv() => match event {
-                    Some(EngineEvent::Resync) => moved.extend(watched.keys().cloned()),
-                    Some(EngineEvent::Container { name, .. }) => drop(moved.insert(name)),
-                    Some(EngineEvent::Down) => continue,
-                    // Cannot be: the engine's watch ends after us.
-                    None => break,
+                biased;
+                () = std::future::ready(()), if !looked => looked = true,
+                event = news.next() => match event {
+                    Moved::All => moved.extend(watched.keys().cloned()),
+                    Moved::One(name) => drop(moved.insert(name.to_string())),
                 },
                 Some(ended) = followers.join_next() => {
                     let Ok((name, cursor)) = ended else { continue };
@@ -114,6 +117,7 @@ impl Project {
                     self.engine.clone(),
                     Arc::clone(&self.topic),
                     &facts.name,
+                    &self.news,
                     self.out.clone(),
                 )
                 .with_prefix(prefix)

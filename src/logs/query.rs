@@ -5,13 +5,19 @@ use std::collections::VecDeque;
 
 use crate::engine::{ContainerFacts, Engine, EngineError, LogLine, LogRange};
 
-use super::follower::docker_time;
+use super::follower::{self, docker_time};
 use super::project;
 
 /// Text kept while reading, bytes: more than an answer may have, far less than a device has memory.
 const KEPT: usize = 6 << 20;
-/// How much further back the next attempt looks.
-const STEP: u32 = 8;
+/// How much further back the next look is, at least and at most.
+const STEPS: [u32; 2] = [2, 64];
+/// Looks for a more recent place, once one is old enough.
+const NARROWING: u32 = 4;
+/// Lines that may as well be read: that takes the daemon a fraction of a second.
+const OVERSHOT: u32 = 50_000;
+/// Looks at all.
+const LOOKS: usize = 40;
 
 /// Which lines are wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -145,36 +151,109 @@ pub(super) async fn newest(
     Ok(all)
 }
 
-/// The daemon takes the newest lines first and looks at an upper bound only then. So with one we look further and
-/// further back until there are enough lines inside.
+/// The daemon takes the newest lines first and looks at an upper bound only then. So with one we look for how many lines
+/// back the window is.
 async fn newest_of(engine: &Engine, id: &str, prefix: &str, window: &Window) -> Result<Newest, EngineError> {
-    let most = window.lines as usize;
-    let mut tail = Some(window.lines);
-    loop {
-        let begin = match (window.until, tail) {
-            (Some(_), Some(_)) => first_moment(engine, id, tail).await?,
-            _ => None,
-        };
-        let in_reach = match (window.until, begin) {
-            (Some(until), Some(begin)) => begin <= until,
-            _ => true,
-        };
-        if in_reach {
-            let found = read(engine, id, prefix, window, tail).await?;
-            let reaches_since = match (window.since, begin) {
-                (Some(since), Some(begin)) => begin < since,
-                _ => false,
-            };
-            if window.until.is_none() || tail.is_none() || found.lines.len() >= most || reaches_since {
-                return Ok(found);
-            }
-            // As old as it gets.
-            if begin.is_none() || begin == first_moment(engine, id, None).await? {
-                return Ok(found);
-            }
+    let Some(until) = window.until else {
+        return read(engine, id, prefix, window, Some(window.lines)).await;
+    };
+    let oldest = first_moment(engine, id, None).await?;
+    let mut search = Search::new(window.lines, until, follower::now());
+    for _ in 0..LOOKS {
+        let tail = search.next;
+        let begin = first_moment(engine, id, Some(tail)).await?;
+        // As old as it gets, or nothing there.
+        let all = begin.is_none() || begin == oldest;
+        if search.goes_on(begin.unwrap_or_default()) && !all {
+            continue;
         }
-        // So far that the daemon would be counting lines for ever: then everything.
-        tail = tail.and_then(|lines| lines.checked_mul(STEP));
+        let found = read(engine, id, prefix, window, Some(tail)).await?;
+        let missing = window
+            .lines
+            .saturating_sub(u32::try_from(found.lines.len()).unwrap_or(u32::MAX));
+        let reaches_since = window
+            .since
+            .zip(begin)
+            .is_some_and(|(since, begin)| begin < since);
+        if all || missing == 0 || reaches_since {
+            return Ok(found);
+        }
+        search.further(missing);
+    }
+    // A log that grows faster than we can look at it.
+    read(engine, id, prefix, window, None).await
+}
+
+/// Finds how many lines from the end of a log a moment is, in few looks. For each the daemon goes back over as many lines;
+/// reading forward from there takes it ten times as long a line. Assumes that lines come evenly, and goes by steps that
+/// are neither too large nor too small where they do not.
+#[derive(Debug)]
+struct Search {
+    lines: u32,
+    until: u64,
+    /// How many lines back, and their moment: still too new.
+    near: (u32, u64),
+    /// Old enough.
+    far: Option<(u32, u64)>,
+    /// How many lines back to look.
+    next: u32,
+    /// How often to look for a place that is old enough, but not as old.
+    narrowing: u32,
+}
+
+impl Search {
+    fn new(lines: u32, until: u64, now: u64) -> Search {
+        Search {
+            lines,
+            until,
+            near: (0, now),
+            far: None,
+            next: lines,
+            narrowing: NARROWING,
+        }
+    }
+
+    /// Takes the moment of the line that is [`Search::next`] lines back. `false`: it is the place to read from.
+    fn goes_on(&mut self, begin: u64) -> bool {
+        let here = (self.next, begin);
+        let too_new = begin > self.until;
+        let before = match too_new {
+            true => std::mem::replace(&mut self.near, here),
+            false => *self.far.insert(here),
+        };
+        self.next = match self.far {
+            None => {
+                let [least, most] = STEPS.map(|step| here.0.saturating_mul(step));
+                self.guess(before, here, here).clamp(least, most)
+            }
+            // What is read too much does not matter.
+            Some((far, _)) if !too_new && (self.narrowing == 0 || far - self.near.0 < OVERSHOT) => {
+                return false;
+            }
+            Some((far, _)) if self.narrowing == 0 => far,
+            Some(far) => {
+                self.narrowing -= 1;
+                let most = far.0.saturating_sub(1).max(self.near.0);
+                self.guess(self.near, far, self.near).clamp(self.near.0, most)
+            }
+        };
+        true
+    }
+
+    /// So many lines of the window are still older.
+    fn further(&mut self, missing: u32) {
+        self.narrowing = 0;
+        self.far = None;
+        self.next = self.next.saturating_add(missing);
+    }
+
+    /// How many lines back the moment should be, counted on from one place at the pace between two, with some to spare.
+    fn guess(&self, newer: (u32, u64), older: (u32, u64), from: (u32, u64)) -> u32 {
+        let lines = u128::from(older.0.saturating_sub(newer.0));
+        let span = u128::from(newer.1.saturating_sub(older.1).max(1));
+        let way = u128::from(from.1.saturating_sub(self.until));
+        let more = u32::try_from(lines * way * 51 / (span * 50)).unwrap_or(u32::MAX);
+        from.0.saturating_add(more).saturating_add(self.lines)
     }
 }
 
@@ -234,6 +313,8 @@ pub(super) async fn first_moment(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -266,5 +347,60 @@ mod tests {
             newest.push(Found::remembered("x".repeat(KEPT / 2)), 100);
         }
         assert!(newest.shortened && newest.bytes <= KEPT);
+    }
+
+    /// Finds the place as `newest_of` does, in a log of these moments. Gives back how many lines are read, and the looks.
+    fn find(log: &[u64], lines: u32, until: u64) -> (usize, usize) {
+        let mut search = Search::new(lines, until, *log.last().unwrap());
+        for looks in 1..=LOOKS {
+            let tail = (search.next as usize).min(log.len());
+            let begin = log[log.len() - tail];
+            if search.goes_on(begin) && tail < log.len() {
+                continue;
+            }
+            let read = &log[log.len() - tail..];
+            let found = read.iter().filter(|moment| **moment <= until).count();
+            if tail == log.len() || found >= lines as usize {
+                return (found, looks);
+            }
+            search.further(lines - u32::try_from(found).unwrap());
+        }
+        panic!("not found in {LOOKS} looks");
+    }
+
+    #[test]
+    fn a_window_far_back_in_an_even_log_is_found_in_a_few_looks() {
+        let log: Vec<u64> = (0..6_000_000).map(|number| 1_000_000 + 5 * number).collect();
+        for until in [2, 100, 3_000_000, 5_000_000, 5_999_000] {
+            let (found, looks) = find(&log, 100, log[until]);
+            let most = until + 1;
+            assert!(
+                (100.min(most)..=most.min(250_000)).contains(&found),
+                "{until}: {found} read"
+            );
+            assert!(looks <= 8, "{until}: {looks} looks");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_window_is_found_however_unevenly_lines_came(
+            bursts in prop::collection::vec((0_u64..1_000_000, 1_usize..400), 1..60),
+            lines in 1_u32..300,
+            at in 0.0..1.0_f64,
+        ) {
+            let mut moment = 1_000_000;
+            let mut log = Vec::new();
+            for (pause, count) in bursts {
+                moment += pause;
+                for _ in 0..count {
+                    moment += 1;
+                    log.push(moment);
+                }
+            }
+            let index = ((log.len() - 1) as f64 * at) as usize;
+            let (found, _) = find(&log, lines, log[index]);
+            prop_assert!(found >= (lines as usize).min(index + 1));
+        }
     }
 }

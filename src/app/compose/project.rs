@@ -150,6 +150,7 @@ mod tests {
             id: service.to_owned(),
             name: format!("p-{service}-1"),
             status,
+            started: String::new(),
             exit_code,
             error: String::new(),
             oom_killed: false,

@@ -2,8 +2,7 @@
 //! hanging daemon looks like, without touching the one that everybody else uses.
 
 use std::path::PathBuf;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
@@ -17,6 +16,8 @@ const DAEMON: &str = "/var/run/docker.sock";
 pub struct Proxy {
     directory: tempfile::TempDir,
     frozen: watch::Sender<bool>,
+    /// How often the logs of the moment were forgotten.
+    forgotten: watch::Sender<u64>,
     server: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -26,6 +27,7 @@ impl Proxy {
         Proxy {
             directory: tempfile::tempdir().expect("a directory for the socket"),
             frozen: watch::Sender::new(false),
+            forgotten: watch::Sender::new(0),
             server: Mutex::new(None),
         }
     }
@@ -38,12 +40,15 @@ impl Proxy {
     /// The daemon comes up, or back.
     pub fn appear(&self) {
         let listener = UnixListener::bind(self.socket()).expect("the socket is free");
-        let frozen = self.frozen.subscribe();
+        let state = State {
+            frozen: self.frozen.subscribe(),
+            forgotten: self.forgotten.subscribe(),
+        };
         let server = tokio::spawn(async move {
             // Its connections end with the server.
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
-                connections.spawn(connect(client, frozen.clone()));
+                connections.spawn(connect(client, state.clone()));
             }
         });
         self.server
@@ -71,13 +76,28 @@ impl Proxy {
         self.frozen.send_replace(false);
     }
 
+    /// The daemon forgets the logs that are being followed: nothing more comes of them, not even their end. Those that
+    /// are asked for later are as ever.
+    pub fn forget_followed_logs(&self) {
+        self.forgotten.send_modify(|times| *times += 1);
+    }
+
     fn socket(&self) -> PathBuf {
         self.directory.path().join("docker.sock")
     }
 }
 
-async fn connect(client: UnixStream, mut frozen: watch::Receiver<bool>) {
-    if frozen.wait_for(|frozen| !frozen).await.is_err() {
+#[derive(Clone)]
+struct State {
+    frozen: watch::Receiver<bool>,
+    forgotten: watch::Receiver<u64>,
+}
+
+/// Since which of the forgettings a log has been followed over a connection, if it is one that is.
+type Followed = Arc<Mutex<Option<u64>>>;
+
+async fn connect(client: UnixStream, mut state: State) {
+    if state.frozen.wait_for(|frozen| !frozen).await.is_err() {
         return;
     }
     let Ok(daemon) = UnixStream::connect(DAEMON).await else {
@@ -85,21 +105,41 @@ async fn connect(client: UnixStream, mut frozen: watch::Receiver<bool>) {
     };
     let (from_client, to_client) = client.into_split();
     let (from_daemon, to_daemon) = daemon.into_split();
+    let followed = Followed::default();
+    let request = Arc::clone(&followed);
+    let forgotten = state.forgotten.clone();
+    let look = move |bytes: &[u8]| {
+        let follows = bytes.windows(FOLLOW.len()).any(|window| window == FOLLOW);
+        let since = follows.then(|| *forgotten.borrow());
+        *request.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    };
     tokio::join!(
-        forward(from_client, to_daemon, frozen.clone()),
-        forward(from_daemon, to_client, frozen)
+        forward(from_client, to_daemon, state.clone(), look, Followed::default()),
+        forward(from_daemon, to_client, state, |_| {}, followed)
     );
 }
+
+/// In the request of a log that is followed.
+const FOLLOW: &[u8] = b"/logs?stdout=1&stderr=1&follow=1";
 
 async fn forward(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    mut frozen: watch::Receiver<bool>,
+    mut state: State,
+    look: impl Fn(&[u8]),
+    followed: Followed,
 ) {
     let mut buffer = [0; 8192];
     loop {
         let read = from.read(&mut buffer).await.unwrap_or(0);
-        if frozen.wait_for(|frozen| !frozen).await.is_err() {
+        look(&buffer[..read]);
+        if state.frozen.wait_for(|frozen| !frozen).await.is_err() {
+            return;
+        }
+        let since = *followed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(since) = since
+            && state.forgotten.wait_for(|times| *times <= since).await.is_err()
+        {
             return;
         }
         if read == 0 || to.write_all(&buffer[..read]).await.is_err() {
