@@ -9,6 +9,8 @@ mod forgotten;
 mod plane;
 #[path = "logs/query.rs"]
 mod query;
+#[path = "logs/restart.rs"]
+mod restart;
 #[path = "logs/rig.rs"]
 mod rig;
 #[path = "logs/story.rs"]

@@ -48,10 +48,11 @@ pub(super) struct Mark {
 pub(super) struct Chunk {
     pub(super) text: String,
     pub(super) lines: u64,
-    pub(super) mark: Option<Mark>,
-    /// Room that its follower has again when it leaves.
+    /// One for each container that it has lines of.
+    pub(super) marks: Vec<Mark>,
+    /// Room that their followers have again when it leaves.
     #[serde(skip)]
-    pub(super) room: Option<OwnedSemaphorePermit>,
+    pub(super) room: Vec<OwnedSemaphorePermit>,
 }
 
 impl Chunk {
@@ -67,23 +68,31 @@ impl Chunk {
         self.text.len() + 1
     }
 
-    /// Takes what comes next into itself, so that short lines cost little more than their text. Gives it back when it
-    /// is of another source, or both together are too much.
+    /// Takes what comes next into itself, so that short lines cost little more than their text, those of services that
+    /// speak in turns as well. Gives it back when both together are too much.
     pub(super) fn absorb(&mut self, next: Chunk) -> Result<(), Chunk> {
-        let source = |chunk: &Chunk| chunk.mark.as_ref().map(|mark| mark.container.clone());
-        if self.size() + next.size() > CHUNK || source(self) != source(&next) {
+        if self.size() + next.size() > CHUNK {
             return Err(next);
         }
         self.text.push('\n');
         self.text.push_str(&next.text);
         self.lines += next.lines;
-        self.mark = next.mark;
-        match (&mut self.room, next.room) {
-            // Of an earlier follower of the container: that one waits for nothing any more.
-            (Some(mine), Some(room)) if !Arc::ptr_eq(mine.semaphore(), room.semaphore()) => *mine = room,
-            (Some(mine), Some(room)) => mine.merge(room),
-            (None, room) => self.room = room,
-            (Some(_), None) => {}
+        for mark in next.marks {
+            match self
+                .marks
+                .iter_mut()
+                .find(|mine| mine.container == mark.container)
+            {
+                Some(mine) => *mine = mark,
+                None => self.marks.push(mark),
+            }
+        }
+        for room in next.room {
+            let of_same = |mine: &&mut OwnedSemaphorePermit| Arc::ptr_eq(mine.semaphore(), room.semaphore());
+            match self.room.iter_mut().find(of_same) {
+                Some(mine) => mine.merge(room),
+                None => self.room.push(room),
+            }
         }
         Ok(())
     }
@@ -133,14 +142,18 @@ impl Message {
         parts.collect::<Vec<_>>().join("\n")
     }
 
-    /// What is left to say when it was lost.
-    pub(super) fn into_gap(self) -> Message {
-        let lines = match self {
+    /// How many lines it stands for.
+    pub(super) fn lines(&self) -> u64 {
+        match self {
             Message::Agent(_) => 1,
             Message::Output(items) => items.iter().map(Item::lines).sum(),
-        };
+        }
+    }
+
+    /// What is left to say when it was lost.
+    pub(super) fn into_gap(self) -> Message {
         Message::Output(vec![Item::Gap {
-            lines,
+            lines: self.lines(),
             cause: Cause::Rate,
         }])
     }
@@ -151,10 +164,11 @@ impl Message {
             Message::Agent(_) => Vec::new(),
             Message::Output(items) => items
                 .iter()
-                .filter_map(|item| match item {
-                    Item::Output(chunk) => chunk.mark.clone(),
-                    Item::Agent(_) | Item::Gap { .. } => None,
+                .flat_map(|item| match item {
+                    Item::Output(chunk) => chunk.marks.as_slice(),
+                    Item::Agent(_) | Item::Gap { .. } => &[],
                 })
+                .cloned()
                 .collect(),
         }
     }

@@ -35,6 +35,16 @@ impl Cursor {
         self.container_id.is_empty() || self.container_id == container_id
     }
 
+    /// Whether it is not a line's.
+    pub(super) fn is_moment(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Whether the line at `position` is the very last that was handled.
+    pub(super) fn is_at(&self, position: Position) -> bool {
+        (position.nanoseconds, position.count) == (self.nanoseconds, self.count)
+    }
+
     /// Whether the line at `position` was handled already.
     pub(super) fn covers(&self, position: Position) -> bool {
         (position.nanoseconds, position.count) <= (self.nanoseconds, self.count)

@@ -92,6 +92,11 @@ impl Entry {
         self.save_at.get_or_insert_with(|| Instant::now() + SAVE);
     }
 
+    /// Whether the listeners have just left.
+    pub(super) fn is_parting(&self) -> bool {
+        matches!(self.audience, Audience::Parting(_))
+    }
+
     /// Whether output waits for somebody, or is published.
     pub(super) fn keeps_output(&self) -> bool {
         self.audience != Audience::Nobody
@@ -201,7 +206,7 @@ impl Entry {
 
     /// Somebody listens: what waited is due.
     pub(super) fn listened(&mut self) {
-        if matches!(self.audience, Audience::Parting(_)) {
+        if self.is_parting() {
             // The link holds, so this is somebody else.
             self.drop_output();
         }
@@ -237,11 +242,13 @@ impl Entry {
     /// The link is down.
     pub(super) fn unlinked(&mut self) {
         match self.audience {
-            Audience::Listening | Audience::Parting(_) | Audience::Grace(_) | Audience::Held => {
-                self.audience = Audience::Held;
-            }
-            Audience::Nobody | Audience::Asked => {
-                self.audience = Audience::Nobody;
+            // Of those asked for somebody may have been there, or come with the next link.
+            Audience::Asked
+            | Audience::Listening
+            | Audience::Parting(_)
+            | Audience::Grace(_)
+            | Audience::Held => self.audience = Audience::Held,
+            Audience::Nobody => {
                 self.batch.clear();
                 self.due = None;
             }

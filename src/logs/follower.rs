@@ -80,13 +80,15 @@ pub(super) struct Follower {
 struct Skip(Option<Cursor>);
 
 impl Skip {
-    /// Whether the line at `position` is new; from the first new line on all are, whatever their timestamps say.
+    /// Whether the line at `position` is new; behind the last one that is not all are, whatever their timestamps say:
+    /// the clock may have been set back.
     fn is_new(&mut self, position: Option<Position>) -> bool {
-        let covered = match (&self.0, position) {
-            (Some(cursor), Some(position)) => cursor.covers(position),
-            (Some(_) | None, _) => false,
+        let (Some(cursor), Some(position)) = (&self.0, position) else {
+            self.0 = None;
+            return true;
         };
-        if !covered {
+        let covered = cursor.covers(position);
+        if !covered || cursor.is_at(position) {
             self.0 = None;
         }
         !covered
@@ -196,10 +198,17 @@ impl Follower {
     /// Reads one stream to its end, or until it has outlived its container.
     async fn read(&mut self, facts: &ContainerFacts, follow: bool) -> Read {
         let id = &*facts.id;
+        let now = now();
         for cursor in [&mut self.read, &mut self.published] {
             if cursor.as_ref().is_none_or(|cursor| !cursor.is_of(id)) {
-                cursor.clone_from(&self.since);
+                // What took the place of a container that we know printed all of it later.
+                let later = cursor
+                    .as_ref()
+                    .map(|before| Cursor::from_moment(before.nanoseconds));
+                *cursor = self.since.clone().or(later);
             }
+            // A moment that the clock, set back since, has not reached again says nothing.
+            cursor.take_if(|cursor| cursor.is_moment() && cursor.nanoseconds > now);
         }
         let mut range = LogRange {
             follow,
@@ -213,9 +222,11 @@ impl Follower {
             .map(|cursor| cursor.nanoseconds)
             .min()
         {
-            // That moment again, because further lines may have it. But not beyond now: after the clock was set back,
-            // "since" would hide all that is printed until it gets there.
-            Some(nanoseconds) => range.since = Some(docker_time(nanoseconds.min(now()))),
+            // After the clock was set back, "since" would hide all that is printed until it gets there: the whole log,
+            // of which the last line that we have is skipped with all before it.
+            Some(nanoseconds) if nanoseconds > now => {}
+            // That moment again, because further lines may have it.
+            Some(nanoseconds) => range.since = Some(docker_time(nanoseconds)),
             None => range.tail = u32::try_from(ring::ENTRIES).ok(),
         }
         let (mut history, mut viewers) = (Skip(self.read.clone()), Skip(self.published.clone()));
@@ -347,8 +358,8 @@ impl Follower {
             chunk: Chunk {
                 text: portion.text,
                 lines: portion.lines,
-                mark: mark(cursor.clone()),
-                room,
+                marks: mark(cursor.clone()).into_iter().collect(),
+                room: room.into_iter().collect(),
             },
             read: mark(cursor).filter(|_| portion.for_history),
             for_history: portion.for_history,
@@ -415,6 +426,18 @@ mod tests {
             Some("1785834724.000000042")
         );
         assert_eq!(nanoseconds("hello"), None);
+    }
+
+    #[test]
+    fn behind_the_last_line_that_is_known_all_are_new_although_the_clock_was_set_back() {
+        let at = |nanoseconds, count| Some(Position { nanoseconds, count });
+        let mut skip = Skip(Some(Cursor {
+            container_id: "a".to_owned(),
+            nanoseconds: 1_000,
+            count: 1,
+        }));
+        assert!(!skip.is_new(at(900, 1)) && !skip.is_new(at(1_000, 1)));
+        assert!(skip.is_new(at(5, 1)) && skip.is_new(at(1_000, 1)));
     }
 
     #[test]

@@ -17,6 +17,9 @@ use super::cursor::Cursor;
 /// By topic (its last component), by container.
 pub(super) type Published = BTreeMap<String, BTreeMap<String, Cursor>>;
 
+/// In place of a container: since when the topic has been listened to. What a container printed that is not named beside
+/// it, viewers have not got from then on.
+pub(super) const SINCE: &str = "";
 /// Topics remembered. Those of apps that were removed while the agent did not run stay until there are so many.
 const MAX_TOPICS: usize = 256;
 const FILE: &str = "log-cursors.json";
@@ -63,12 +66,13 @@ impl Ledger {
         &self.published
     }
 
-    /// Somebody listens to `topic`, whose logs were read up to `cursors` by now.
-    pub(super) fn begin(&mut self, topic: &str, cursors: BTreeMap<String, Cursor>) {
-        self.published.insert(topic.to_owned(), cursors);
-        if self.published.len() > MAX_TOPICS {
+    /// Somebody may listen to `topic`, whose logs were read up to `cursors` by `now` (nanoseconds since 1970).
+    pub(super) fn begin(&mut self, topic: &str, now: u64, mut cursors: BTreeMap<String, Cursor>) {
+        if self.published.len() >= MAX_TOPICS && !self.published.contains_key(topic) {
             self.published.pop_first();
         }
+        cursors.insert(SINCE.to_owned(), Cursor::from_moment(now));
+        self.published.insert(topic.to_owned(), cursors);
         self.changed = true;
     }
 
@@ -130,9 +134,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let place = directory.path().join("not/there/yet");
         let mut ledger = Ledger::open(Some(&place));
-        ledger.begin("prod_1_a", BTreeMap::new());
+        ledger.begin("prod_1_a", 1, BTreeMap::new());
         ledger.begin(
             "prod_2_b",
+            1,
             BTreeMap::from([("prod_2_b".to_owned(), Cursor::from_moment(5))]),
         );
         ledger.advance("prod_1_a", vec![mark("a-web-1", 7), mark("a-web-1", 8)]);
@@ -161,7 +166,7 @@ mod tests {
         for place in [Some(directory.path()), Some(Path::new("/proc/none")), None] {
             let mut ledger = Ledger::open(place);
             assert!(ledger.published().is_empty());
-            ledger.begin("prod_1_a", BTreeMap::new());
+            ledger.begin("prod_1_a", 1, BTreeMap::new());
             ledger.save();
         }
         assert_eq!(Ledger::open(Some(directory.path())).published().len(), 1);

@@ -104,8 +104,8 @@ fn read_created(prefix: &str, args: &[Value]) -> Created {
     match topic.strip_prefix(prefix) {
         Some(rest) if exact && !rest.is_empty() => match details.get("id").and_then(id_of) {
             Some(id) => Created::Topic {
-                // Further components do not name anything of ours, as in the reference.
-                container: rest.split('.').next().unwrap_or_default().to_owned(),
+                // Names of apps may have dots; what names nothing of ours finds nothing.
+                container: rest.to_owned(),
                 id,
             },
             None => Created::Foreign,
@@ -332,6 +332,14 @@ mod tests {
                 ours(7)
             );
         }
+        let dotted = Created::Topic {
+            container: "prod_1_x.y".to_owned(),
+            id: 7,
+        };
+        assert_eq!(
+            created(json!({"uri": "reswarm.logs.S.prod_1_x.y", "id": 7})),
+            dotted
+        );
         let exact = json!({"uri": "reswarm.logs.S.prod_1_x", "id": 8, "match": "exact", "created": "2026"});
         assert_eq!(created(exact), ours(8));
         for pattern in [

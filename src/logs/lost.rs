@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::batch::{Cause, Item};
+
 /// Shared count. The lock is held for one addition.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Lost(Arc<Mutex<BTreeMap<String, u64>>>);
@@ -16,9 +18,12 @@ impl Lost {
         }
     }
 
-    /// The count of one topic, which starts at zero again.
-    pub(super) fn take(&self, container: &str) -> u64 {
+    /// What to say of one topic, whose count starts at zero again.
+    pub(super) fn gap(&self, container: &str) -> Item {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.remove(container).unwrap_or(0)
+        Item::Gap {
+            lines: counts.remove(container).unwrap_or(0),
+            cause: Cause::Rate,
+        }
     }
 }

@@ -17,11 +17,11 @@ use wamp::client::Session;
 use crate::engine::Engine;
 use crate::store::{LogHistory, Store};
 
-use super::batch::{Cause, Chunk, Item};
+use super::batch::Chunk;
 use super::cursor::Cursor;
 use super::entry::{Audience, Entry, Following};
 use super::follower::{self, Followed, Follower};
-use super::ledger::{Ledger, Published};
+use super::ledger::{self, Ledger, Published};
 use super::listeners::{self, Gate};
 use super::lost::Lost;
 use super::news::News;
@@ -285,12 +285,14 @@ impl Pipeline {
             }
         }
         self.entries.insert(name.clone(), entry);
+        self.note_listeners(&name, false);
         name
     }
 
     fn agent_line(&mut self, name: &str, text: String) {
         let live = self.is_live();
         if let Some(entry) = self.entries.get_mut(name) {
+            entry.gap(self.lost.gap(name), &self.spools);
             entry.agent_line(text, live, &self.spools);
         }
     }
@@ -300,11 +302,7 @@ impl Pipeline {
         let Some(entry) = self.entries.get_mut(name) else {
             return;
         };
-        let gap = Item::Gap {
-            lines: self.lost.take(name),
-            cause: Cause::Rate,
-        };
-        entry.gap(gap, &self.spools);
+        entry.gap(self.lost.gap(name), &self.spools);
         if for_history {
             entry.ring.push_text(&chunk.text);
             entry.changed();
@@ -323,11 +321,12 @@ impl Pipeline {
                 for_history,
                 for_viewers,
             } => {
-                if let Some(entry) = self.entries.get_mut(&*topic)
-                    && let Some(mark) = &chunk.mark
-                    && !entry.sources.contains(&mark.container)
-                {
-                    entry.sources.insert(mark.container.clone());
+                if let Some(entry) = self.entries.get_mut(&*topic) {
+                    for mark in &chunk.marks {
+                        if !entry.sources.contains(&mark.container) {
+                            entry.sources.insert(mark.container.clone());
+                        }
+                    }
                 }
                 self.output(&topic, chunk, for_history, for_viewers);
                 if let Some(mark) = read {
@@ -352,7 +351,10 @@ impl Pipeline {
     fn remember(&mut self, container: String, cursor: Cursor) {
         self.cursors.insert(container, cursor);
         if self.cursors.len() > MAX_CURSORS {
-            self.cursors.pop_first();
+            let oldest = self.cursors.iter().min_by_key(|(_, cursor)| cursor.nanoseconds);
+            if let Some(name) = oldest.map(|(name, _)| name.clone()) {
+                self.cursors.remove(&name);
+            }
         }
     }
 
@@ -375,7 +377,7 @@ impl Pipeline {
             Source::Container => {
                 let follower = Follower::new(engine, topic, name, &self.news, out).from(
                     self.cursors.get(name).cloned(),
-                    published.remove(name),
+                    published.remove(name).or_else(|| published.remove(ledger::SINCE)),
                     entry.cleared,
                 );
                 self.followers.spawn(follower.run());
@@ -419,6 +421,10 @@ impl Pipeline {
         });
         for entry in self.entries.values_mut() {
             entry.asked();
+        }
+        let all: Vec<String> = self.entries.keys().cloned().collect();
+        for name in all {
+            self.note_listeners(&name, false);
         }
     }
 
@@ -487,15 +493,27 @@ impl Pipeline {
         let Some(entry) = self.entries.get_mut(name) else {
             return;
         };
+        // What those before did not get is forgotten.
+        let anew = entry.is_parting();
         entry.listened();
-        if !self.ledger.published().contains_key(name) {
-            let read = entry.sources.iter().filter_map(|container| {
-                let cursor = self.cursors.get(container)?;
-                Some((container.clone(), cursor.clone()))
-            });
-            self.ledger.begin(name, read.collect());
-            self.ledger.save();
+        self.note_listeners(name, anew);
+    }
+
+    /// Notes, for the next run, from where on listeners wait for lines of a topic, if they may be there. `anew`: whatever
+    /// was noted before.
+    fn note_listeners(&mut self, name: &str, anew: bool) {
+        let Some(entry) = self.entries.get(name) else {
+            return;
+        };
+        if !entry.keeps_output() || (self.ledger.published().contains_key(name) && !anew) {
+            return;
         }
+        let read = entry.sources.iter().filter_map(|container| {
+            let cursor = self.cursors.get(container)?;
+            Some((container.clone(), cursor.clone()))
+        });
+        self.ledger.begin(name, follower::now(), read.collect());
+        self.ledger.save();
     }
 
     /// Sends one message of the topic that has waited longest. `false` when nothing is due.
@@ -529,7 +547,12 @@ impl Pipeline {
         };
         let marks = message.marks();
         let back = match fate {
-            Fate::Published | Fate::Refused => None,
+            Fate::Published => None,
+            // Said with the next lines: at once it would be refused again.
+            Fate::Refused => {
+                self.lost.add(&topic, message.lines());
+                None
+            }
             Fate::Unsent => Some(message),
             Fate::Lost => Some(message.into_gap()),
         };
@@ -545,20 +568,17 @@ impl Pipeline {
 
     /// Saves histories and gives up waiting for listeners, where it is time.
     fn look_after_entries(&mut self, now: Instant) {
-        let mut any = false;
+        let due = |entry: &Entry| entry.save_at.is_some_and(|at| at <= now);
+        // All of them: the cursors go with them, and those of a history that is older than its cursor would leave a hole.
+        if self.entries.values().any(due) {
+            self.save_all();
+        }
         for (name, entry) in &mut self.entries {
-            if entry.save_at.is_some_and(|at| at <= now) {
-                save(entry, &self.shelf);
-                any = true;
-            }
             if entry.is_abandoned(now) {
                 entry.not_listened();
                 self.ledger.end(name);
                 self.ledger.save();
             }
-        }
-        if any {
-            self.save_cursors();
         }
     }
 

@@ -12,6 +12,7 @@ use crate::engine::{ContainerFacts, Engine};
 
 use super::cursor::Cursor;
 use super::follower::{self, Followed, Follower};
+use super::ledger;
 use super::news::{Moved, News};
 
 /// Labels that compose puts on what it makes.
@@ -56,6 +57,7 @@ impl Project {
     /// Runs until no container of the project is left. A daemon that does not answer is waited for.
     pub(super) async fn run(mut self) {
         let began = follower::now();
+        let listened = self.published.remove(ledger::SINCE);
         // Heard before the first look: nothing happens unheard in between.
         let mut news = self.news.hearer();
         let mut followers: JoinSet<(String, Option<Cursor>)> = JoinSet::new();
@@ -123,7 +125,7 @@ impl Project {
                 .with_prefix(prefix)
                 .from(
                     self.cursors.get(&facts.name).cloned(),
-                    self.published.remove(&facts.name),
+                    self.published.remove(&facts.name).or_else(|| listened.clone()),
                     if first { self.since } else { Some(began) },
                 );
                 watched.insert(facts.name.clone(), Watched::Followed);

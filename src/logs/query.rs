@@ -3,6 +3,8 @@
 
 use std::collections::VecDeque;
 
+use protocol::naming;
+
 use crate::engine::{ContainerFacts, Engine, EngineError, LogLine, LogRange};
 
 use super::follower::{self, docker_time};
@@ -116,7 +118,10 @@ pub(super) async fn containers(
     if let Some(facts) = engine.inspect(name).await? {
         return Ok((Origin::Docker, vec![(facts, String::new())]));
     }
-    let project = format!("{name}_compose");
+    let Ok((app, app_name)) = naming::parse_container(name) else {
+        return Ok((Origin::Compose, Vec::new()));
+    };
+    let project = naming::compose_project(app, &app_name);
     let services = engine.list_labelled(project::PROJECT, &project).await?;
     let named = services
         .into_iter()

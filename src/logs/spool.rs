@@ -87,7 +87,10 @@ impl Spool {
             return self.write_or_count(item);
         };
         // What is on disk takes no room of the follower's.
-        let chunk = Chunk { room: None, ..chunk };
+        let chunk = Chunk {
+            room: Vec::new(),
+            ..chunk
+        };
         let rest = match &mut self.open {
             Some(open) => open.absorb(chunk),
             None => Err(chunk),

@@ -50,6 +50,11 @@ impl Writer {
     }
 
     pub(crate) fn run(&self) {
+        self.run_image_of(self);
+    }
+
+    /// Its container with the image of another one.
+    pub(crate) fn run_image_of(&self, other: &Writer) {
         docker::docker(&[
             "run",
             "--detach",
@@ -58,7 +63,7 @@ impl Writer {
             "none",
             "--name",
             &self.container,
-            &self.image,
+            &other.image,
         ])
         .unwrap();
     }
