@@ -13,8 +13,12 @@ mod query;
 mod restart;
 #[path = "logs/rig.rs"]
 mod rig;
+#[path = "logs/several.rs"]
+mod several;
 #[path = "logs/story.rs"]
 mod story;
+#[path = "logs/stuck.rs"]
+mod stuck;
 #[path = "logs/unbroken.rs"]
 mod unbroken;
 

@@ -19,6 +19,7 @@ mod load;
 #[path = "session/nonsense.rs"]
 mod nonsense;
 #[path = "session/plane.rs"]
+#[allow(dead_code, reason = "other tests need more of it")]
 mod plane;
 #[path = "session/procedures.rs"]
 mod procedures;

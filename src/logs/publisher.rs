@@ -1,5 +1,7 @@
 //! Sends one message to the router and says what became of it.
 
+use std::time::Duration;
+
 use protocol::uri;
 use wamp::Value;
 use wamp::client::{RequestError, Session};
@@ -7,6 +9,10 @@ use wamp::payload::Payload;
 use wamp::value::Dict;
 
 use super::batch::Message;
+
+/// Longest wait for the router's word. Longer than it takes to notice that a router is gone: while it may only be slow,
+/// nobody knows whether viewers get the message, and it must be neither said to be lost nor sent again.
+const TAKEN: Duration = Duration::from_secs(60);
 
 /// One message and where it goes.
 pub(super) struct Outgoing {
@@ -36,8 +42,7 @@ pub(super) enum Fate {
     Refused,
 }
 
-/// Publishes with acknowledgement: what is not confirmed when the link breaks is sent again over the next one. The
-/// session bounds the wait for the answer.
+/// Publishes with acknowledgement: what is not confirmed when the link breaks is sent again over the next one.
 pub(super) async fn publish(outgoing: Outgoing) -> Sent {
     let Outgoing {
         session,
@@ -50,7 +55,8 @@ pub(super) async fn publish(outgoing: Outgoing) -> Sent {
         Message::Agent(chunk) => agent_line(chunk),
     };
     let uri = uri::logs(&serial, &topic);
-    let published = session.publish_acknowledged(&uri, Dict::new(), Payload::from_args(vec![payload]));
+    let payload = Payload::from_args(vec![payload]);
+    let published = session.publish_acknowledged_within(TAKEN, &uri, Dict::new(), payload);
     let fate = match published.await {
         Ok(_) => Fate::Published,
         Err(error) => {

@@ -16,8 +16,10 @@ const KEPT: usize = 6 << 20;
 const STEPS: [u32; 2] = [2, 64];
 /// Looks for a more recent place, once one is old enough.
 const NARROWING: u32 = 4;
-/// Lines that may as well be read: that takes the daemon a fraction of a second.
-const OVERSHOT: u32 = 50_000;
+/// Lines too many that may as well be read: that takes the daemon some 20 ms. And one in so many that it goes back over,
+/// because reading a line takes it so many times as long.
+const OVERSHOT: u32 = 5_000;
+const READING: u32 = 10;
 /// Looks at all.
 const LOOKS: usize = 40;
 
@@ -231,10 +233,7 @@ impl Search {
                 let [least, most] = STEPS.map(|step| here.0.saturating_mul(step));
                 self.guess(before, here, here).clamp(least, most)
             }
-            // What is read too much does not matter.
-            Some((far, _)) if !too_new && (self.narrowing == 0 || far - self.near.0 < OVERSHOT) => {
-                return false;
-            }
+            Some(far) if !too_new && (self.narrowing == 0 || self.is_close(far)) => return false,
             Some((far, _)) if self.narrowing == 0 => far,
             Some(far) => {
                 self.narrowing -= 1;
@@ -243,6 +242,12 @@ impl Search {
             }
         };
         true
+    }
+
+    /// Whether another look would take longer than reading what is too much.
+    fn is_close(&self, far: (u32, u64)) -> bool {
+        let surplus = far.0.saturating_sub(self.guess(self.near, far, self.near));
+        surplus <= OVERSHOT + far.0 / READING
     }
 
     /// So many lines of the window are still older.

@@ -28,8 +28,10 @@ pub(super) async fn get_app_log_history(context: Context, call: Call) -> Reply {
 /// The newest lines of a container inside a window.
 pub(super) async fn query_app_logs(context: Context, call: Call) -> Reply {
     let query = AppQuery::parse(call.first_dict()?, Timestamp::now())?;
+    let fetched = (query.tail + query.offset).min(MOST);
     let window = Window {
-        lines: u32::try_from((query.tail + query.offset).min(MOST)).unwrap_or(u32::MAX),
+        // One more tells whether there are more (L24).
+        lines: u32::try_from(fetched + 1).unwrap_or(u32::MAX),
         since: query.since.map(Bound::nanoseconds),
         until: query.until.map(Bound::nanoseconds),
     };
@@ -39,6 +41,7 @@ pub(super) async fn query_app_logs(context: Context, call: Call) -> Reply {
         .into_iter()
         .map(|line| line.shown(query.timestamps))
         .collect();
+    let older = answer.origin != Origin::History && cut(&mut lines, fetched, 0);
     let page = cut(&mut lines, query.tail, query.offset);
     let truncated = fit(&mut lines, ANSWER) || page || answer.shortened;
     let mut reply = json!({
@@ -46,6 +49,7 @@ pub(super) async fn query_app_logs(context: Context, call: Call) -> Reply {
         "lines": lines,
         "source": answer.origin.as_str(),
         "truncated": truncated,
+        "has_more": truncated || older,
         "device_time": rfc3339(Timestamp::now()),
     });
     if answer.origin == Origin::Docker

@@ -202,7 +202,11 @@ pub(crate) struct Viewer {
 
 impl Viewer {
     pub(crate) async fn of(plane: &Plane, writer: &Writer) -> Viewer {
-        let session = plane.join("4711").await;
+        Viewer::over(plane.join("4711").await, writer).await
+    }
+
+    /// The same over a session of one's choice.
+    pub(crate) async fn over(session: Session, writer: &Writer) -> Viewer {
         let topic = protocol::uri::logs(SERIAL, &writer.container);
         let subscription = session.subscribe(&topic, Dict::new()).await.unwrap();
         Viewer {

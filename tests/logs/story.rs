@@ -59,7 +59,17 @@ fn whoever_follows_a_log_sees_every_line_once_although_the_agent_is_killed() {
     assert_eq!(seen, expected, "every line once and in order");
     drop(viewer);
 
-    // A query over the same way.
+    // Queries over the same way.
+    for (tail, has_more) in [(5, true), (5000, false)] {
+        let arguments = format!(r#"{{"containerName":"{container}","tail":{tail}}}"#);
+        let answer = fleet.studio(&["call", "meter-1", "query_app_logs", &arguments, "--json"]);
+        let answer = answer.ok().json().to_string();
+        assert!(
+            answer.contains(&format!(r#""has_more":{has_more}"#)),
+            "{tail}: {answer}"
+        );
+        assert!(answer.contains(r#""truncated":false"#), "{tail}: {answer}");
+    }
     let arguments = r#"{"containerName":"x","tail":-1}"#;
     let refused = fleet.studio(&["call", "meter-1", "query_app_logs", arguments]);
     assert!(

@@ -23,7 +23,7 @@ pub(crate) const MOVED_TO: u64 = 43;
 pub(crate) struct Plane {
     pub(crate) url: String,
     stop: CancellationToken,
-    _crossbar: Option<Crossbar>,
+    crossbar: Option<Crossbar>,
 }
 
 impl Plane {
@@ -67,7 +67,7 @@ impl Plane {
         Plane {
             url,
             stop,
-            _crossbar: None,
+            crossbar: None,
         }
     }
 
@@ -85,18 +85,28 @@ impl Plane {
         Plane {
             url: crossbar.url(),
             stop: CancellationToken::new(),
-            _crossbar: Some(crossbar),
+            crossbar: Some(crossbar),
         }
     }
 
     /// Joins as the backend (`system`) or as a person.
     pub(crate) async fn join(&self, authid: &str) -> Session {
+        Session::connect(&self.config(authid)).await.unwrap()
+    }
+
+    /// As whom and how one joins.
+    pub(crate) fn config(&self, authid: &str) -> ClientConfig {
         let mut config = ClientConfig::new(self.url.clone(), "realm1");
         config.credentials = Credentials::Cra {
             authid: authid.to_owned(),
             secret: SECRET.to_owned(),
         };
-        Session::connect(&config).await.unwrap()
+        config
+    }
+
+    /// Crossbar.io, when it is the router.
+    pub(crate) fn node(&self) -> &Crossbar {
+        self.crossbar.as_ref().unwrap()
     }
 
     /// Stops our router: every session gets GOODBYE, the port is free afterwards.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use wamp::auth::Salting;
@@ -158,6 +159,16 @@ impl Crossbar {
     /// The process id of the node's controller; its workers are its children.
     pub fn pid(&self) -> u32 {
         self.process.pid()
+    }
+
+    /// It hangs: connections stay, nothing is read or answered any more.
+    pub fn freeze(&self) {
+        self.process.signal_all(Signal::STOP);
+    }
+
+    /// It goes on where it was.
+    pub fn thaw(&self) {
+        self.process.signal_all(Signal::CONT);
     }
 
     /// The port of [`Crossbar::url`].

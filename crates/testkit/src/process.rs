@@ -96,6 +96,13 @@ impl Process {
         }
     }
 
+    /// Sends a signal to it and all that it has started.
+    pub fn signal_all(&self, signal: Signal) {
+        if let Some(pid) = self.raw_pid() {
+            let _ = kill_process_group(pid, signal);
+        }
+    }
+
     /// Waits for the end. Panics with the output after `deadline`.
     pub fn wait(&mut self, deadline: Duration) -> ExitStatus {
         let what = format!("{} ends", self.name);

@@ -378,12 +378,26 @@ impl Session {
         options: impl Into<PublishOptions>,
         payload: Payload,
     ) -> Result<Id, RequestError> {
+        let bound = self.shared().reply_timeout;
+        self.publish_acknowledged_within(bound, topic, options, payload)
+            .await
+    }
+
+    /// The same with a bound of its own, for publications that a slow router may still take.
+    pub async fn publish_acknowledged_within(
+        &self,
+        bound: Duration,
+        topic: &str,
+        options: impl Into<PublishOptions>,
+        payload: Payload,
+    ) -> Result<Id, RequestError> {
         check_uri(topic)?;
         let mut options = options.into().into_wire();
         let payload = self.shared().encode_payload(&payload)?;
         options.insert("acknowledge".to_owned(), Value::Bool(true));
         let topic = topic.to_owned();
-        self.request(
+        self.request_within(
+            bound,
             |request| Message::Publish {
                 request,
                 options,
@@ -460,8 +474,17 @@ impl Session {
         build: impl FnOnce(Id) -> Message,
         pending: impl FnOnce(Answer<T>) -> Pending,
     ) -> Result<T, RequestError> {
+        self.request_within(self.shared().reply_timeout, build, pending)
+            .await
+    }
+
+    async fn request_within<T>(
+        &self,
+        bound: Duration,
+        build: impl FnOnce(Id) -> Message,
+        pending: impl FnOnce(Answer<T>) -> Pending,
+    ) -> Result<T, RequestError> {
         let shared = self.shared();
-        let bound = shared.reply_timeout;
         let exchange = async {
             let (answer, answered) = oneshot::channel();
             let place = self.place().await?;
