@@ -3,6 +3,8 @@
 
 #[path = "apps/build.rs"]
 mod build;
+#[path = "apps/change.rs"]
+mod change;
 #[path = "apps/compose.rs"]
 mod compose;
 #[path = "apps/compose_build.rs"]

@@ -322,6 +322,7 @@ impl Actor {
     async fn act(&mut self, action: Action, desired: &Desired) {
         let request = &desired.request;
         self.report_due = false;
+        self.new = false;
         // Came in since the last look into the mailbox: what the action reports answers it as well.
         let nudge = self.worker.mailbox.take_request();
         if nudge.stored {

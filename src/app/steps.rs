@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::environment::files;
 use super::table::Action;
 use super::worker::{ActionError, Worker, blocking};
+pub(super) use compose::Teardown;
 
 /// How long a container may take to stop by itself.
 const GRACE: Duration = Duration::from_secs(1);
@@ -88,7 +89,7 @@ impl Worker {
         match target {
             AppState::Uninstalled => self.uninstall().await,
             AppState::Removed => {
-                self.remove_artefacts().await?;
+                self.remove_all().await?;
                 self.set(AppState::Removed).await
             }
             _ => {

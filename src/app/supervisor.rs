@@ -336,7 +336,12 @@ impl Supervisor {
     /// Stores an intent and hands it to the app's actor.
     async fn accept(&mut self, request: AppRequest, nudge: Nudge) -> Result<(), StoreError> {
         let app = request.app;
-        let request = match self.desired(app) {
+        let before = self.desired(app);
+        // A project is no container, nor is a container a project: what is there of the app has to be found out anew.
+        let another_kind = before.as_ref().is_some_and(|before| {
+            before.request.docker_compose.is_some() != request.docker_compose.is_some()
+        });
+        let request = match before {
             Some(before) => completed(request, &before.request),
             None => request,
         };
@@ -374,7 +379,11 @@ impl Supervisor {
         };
         let nudge = Nudge {
             stored: true,
-            look: if unseen { Look::Fresh } else { nudge.look },
+            look: if unseen || another_kind {
+                Look::Fresh
+            } else {
+                nudge.look
+            },
             ..nudge
         };
         mailbox.desire(desired, nudge, Instant::now());

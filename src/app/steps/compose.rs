@@ -17,7 +17,7 @@ use crate::app::table::Action;
 use crate::app::worker::{ActionError, Worker, blocking};
 use crate::engine::{Cli, EngineError};
 use crate::journal::Chain;
-use teardown::Teardown;
+pub(in crate::app) use teardown::Teardown;
 
 const UNSUPPORTED: &str = "Docker Compose is not supported for this device";
 
@@ -115,7 +115,7 @@ impl Worker {
     }
 
     async fn remove_project_artefacts(&self, request: &AppRequest) -> Result<(), ActionError> {
-        // Left from when it was an app of one container.
+        // Images left from when it was an app of one container.
         self.remove_artefacts().await?;
         self.take_down(request, Teardown::Volumes).await?;
         self.remove_service_images(request).await
@@ -127,7 +127,6 @@ impl Worker {
         request: &AppRequest,
         cancel: &CancellationToken,
     ) -> Result<(), ActionError> {
-        self.remove_container().await?;
         self.take_down(request, Teardown::Stop).await?;
         let missing = self.missing_images(self.document(request)?).await?;
         match (self.app.stage, missing.first()) {

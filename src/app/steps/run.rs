@@ -5,7 +5,7 @@ use std::time::Duration;
 use protocol::{AppRequest, AppState, PortRule, Stage};
 use tokio_util::sync::CancellationToken;
 
-use super::unless_canceled;
+use super::{Teardown, unless_canceled};
 use crate::app::container::{self, Parts};
 use crate::app::environment::{self, Environment, Inputs, files};
 use crate::app::worker::{ActionError, Worker, blocking};
@@ -77,6 +77,8 @@ impl Worker {
         {
             return Ok(Started::NotWanted);
         }
+        // It may hold ports and names that the container needs.
+        self.take_down_former(Teardown::Down).await?;
         for attempt in 1.. {
             match unless_canceled(cancel, self.start_once(request)).await {
                 Err(ActionError::Engine(EngineError::PortConflict(text)))

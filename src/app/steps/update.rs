@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::pull::Purpose;
-use super::{GRACE, unless_canceled};
+use super::{GRACE, Teardown, unless_canceled};
 use crate::app::worker::{ActionError, Worker};
 use crate::engine::ContainerStatus;
 use crate::journal::Chain;
@@ -69,6 +69,7 @@ impl Worker {
             unless_canceled(cancel, self.prove()).await?;
         } else {
             self.remove_container().await?;
+            self.take_down_former(Teardown::Down).await?;
         }
         self.update_status = UpdateStatus::PendingRemoteConfirmation;
         let recorded = self.set(AppState::Present).await;

@@ -90,7 +90,6 @@ impl Worker {
         cancel: &CancellationToken,
     ) -> Result<(Cli, PathBuf), ActionError> {
         // One that ended by itself would be taken for a failure of what is built now.
-        self.remove_container().await?;
         self.take_down(request, Teardown::Stop).await?;
         self.unpack(cancel).await?;
         let engine = &self.shared.context.engine;

@@ -33,8 +33,6 @@ impl Worker {
         }
         let cli = self.compose_cli().await?;
         let document = self.document(request)?;
-        // Left from when it was an app of one container.
-        self.remove_container().await?;
         let missing = self.missing_images(document).await?;
         let fresh =
             self.app.stage == Stage::Prod && matches!(self.state, AppState::Removed | AppState::Uninstalled);
