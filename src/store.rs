@@ -16,6 +16,7 @@ pub use history::LogHistory;
 use protocol::report::StateReport;
 use protocol::{AppId, AppState};
 use rusqlite::Connection;
+use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Calls that may wait for the database thread; a full queue makes callers wait, nothing is dropped.
@@ -145,6 +146,8 @@ pub struct StateChange {
     pub release_key: u64,
     /// With this state a build or publication that was asked for has ended, one way or the other.
     pub finishes: bool,
+    /// The compose document of the version that an update has just brought.
+    pub document: Option<Map<String, Value>>,
     /// Queued in the same transaction, also when the state itself is not new.
     pub report: Option<StateReport>,
 }

@@ -7,6 +7,7 @@ use protocol::{AppRequest, AppState};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::compose::Document;
 use super::observe::Look;
 
 /// Reasons to look; all that came since the last look, merged.
@@ -56,6 +57,8 @@ pub(crate) struct Desired {
 pub(crate) struct Status {
     /// Under which containers and directories exist.
     pub(crate) app_name: String,
+    /// Installed; empty when none is.
+    pub(crate) version: String,
     pub(crate) state: AppState,
     pub(crate) busy: bool,
     /// The rows are gone and nothing is left to do.
@@ -138,17 +141,18 @@ impl Mailbox {
         self.lock().desired.clone()
     }
 
-    /// An update has come about: the intent that asked for it counts this version as present.
-    pub(crate) fn installed(&self, version: &str, release_key: u64) {
+    /// An update has come about: for the intent that asked for it, and for one that asks for another update since, this
+    /// version and its document are the present ones.
+    pub(crate) fn installed(&self, version: &str, release_key: u64, document: Option<&Document>) {
         let mut inner = self.lock();
         if let Some(desired) = &mut inner.desired
-            && desired.request.newest_version == version
+            && (desired.request.request_update || desired.request.newest_version == version)
         {
             let request = Arc::make_mut(&mut desired.request);
             version.clone_into(&mut request.present_version);
             request.release_key = release_key;
-            if request.docker_compose.is_some() && request.new_docker_compose.is_some() {
-                request.docker_compose.clone_from(&request.new_docker_compose);
+            if request.docker_compose.is_some() && document.is_some() {
+                request.docker_compose = document.cloned();
             }
         }
     }

@@ -2,6 +2,7 @@
 //! the backend's list. One task, so nothing here needs a lock; it never waits for an app or for the network.
 
 mod backend_list;
+mod intent;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use self::backend_list::names_of;
+use self::intent::completed;
 use super::actor::Actor;
 use super::compose::{directory, document};
 use super::container;
@@ -154,6 +156,7 @@ impl Supervisor {
             desired,
             Status {
                 app_name: row.app_name.clone(),
+                version: row.version.clone(),
                 state: row.state,
                 busy: false,
                 gone: false,
@@ -337,15 +340,16 @@ impl Supervisor {
     async fn accept(&mut self, request: AppRequest, nudge: Nudge) -> Result<(), StoreError> {
         let app = request.app;
         let before = self.desired(app);
+        let status = self.apps.get(&app).map(|entry| entry.mailbox.status());
         // A project is no container, nor is a container a project: what is there of the app has to be found out anew.
         let another_kind = before.as_ref().is_some_and(|before| {
             before.request.docker_compose.is_some() != request.docker_compose.is_some()
         });
-        let request = match before {
-            Some(before) => completed(request, &before.request),
-            None => request,
+        let request = match (before, &status) {
+            (Some(before), Some(status)) => completed(request, &before.request, &status.version),
+            _ => request,
         };
-        let state = self.apps.get(&app).map(|entry| entry.mailbox.status().state);
+        let state = status.map(|status| status.state);
         let seed = state.or(request.current).unwrap_or(AppState::Removed);
         self.shared
             .context
@@ -524,20 +528,4 @@ async fn end_what_was_left_behind(context: &AppContext) {
     if let Err(error) = ended.await {
         tracing::warn!(error = %Chain(&error), "removing left registry logins");
     }
-}
-
-/// What a new request does not say stays as it was known (W5, W6).
-fn completed(mut request: AppRequest, before: &AppRequest) -> AppRequest {
-    request.app_cred_epoch = request.app_cred_epoch.max(before.app_cred_epoch);
-    if request.instance_key == 0 {
-        request.instance_key = before.instance_key;
-    }
-    if request.device_owner_account_key == 0 {
-        request.device_owner_account_key = before.device_owner_account_key;
-    }
-    if request.docker_credentials.is_empty() {
-        request.docker_credentials.clone_from(&before.docker_credentials);
-    }
-    request.target = request.target.normalised();
-    request
 }

@@ -9,6 +9,7 @@ use protocol::report::StateReport;
 use protocol::{AppId, AppRequest, AppState, PortRule, Stage, UpdateStatus, naming};
 
 use super::AppContext;
+use super::compose::Document;
 use super::compose::document::BadDocument;
 use super::container::owner;
 use super::environment::files;
@@ -203,7 +204,7 @@ impl Worker {
 
     /// The same for states between which nothing is waited for: one transaction, all of them reported.
     pub(crate) async fn pass_through(&mut self, states: &[AppState]) -> Result<(), ActionError> {
-        self.record(states, false).await
+        self.record(states, false, None).await
     }
 
     /// The same when the build or publication that `request` asks for ends with these states.
@@ -213,10 +214,23 @@ impl Worker {
         states: &[AppState],
     ) -> Result<(), ActionError> {
         let finishes = self.mailbox.finish(request);
-        self.record(states, finishes).await
+        self.record(states, finishes, None).await
     }
 
-    async fn record(&mut self, states: &[AppState], finishes: bool) -> Result<(), ActionError> {
+    /// PRESENT with the version that an update has brought, and with its document if it has one (W13). Whatever the store
+    /// says, it is what runs from now on.
+    pub(crate) async fn installed(&mut self, document: Option<&Document>) -> Result<(), ActionError> {
+        let recorded = self.record(&[AppState::Present], false, document).await;
+        self.mailbox.installed(&self.version, self.release_key, document);
+        recorded
+    }
+
+    async fn record(
+        &mut self,
+        states: &[AppState],
+        finishes: bool,
+        document: Option<&Document>,
+    ) -> Result<(), ActionError> {
         let desired = self.mailbox.desired();
         let silent = desired.as_ref().is_some_and(|desired| desired.unlisted);
         let request = desired.as_ref().map(|desired| &*desired.request);
@@ -227,13 +241,17 @@ impl Worker {
             version: self.version.clone(),
             release_key: self.release_key,
             finishes,
+            document: document.cloned(),
             report: (!silent).then(|| self.report(request, *state)),
         });
         let changes = changes.collect();
         // In memory first: if the disk refuses, we still know what is true.
         if let Some(state) = states.last() {
             self.state = *state;
-            self.mailbox.set_status(|status| status.state = *state);
+            self.mailbox.set_status(|status| {
+                status.state = *state;
+                status.version.clone_from(&self.version);
+            });
         }
         self.rows = self.shared.context.store.set_states(changes).await?;
         for state in states {

@@ -152,25 +152,6 @@ impl Store {
         .await
     }
 
-    /// The update to `version` has come about: its compose document is the installed one. Only one that is there takes the
-    /// place of another (weakness W13), and only if no newer version was asked for meanwhile.
-    pub async fn promote_document(&self, app: AppId, version: String) -> Result<(), StoreError> {
-        self.call("promoting a document", move |database| {
-            database.write(|transaction| {
-                transaction
-                    .prepare_cached(
-                        "UPDATE RequestedAppStates SET docker_compose = new_docker_compose
-                         WHERE app_key = ?1 AND stage = ?2 AND newest_version = ?3
-                             AND coalesce(docker_compose, '') NOT IN ('', 'null')
-                             AND coalesce(new_docker_compose, '') NOT IN ('', 'null')",
-                    )?
-                    .execute(params![signed(app.key), app.stage.as_str(), version])
-                    .map(drop)
-            })
-        })
-        .await
-    }
-
     /// The artefacts of an app exist under a new name now (weakness W45).
     pub async fn rename_app(&self, app: AppId, app_name: &str) -> Result<(), StoreError> {
         let app_name = app_name.to_owned();
@@ -437,6 +418,16 @@ fn record(connection: &Connection, change: &StateChange) -> rusqlite::Result<Rec
                     signed(change.release_key)
                 ])?;
         }
+    }
+    if let Some(document) = &change.document {
+        // Only one that is there takes the place of another (W13), and only of a request for an update: any other is newer.
+        connection
+            .prepare_cached(
+                "UPDATE RequestedAppStates SET docker_compose = ?3
+                 WHERE app_key = ?1 AND stage = ?2 AND (request_update = 1 OR newest_version = ?4)
+                     AND coalesce(docker_compose, '') NOT IN ('', 'null')",
+            )?
+            .execute(params![key, stage, json(Some(document)), change.version])?;
     }
     if change.finishes {
         connection

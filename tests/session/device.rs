@@ -101,6 +101,7 @@ impl Device {
                 version: "1".to_owned(),
                 release_key: 1,
                 finishes: false,
+                document: None,
                 report: Some(report),
             };
             store.set_state(change).await.unwrap();

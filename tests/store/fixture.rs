@@ -60,6 +60,7 @@ pub(crate) fn change(state: AppState) -> StateChange {
         version: "1.4.0".to_owned(),
         release_key: 100,
         finishes: false,
+        document: None,
         report: Some(report(state)),
     }
 }

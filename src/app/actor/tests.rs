@@ -98,6 +98,7 @@ impl House {
         let (retired, _retired) = mpsc::channel(64);
         let status = Status {
             app_name: "x".to_owned(),
+            version: String::new(),
             state: AppState::Removed,
             busy: false,
             gone: false,
@@ -343,7 +344,7 @@ impl House {
             request.newest_version.clone_into(&mut self.actor.worker.version);
             self.container = (request.target == AppState::Running).then_some(ContainerStatus::Running);
             self.image = true;
-            self.mailbox.installed("2", 0);
+            self.mailbox.installed("2", 0, None);
         }
         let state = match (self.container, before) {
             (Some(ContainerStatus::Running), _) => AppState::Running,

@@ -72,9 +72,7 @@ impl Worker {
             self.take_down_former(Teardown::Down).await?;
         }
         self.update_status = UpdateStatus::PendingRemoteConfirmation;
-        let recorded = self.set(AppState::Present).await;
-        self.mailbox.installed(&self.version, self.release_key);
-        recorded?;
+        self.installed(None).await?;
         // Reports arrive in order: when the next one does, this one has been confirmed.
         self.update_status = UpdateStatus::Completed;
         if request.target == AppState::Running {

@@ -10,7 +10,8 @@ use std::time::Duration;
 use protocol::{AppId, AppRequest, AppState, Stage, naming};
 use tokio::time::Instant;
 
-use super::{Supervisor, completed};
+use super::Supervisor;
+use super::intent::same_intent;
 use crate::app::compose::{directory, project};
 use crate::app::container::{self, bare_request};
 use crate::app::listing::Verdict;
@@ -64,12 +65,10 @@ impl Supervisor {
             ..Nudge::default()
         };
         if let Some(entry) = self.apps.get(&row.app) {
-            let settled = matches!(
-                entry.mailbox.status().state,
-                AppState::Removed | AppState::Uninstalled
-            );
+            let status = entry.mailbox.status();
+            let settled = matches!(status.state, AppState::Removed | AppState::Uninstalled);
             let unchanged = entry.mailbox.desired().is_some_and(|desired| {
-                !desired.adopted && !desired.unlisted && same_intent(&row, &desired.request)
+                !desired.adopted && !desired.unlisted && same_intent(&row, &desired.request, &status.version)
             });
             let overtaken = entry
                 .mailbox
@@ -214,17 +213,6 @@ impl Supervisor {
             }
         });
     }
-}
-
-/// Whether a row of the backend asks for what is stored already.
-fn same_intent(row: &AppRequest, stored: &AppRequest) -> bool {
-    let row = AppRequest {
-        current: stored.current,
-        cancel_transition: stored.cancel_transition,
-        version: stored.version.clone(),
-        ..completed(row.clone(), stored)
-    };
-    row == *stored
 }
 
 /// What an app's container and its compose project are called.

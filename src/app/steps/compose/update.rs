@@ -85,15 +85,8 @@ impl Worker {
             self.lay_out(request, document, &cli, directory::DOCUMENT).await?;
         }
         self.outdated_images.extend(outdated);
-        // Before the version: a cut between the two updates to the same document again.
-        let store = &self.shared.context.store;
-        store
-            .promote_document(self.app, request.newest_version.clone())
-            .await?;
         self.update_status = UpdateStatus::PendingRemoteConfirmation;
-        let recorded = self.set(AppState::Present).await;
-        self.mailbox.installed(&self.version, self.release_key);
-        recorded?;
+        self.installed(Some(document)).await?;
         // Reports arrive in order: when the next one does, this one has been confirmed.
         self.update_status = UpdateStatus::Completed;
         if request.target == AppState::Running {
