@@ -327,13 +327,18 @@ impl Worker {
 
     /// Registry image without tag.
     pub(crate) fn image_repository(&self) -> String {
+        self.repository_of(&self.app_name)
+    }
+
+    /// What it is when the app has this name.
+    pub(crate) fn repository_of(&self, app_name: &str) -> String {
         let flock = self.shared.context.device.current();
         naming::registry_image(
             &flock.docker_registry_url,
             &flock.docker_main_repository,
             self.app,
             build_arch(),
-            &self.app_name,
+            app_name,
         )
     }
 

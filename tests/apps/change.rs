@@ -1,13 +1,13 @@
 //! Apps that become something else under the same key: another kind, another name, another document.
 #![allow(clippy::unwrap_used, reason = "the whole file belongs to tests")]
 
-use protocol::AppState::{Deleting, Present, Removed, Running, Starting, Uninstalled};
-use protocol::Stage;
+use protocol::AppState::{Deleting, Present, Removed, Running, Starting, Stopping, Uninstalled};
+use protocol::{Stage, naming};
 use serde_json::json;
 use testkit::{docker, wait};
 
 use crate::compose::{Stack, web};
-use crate::device::{FOREVER, SOON};
+use crate::device::{Device, FOREVER, SOON};
 
 /// Waits until the app runs as one container, and nothing of its project with it.
 async fn runs_alone(stack: &Stack) {
@@ -107,4 +107,86 @@ async fn an_app_of_one_container_that_becomes_a_project_leaves_no_container_behi
         })
         .await;
     }
+}
+
+#[tokio::test]
+async fn a_running_app_is_renamed_at_once_and_fetches_nothing_again() {
+    let device = Device::start(Stage::Prod).await;
+    device.install("1.0", FOREVER);
+    device.request(Running).await;
+    device.reports(&[Starting, Running]).await;
+    std::fs::write(
+        device.path(&format!("prod/{}/kept", device.app_name.to_lowercase())),
+        "x",
+    )
+    .unwrap();
+    let (old, new_name) = (device.container(), format!("{}-renamed", device.app_name));
+    let request = device.wanted(Running, json!({"app_name": new_name}));
+    device.apps.request(request).await.unwrap();
+    device.reports(&[Present, Starting, Running]).await;
+    assert_eq!(docker::inspect(&old, "{{.Id}}"), None);
+    assert!(docker::images_of(&device.image("1.0")).is_empty());
+    let new = naming::container(device.app, &new_name);
+    assert_eq!(
+        docker::inspect(&new, "{{.State.Running}}").as_deref(),
+        Some("true")
+    );
+    assert!(
+        device
+            .path(&format!("prod/{}/kept", new_name.to_lowercase()))
+            .exists()
+    );
+    docker::remove(&new);
+}
+
+#[tokio::test]
+async fn a_name_that_differs_in_case_only_costs_the_app_nothing() {
+    let device = Device::start(Stage::Prod).await;
+    device.install("1.0", FOREVER);
+    device.request(Running).await;
+    device.reports(&[Starting, Running]).await;
+    let id = device.container_id();
+    let request = device.wanted(Running, json!({"app_name": device.app_name.to_uppercase()}));
+    device.apps.request(request).await.unwrap();
+    device.reports(&[Running]).await;
+    assert_eq!(device.container_id(), id);
+    assert_eq!(docker::images_of(&device.image("1.0")).len(), 1);
+    let names: Vec<String> = device
+        .store
+        .apps()
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|row| row.app_name)
+        .collect();
+    assert_eq!(names, [device.app_name.to_uppercase()]);
+    // Nor is anything missing for the next start.
+    let request = device.wanted(Present, json!({"app_name": device.app_name.to_lowercase()}));
+    device.apps.request(request).await.unwrap();
+    device.reports(&[Stopping, Stopping, Present]).await;
+    assert_eq!(docker::images_of(&device.image("1.0")).len(), 1);
+}
+
+#[tokio::test]
+async fn a_project_whose_name_differs_in_case_only_moves_with_its_images_and_volumes() {
+    let stack = Stack::start(Stage::Prod).await;
+    let device = &stack.device;
+    let image = stack.image("web", FOREVER);
+    let compose = json!({
+        "services": {"web": {"image": image, "volumes": ["state:/state"]}},
+        "volumes": {"state": {}},
+    });
+    stack.request(Running, &compose).await;
+    device.reports(&[Starting, Running]).await;
+    let name = device.app_name.to_uppercase();
+    let request = stack.wanted(Running, &compose, json!({"app_name": name}));
+    device.apps.request(request).await.unwrap();
+    device.reports(&[Present, Starting, Running]).await;
+    assert_eq!(stack.leftovers()[..2], [1, 1]);
+    assert!(
+        device
+            .path(&format!("compose/{name}/docker-compose.json"))
+            .exists()
+    );
+    assert!(!device.path(&format!("compose/{}", device.app_name)).exists());
 }

@@ -242,6 +242,7 @@ impl House {
                     assert!(self.docker && self.container == Some(ContainerStatus::Running));
                     self.actor.outdated = None;
                 }
+                Step::Rename(desired) => panic!("{} has one name", desired.request.app_name),
                 Step::Act(action, desired) => {
                     self.check_action(action, &desired, now);
                     self.act(action, &desired, outcomes.next().unwrap_or(true)).await;

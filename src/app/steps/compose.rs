@@ -170,15 +170,6 @@ impl Worker {
         }
     }
 
-    /// The project goes under its old name and its directory moves (W45). Named volumes cannot be renamed; they stay for
-    /// whoever misses what is in them.
-    pub(super) async fn rename_project(&self, request: &AppRequest) -> Result<(), ActionError> {
-        self.take_down(request, Teardown::Down).await?;
-        let (app, from, to) = (self.app, self.app_name.clone(), request.app_name.clone());
-        let apps_dir = self.shared.context.settings.apps_dir.clone();
-        blocking(move || directory::rename(&apps_dir, app, &from, &to)).await
-    }
-
     async fn compose_cli(&self) -> Result<Cli, ActionError> {
         match self.shared.context.engine.compose().await {
             Some(cli) => Ok(cli),

@@ -60,7 +60,7 @@ impl Worker {
         let (app, name) = (self.app, self.app_name.clone());
         let apps_dir = self.shared.context.settings.apps_dir.clone();
         // What is built bears no stage in its name and belongs to the app in development.
-        let archive = (app.stage == Stage::Dev).then(|| self.build_archive());
+        let archive = (app.stage == Stage::Dev).then(|| self.build_archive(&self.app_name));
         let deleted = blocking(move || {
             files::delete(&apps_dir, app, &name)?;
             directory::delete(&apps_dir, app, &name)?;

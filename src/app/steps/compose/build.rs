@@ -135,7 +135,7 @@ impl Worker {
 
     /// Replaces the project's directory by what was uploaded.
     async fn unpack(&self, cancel: &CancellationToken) -> Result<(), ActionError> {
-        let uploaded = self.build_archive();
+        let uploaded = self.build_archive(&self.app_name);
         let directory = self.project_directory()?;
         let named = uploaded.display().to_string();
         let canceled = cancel.clone();

@@ -22,7 +22,11 @@ pub(in crate::app) enum Teardown {
 impl Worker {
     /// Takes the project down, and with it the container that is left from when the app was a single one. Nothing there
     /// is success (W22).
-    pub(super) async fn take_down(&self, request: &AppRequest, how: Teardown) -> Result<(), ActionError> {
+    pub(in crate::app) async fn take_down(
+        &self,
+        request: &AppRequest,
+        how: Teardown,
+    ) -> Result<(), ActionError> {
         self.remove_container().await?;
         let containers = self.project_containers().await?;
         let directory = self.project_directory()?;
