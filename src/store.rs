@@ -144,8 +144,8 @@ pub struct StateChange {
     /// Installed version.
     pub version: String,
     pub release_key: u64,
-    /// With this state a build or publication that was asked for has ended, one way or the other.
-    pub finishes: bool,
+    /// With this state the build or publication that the request of this number asked for has ended, one way or the other.
+    pub finishes: Option<u64>,
     /// The compose document of the version that an update has just brought.
     pub document: Option<Map<String, Value>>,
     /// Queued in the same transaction, also when the state itself is not new.

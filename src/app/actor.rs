@@ -170,9 +170,6 @@ impl Actor {
             .desired()
             .filter(|desired| wanted(desired.request.target))
         {
-            if desired.request.cancel_transition {
-                self.update_retry.shut();
-            }
             self.worker.sync_ports(&desired.request, &[]);
         }
     }
@@ -206,14 +203,17 @@ impl Actor {
         Step::Rest([until, outdated, update].into_iter().flatten().min())
     }
 
-    /// An update is asked for and may be tried. Until then the installed version is driven to its target (W9).
+    /// An update is asked for and may be tried. Until then the installed version is driven to its target (W9). One that was
+    /// canceled is not tried before the next request (W63).
     fn is_update_due(&self, now: Instant, request: &AppRequest) -> bool {
         let open = match self.update_retry.gate() {
             Gate::Open => true,
             Gate::Until(moment) => now >= moment,
             Gate::Shut => false,
         };
-        open && self.worker.shared.is_online() && self.worker.is_update_pending(request)
+        open && !request.cancel_transition
+            && self.worker.shared.is_online()
+            && self.worker.is_update_pending(request)
     }
 
     fn choose(&mut self, now: Instant) -> Step {

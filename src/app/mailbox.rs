@@ -48,6 +48,8 @@ pub(crate) struct Desired {
     pub(crate) adopted: bool,
     /// The backend does not know this app any more: nothing is reported about its removal.
     pub(crate) unlisted: bool,
+    /// By which the store knows the request.
+    pub(crate) number: u64,
     /// The build or publication that it asks for has ended: nothing leads toward its target any more.
     pub(crate) finished: bool,
 }
@@ -157,17 +159,18 @@ impl Mailbox {
         }
     }
 
-    /// The build or publication has ended, unless something newer is wanted meanwhile. Says whether it was the latest.
-    pub(crate) fn finish(&self, request: &AppRequest) -> bool {
+    /// The build or publication has ended, unless something newer is wanted meanwhile. Returns the number of the request if
+    /// it is the latest here; the store may know of a newer one already.
+    pub(crate) fn finish(&self, request: &AppRequest) -> Option<u64> {
         let mut inner = self.lock();
         match &mut inner.desired {
             Some(desired)
                 if request.target.is_once() && std::ptr::eq(Arc::as_ptr(&desired.request), request) =>
             {
                 desired.finished = true;
-                true
+                Some(desired.number)
             }
-            Some(_) | None => false,
+            Some(_) | None => None,
         }
     }
 

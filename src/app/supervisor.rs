@@ -87,7 +87,7 @@ impl Supervisor {
             .await?
             .is_some_and(|fact| fact == "pending");
         let adopted: BTreeSet<AppId> = store.adopted().await?.into_iter().collect();
-        let unfinished: BTreeSet<AppId> = store.unfinished().await?.into_iter().collect();
+        let unfinished: BTreeMap<AppId, u64> = store.unfinished().await?.into_iter().collect();
         let mut requests: BTreeMap<AppId, AppRequest> = store
             .requests()
             .await?
@@ -108,7 +108,8 @@ impl Supervisor {
         for row in store.apps().await? {
             let desired = requests.remove(&row.app).map(|request| Desired {
                 adopted: adopted.contains(&request.app),
-                finished: request.target.is_once() && !unfinished.contains(&request.app),
+                finished: request.target.is_once() && !unfinished.contains_key(&request.app),
+                number: unfinished.get(&request.app).copied().unwrap_or_default(),
                 request: Arc::new(request),
                 unlisted: false,
             });
@@ -351,11 +352,8 @@ impl Supervisor {
         };
         let state = status.map(|status| status.state);
         let seed = state.or(request.current).unwrap_or(AppState::Removed);
-        self.shared
-            .context
-            .store
-            .commit_request(request.clone(), seed)
-            .await?;
+        let store = &self.shared.context.store;
+        let number = store.commit_request(request.clone(), seed).await?;
         let mailbox = match self.apps.get(&app) {
             Some(entry) => Arc::clone(&entry.mailbox),
             None => self.start(
@@ -378,6 +376,7 @@ impl Supervisor {
             request: Arc::new(request),
             adopted: false,
             unlisted: false,
+            number,
             // It only ends what is going on.
             finished: cancels_only,
         };
@@ -480,6 +479,7 @@ impl Supervisor {
                 request: Arc::new(request),
                 adopted: true,
                 unlisted: false,
+                number: 0,
                 finished: false,
             };
             self.start(row, Some(desired), false);

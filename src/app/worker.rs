@@ -204,7 +204,7 @@ impl Worker {
 
     /// The same for states between which nothing is waited for: one transaction, all of them reported.
     pub(crate) async fn pass_through(&mut self, states: &[AppState]) -> Result<(), ActionError> {
-        self.record(states, false, None).await
+        self.record(states, None, None).await
     }
 
     /// The same when the build or publication that `request` asks for ends with these states.
@@ -220,7 +220,7 @@ impl Worker {
     /// PRESENT with the version that an update has brought, and with its document if it has one (W13). Whatever the store
     /// says, it is what runs from now on.
     pub(crate) async fn installed(&mut self, document: Option<&Document>) -> Result<(), ActionError> {
-        let recorded = self.record(&[AppState::Present], false, document).await;
+        let recorded = self.record(&[AppState::Present], None, document).await;
         self.mailbox.installed(&self.version, self.release_key, document);
         recorded
     }
@@ -228,7 +228,7 @@ impl Worker {
     async fn record(
         &mut self,
         states: &[AppState],
-        finishes: bool,
+        finishes: Option<u64>,
         document: Option<&Document>,
     ) -> Result<(), ActionError> {
         let desired = self.mailbox.desired();

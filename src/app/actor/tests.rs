@@ -175,11 +175,12 @@ impl House {
     async fn ask(&mut self, request: AppRequest) {
         let store = &self.shared.context.store;
         let state = self.actor.worker.state;
-        store.commit_request(request.clone(), state).await.unwrap();
+        let number = store.commit_request(request.clone(), state).await.unwrap();
         let desired = Desired {
             request: Arc::new(request),
             adopted: false,
             unlisted: false,
+            number,
             finished: false,
         };
         let nudge = Nudge {
