@@ -3,6 +3,7 @@
 
 mod backend_list;
 mod intent;
+mod round;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -124,6 +125,7 @@ impl Supervisor {
             .spawn(port_reports::run(Arc::clone(&self.shared), self.stop.clone()));
         let mut safety = tokio::time::interval_at(Instant::now() + SAFETY, SAFETY);
         safety.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut round = round::next();
         let mut was_down = true;
         let transfers = self.shared.context.transfers.clone();
         loop {
@@ -140,6 +142,10 @@ impl Supervisor {
                     }
                 }
                 _ = safety.tick() => self.check(),
+                () = tokio::time::sleep_until(round) => {
+                    round = round::next();
+                    self.look_round();
+                }
             }
         }
         let ended = tokio::time::timeout(ENDED_WITHIN, async {
