@@ -49,8 +49,10 @@ impl Supervisor {
             }
         }
         if answer.unreadable == 0 && !self.adopt {
-            self.drop_unlisted(&listed).await?;
-            self.sweep(names);
+            // An answer that has to be confirmed proves nothing, about containers of unknown apps either.
+            if self.drop_unlisted(&listed).await? {
+                self.sweep(names);
+            }
         }
         result
     }
@@ -82,8 +84,9 @@ impl Supervisor {
         self.accept(row, online).await
     }
 
-    /// Apps that a complete answer does not list are uninstalled like on request, by their own actors (W4).
-    async fn drop_unlisted(&mut self, listed: &BTreeSet<AppId>) -> Result<(), StoreError> {
+    /// Apps that a complete answer does not list are uninstalled like on request, by their own actors (W4). `false`: the
+    /// answer takes so much away that it has to be confirmed first, and nothing was touched.
+    async fn drop_unlisted(&mut self, listed: &BTreeSet<AppId>) -> Result<bool, StoreError> {
         let now = Instant::now();
         let store = self.shared.context.store.clone();
         let mut missing = BTreeSet::new();
@@ -111,25 +114,31 @@ impl Supervisor {
                 missing.insert(*app);
             }
         }
-        for app in empty {
-            store.forget_app(app).await?;
-            self.drop_app(app);
-        }
-        match self.confirmation.judge(installed, missing, now) {
+        match self
+            .confirmation
+            .judge(installed, missing, listed.is_empty(), now)
+        {
             Verdict::Remove(apps) => {
                 self.confirm.send_replace(None);
+                for app in empty {
+                    store.forget_app(app).await?;
+                    self.drop_app(app);
+                }
                 for app in apps {
                     self.uninstall_unlisted(app).await?;
                 }
+                Ok(true)
             }
             Verdict::Confirm(due) => {
-                tracing::warn!(
-                    "the backend lists hardly any app; nothing is removed before it says so again"
-                );
+                if installed > 0 {
+                    tracing::warn!(
+                        "the backend lists hardly any app; nothing is removed before it says so again"
+                    );
+                }
                 self.confirm.send_replace(Some(due));
+                Ok(false)
             }
         }
-        Ok(())
     }
 
     async fn uninstall_unlisted(&mut self, app: AppId) -> Result<(), StoreError> {
@@ -153,6 +162,7 @@ impl Supervisor {
             request: Arc::new(request),
             adopted: false,
             unlisted: true,
+            number: 0,
             finished: false,
         };
         let nudge = Nudge {
