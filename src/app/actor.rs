@@ -552,7 +552,7 @@ fn wanted(target: AppState) -> bool {
     !matches!(target, AppState::Removed | AppState::Uninstalled)
 }
 
-async fn sleep_until(moment: Option<Instant>) {
+pub(super) async fn sleep_until(moment: Option<Instant>) {
     match moment {
         Some(moment) => tokio::time::sleep_until(moment).await,
         None => std::future::pending().await,
