@@ -2,6 +2,7 @@
 //! only that there is reason to look; any number of them collapse into one.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use protocol::{AppRequest, AppState};
 use tokio::sync::Notify;
@@ -72,6 +73,10 @@ pub(crate) struct Status {
 pub(crate) struct Mailbox {
     inner: Mutex<Inner>,
     wake: Notify,
+    /// Something happened to a container, for an action that waits for that.
+    change: Notify,
+    /// Somebody asked, for an action that waits for its turn.
+    hurry: Notify,
 }
 
 #[derive(Debug)]
@@ -92,6 +97,8 @@ impl Mailbox {
                 requested_at: None,
             }),
             wake: Notify::new(),
+            change: Notify::new(),
+            hurry: Notify::new(),
         }
     }
 
@@ -104,6 +111,7 @@ impl Mailbox {
             inner.nudge.merge(nudge);
             if nudge.asked {
                 inner.requested_at = Some(now);
+                self.hurry.notify_one();
             }
         }
         self.wake.notify_one();
@@ -112,6 +120,19 @@ impl Mailbox {
     pub(crate) fn nudge(&self, nudge: Nudge) {
         self.lock().nudge.merge(nudge);
         self.wake.notify_one();
+        if nudge.look != Look::No {
+            self.change.notify_one();
+        }
+    }
+
+    /// Waits until something happens to a container of the app, or for so long.
+    pub(crate) async fn changed(&self, within: Duration) {
+        let _: Result<(), _> = tokio::time::timeout(within, self.change.notified()).await;
+    }
+
+    /// Waits until somebody asks for something.
+    pub(crate) async fn asked(&self) {
+        self.hurry.notified().await;
     }
 
     /// Waits until there was a nudge since the last [`Mailbox::take`].

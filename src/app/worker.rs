@@ -8,6 +8,8 @@ use protocol::credentials::{self, AppCredential};
 use protocol::report::StateReport;
 use protocol::{AppId, AppRequest, AppState, PortRule, Stage, UpdateStatus, naming};
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
 use super::AppContext;
 use super::compose::Document;
 use super::compose::document::BadDocument;
@@ -22,6 +24,10 @@ use crate::journal::Chain;
 use crate::store::{Recorded, StateChange, StoreError};
 use crate::system::platform::build_arch;
 
+/// Apps that are started at once without being asked for by anybody, after a boot above all (W57). Others wait; a request
+/// does not.
+const STARTS: usize = 4;
+
 /// What all apps of the device share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -29,6 +35,7 @@ pub(crate) struct Shared {
     pub(crate) ports: Ports,
     pub(crate) port_reports: PortReports,
     pub(crate) facts: RwLock<PlatformFacts>,
+    starts: Arc<Semaphore>,
     /// Whether the daemon answered lately; set by its event stream.
     pub(crate) engine_up: std::sync::atomic::AtomicBool,
     /// Whether the backend was heard of since the start: downloads make no sense before.
@@ -65,6 +72,7 @@ impl Shared {
             ports: Ports::default(),
             port_reports: PortReports::default(),
             facts: RwLock::new(facts),
+            starts: Arc::new(Semaphore::new(STARTS)),
             engine_up: false.into(),
             online: false.into(),
             names: std::sync::Mutex::default(),
@@ -310,6 +318,18 @@ impl Worker {
             && self.app.stage == Stage::Prod
             && !request.newest_version.is_empty()
             && ![present, &self.version].contains(&request.newest_version.as_str())
+    }
+
+    /// Waits for a place among the starts; held until the app runs. Who asked since the start of the agent needs none.
+    pub(crate) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        if self.mailbox.requested_at().is_some() {
+            return None;
+        }
+        tokio::select! {
+            // Never closed.
+            turn = Arc::clone(&self.shared.starts).acquire_owned() => turn.ok(),
+            () = self.mailbox.asked() => None,
+        }
     }
 
     pub(crate) fn container(&self) -> String {

@@ -410,6 +410,41 @@ proptest! {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn only_what_nobody_asked_for_waits_for_its_turn() {
+    let home = tempfile::tempdir().unwrap();
+    let house = House::new(home.path(), Stage::Prod).await;
+    let worker = &house.actor.worker;
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        held.push(worker.turn().await.expect("there is room"));
+    }
+    {
+        let mut next = std::pin::pin!(worker.turn());
+        assert!(futures_util::poll!(&mut next).is_pending(), "four at once");
+        held.pop();
+        held.push(next.await.expect("a place is free again"));
+    }
+    let mut next = std::pin::pin!(worker.turn());
+    assert!(futures_util::poll!(&mut next).is_pending());
+    let desired = Desired {
+        request: Arc::new(bare_request(house.app, "x".to_owned(), AppState::Running)),
+        adopted: false,
+        unlisted: false,
+        number: 1,
+        finished: false,
+    };
+    let asked = Nudge {
+        asked: true,
+        ..Nudge::default()
+    };
+    house.mailbox.desire(desired, asked, Instant::now());
+    assert!(next.await.is_none(), "who asks does not wait");
+    assert!(worker.turn().await.is_none());
+    house.shared.context.logs.close().await;
+    house.shared.context.store.close().await;
+}
+
 fn worker(
     shared: &Arc<Shared>,
     mailbox: &Arc<Mailbox>,

@@ -18,8 +18,8 @@ use crate::journal::Chain;
 const ATTEMPTS: u32 = 3;
 /// Longest wait for a started container to run.
 const RUNNING_WITHIN: Duration = Duration::from_secs(30);
-/// Between two looks at a starting container.
-const POLL: Duration = Duration::from_millis(250);
+/// Between two looks at a starting app of which no event tells.
+pub(super) const UNTOLD: Duration = Duration::from_secs(2);
 
 impl Worker {
     pub(super) async fn run(
@@ -79,6 +79,7 @@ impl Worker {
         }
         // It may hold ports and names that the container needs.
         self.take_down_former(Teardown::Down).await?;
+        let _turn = unless_canceled(cancel, async { Ok(self.turn().await) }).await?;
         for attempt in 1.. {
             match unless_canceled(cancel, self.start_once(request)).await {
                 Err(ActionError::Engine(EngineError::PortConflict(text)))
@@ -263,7 +264,7 @@ impl Worker {
                 if !facts.error.is_empty() {
                     return Err(ActionError::Container(facts.error));
                 }
-                tokio::time::sleep(POLL).await;
+                self.mailbox.changed(UNTOLD).await;
             }
         };
         match tokio::time::timeout(RUNNING_WITHIN, watch).await {

@@ -18,8 +18,6 @@ use crate::journal::Chain;
 
 /// How long the container of a new version has to run before it counts.
 const PROVING: Duration = Duration::from_secs(3);
-/// Between two looks at it.
-const POLL: Duration = Duration::from_millis(250);
 
 /// What an update that does not succeed goes back to.
 struct Before {
@@ -99,7 +97,7 @@ impl Worker {
     async fn prove(&self) -> Result<(), ActionError> {
         let proven = Instant::now() + PROVING;
         while Instant::now() < proven {
-            tokio::time::sleep(POLL).await;
+            self.mailbox.changed(proven - Instant::now()).await;
             match self.inspect().await? {
                 Some(facts) if facts.status == ContainerStatus::Running => {}
                 Some(facts) => {

@@ -10,7 +10,6 @@ use protocol::{AppRequest, AppState, UpdateStatus};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::run::POLL;
 use super::teardown::Teardown;
 use crate::app::compose::project::{self, Progress};
 use crate::app::compose::{Document, directory, document, newest};
@@ -103,7 +102,7 @@ impl Worker {
         let lasting = document::lasting(document);
         let proven = Instant::now() + PROVING;
         while Instant::now() < proven {
-            tokio::time::sleep(POLL).await;
+            self.mailbox.changed(proven - Instant::now()).await;
             let found = project::of_services(self.project_containers().await?);
             match project::progress(&found, &lasting) {
                 Progress::Up => {}
