@@ -111,3 +111,32 @@ async fn a_canceled_update_is_remembered_until_the_next_request() {
     }
     store.close().await;
 }
+
+#[tokio::test]
+async fn numbers_of_variables_read_the_same_after_a_restart() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("reagent.db");
+    let mut environment = serde_json::Map::new();
+    for text in [
+        "1000000",
+        "18446744073709551615",
+        "-9223372036854775808",
+        "0.1",
+        "3.0",
+        "1.7976931348623157e+308",
+        "2.2250738585072014e-308",
+        "123456789.12345679",
+    ] {
+        let value: Value = serde_json::from_str(text).unwrap();
+        assert_eq!(value.to_string(), text, "as the container is told it");
+        environment.insert(format!("N{}", environment.len()), json!({"value": value}));
+    }
+    let store = open(&path).await;
+    let asked = request(json!({"environment": environment}));
+    commit(&store, asked).await;
+    let store = restarted(store, &path).await;
+    let stored = store.requests().await.unwrap().remove(0);
+    let text = |map: &serde_json::Map<String, Value>| serde_json::to_string(map).unwrap();
+    assert_eq!(text(&stored.environment.unwrap()), text(&environment));
+    store.close().await;
+}
