@@ -16,6 +16,7 @@ pub use history::LogHistory;
 use protocol::report::StateReport;
 use protocol::{AppId, AppState};
 use rusqlite::Connection;
+use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Calls that may wait for the database thread; a full queue makes callers wait, nothing is dropped.
@@ -143,8 +144,10 @@ pub struct StateChange {
     /// Installed version.
     pub version: String,
     pub release_key: u64,
-    /// With this state a build or publication that was asked for has ended, one way or the other.
-    pub finishes: bool,
+    /// With this state the build or publication that the request of this number asked for has ended, one way or the other.
+    pub finishes: Option<u64>,
+    /// The compose document of the version that an update has just brought.
+    pub document: Option<Map<String, Value>>,
     /// Queued in the same transaction, also when the state itself is not new.
     pub report: Option<StateReport>,
 }

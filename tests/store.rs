@@ -4,6 +4,8 @@
 mod files;
 #[path = "store/fixture.rs"]
 mod fixture;
+#[path = "store/marks.rs"]
+mod marks;
 
 use fixture::{APP, change, count, old_reference_file, open, report, request, text};
 use protocol::request::parse_row;

@@ -67,6 +67,8 @@ pub(crate) struct Actor {
 #[derive(Debug)]
 enum Step {
     Act(Action, Desired),
+    /// What there is of the app gets its new name.
+    Rename(Desired),
     /// The wanted state is there, or nothing can be done: until a nudge or this moment.
     Rest(Option<Instant>),
     Look,
@@ -106,6 +108,7 @@ impl Actor {
             self.hear(nudge).await;
             match self.decide(Instant::now()) {
                 Step::Act(action, desired) => self.act(action, &desired).await,
+                Step::Rename(desired) => self.rename(&desired.request).await,
                 Step::Look => self.observe(Look::Change).await,
                 Step::Report => self.report_settled().await,
                 Step::RemoveOutdatedImages => self.remove_outdated_images().await,
@@ -167,9 +170,6 @@ impl Actor {
             .desired()
             .filter(|desired| wanted(desired.request.target))
         {
-            if desired.request.cancel_transition {
-                self.update_retry.shut();
-            }
             self.worker.sync_ports(&desired.request, &[]);
         }
     }
@@ -203,14 +203,17 @@ impl Actor {
         Step::Rest([until, outdated, update].into_iter().flatten().min())
     }
 
-    /// An update is asked for and may be tried. Until then the installed version is driven to its target (W9).
+    /// An update is asked for and may be tried. Until then the installed version is driven to its target (W9). One that was
+    /// canceled is not tried before the next request (W63).
     fn is_update_due(&self, now: Instant, request: &AppRequest) -> bool {
         let open = match self.update_retry.gate() {
             Gate::Open => true,
             Gate::Until(moment) => now >= moment,
             Gate::Shut => false,
         };
-        open && self.worker.shared.is_online() && self.worker.is_update_pending(request)
+        open && !request.cancel_transition
+            && self.worker.shared.is_online()
+            && self.worker.is_update_pending(request)
     }
 
     fn choose(&mut self, now: Instant) -> Step {
@@ -232,6 +235,9 @@ impl Actor {
         // The rows went with a report of this very state; another one would bring half of them back.
         if worker.rows == Recorded::Deleted && worker.state == request.target {
             return self.rest();
+        }
+        if request.app_name != worker.app_name {
+            return self.when_open(now, Step::Rename(desired));
         }
         let action = next(Situation {
             stage: worker.app.stage,
@@ -262,16 +268,41 @@ impl Actor {
             | Action::CancelTransfer
             | Action::CancelUpdate => {}
         }
-        if !self.engine_up || self.engine_lost.is_some() || self.waits_for_backend(action) {
+        if self.waits_for_backend(action) {
             return Step::Rest(None);
         }
-        if action == Action::Update {
-            return Step::Act(action, desired);
+        self.when_open(now, Step::Act(action, desired))
+    }
+
+    /// A step that needs Docker, and has to wait after failures. An update waits for its own alone.
+    fn when_open(&self, now: Instant, step: Step) -> Step {
+        if !self.engine_up || self.engine_lost.is_some() {
+            return Step::Rest(None);
         }
         match self.retry.gate() {
+            _ if matches!(step, Step::Act(Action::Update, _)) => step,
             Gate::Until(moment) if now < moment => Step::Rest(Some(moment)),
             Gate::Shut => Step::Rest(None),
-            Gate::Open | Gate::Until(_) => Step::Act(action, desired),
+            Gate::Open | Gate::Until(_) => step,
+        }
+    }
+
+    /// A new name does not wait for the next action (W45).
+    async fn rename(&mut self, request: &AppRequest) {
+        let state = self.worker.state;
+        self.worker.mailbox.set_status(|status| status.busy = true);
+        let renamed = AssertUnwindSafe(self.worker.rename(request)).catch_unwind();
+        let renamed = renamed.await.unwrap_or(Err(ActionError::Panicked));
+        self.worker.mailbox.set_status(|status| status.busy = false);
+        match renamed {
+            Ok(()) => self.report_due &= self.worker.state == state,
+            Err(error) if self.has_lost_engine(&error).await => {
+                self.engine_lost = Some(Instant::now() + LOOK_AGAIN);
+            }
+            Err(error) => {
+                tracing::warn!(app = %self.worker.app, error = %Chain(&error), "renaming an app");
+                self.retry.failed(Instant::now());
+            }
         }
     }
 
@@ -322,6 +353,7 @@ impl Actor {
     async fn act(&mut self, action: Action, desired: &Desired) {
         let request = &desired.request;
         self.report_due = false;
+        self.new = false;
         // Came in since the last look into the mailbox: what the action reports answers it as well.
         let nudge = self.worker.mailbox.take_request();
         if nudge.stored {
@@ -358,9 +390,6 @@ impl Actor {
 
     async fn perform(&mut self, action: Action, desired: &Desired) -> Result<(), ActionError> {
         let request = &desired.request;
-        if request.app_name != self.worker.app_name {
-            return self.worker.rename(request).await;
-        }
         let mailbox = Arc::clone(&self.worker.mailbox);
         // Made before the first state of the action can be seen (W12).
         let cancel = self.stop.child_token();
@@ -523,7 +552,7 @@ fn wanted(target: AppState) -> bool {
     !matches!(target, AppState::Removed | AppState::Uninstalled)
 }
 
-async fn sleep_until(moment: Option<Instant>) {
+pub(super) async fn sleep_until(moment: Option<Instant>) {
     match moment {
         Some(moment) => tokio::time::sleep_until(moment).await,
         None => std::future::pending().await,

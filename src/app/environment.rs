@@ -137,7 +137,8 @@ fn entries<'a>(
         .filter_map(move |(name, entry)| Some((name.as_str(), text(entry.get(member)?)?)))
 }
 
-/// Texts verbatim, everything else as compact JSON; numbers keep their digits (W47).
+/// Texts verbatim, everything else as compact JSON: integers of 64 bits keep their digits, fractions the shortest text of
+/// their value (W47).
 fn text(value: &Value) -> Option<String> {
     match value {
         Value::Null => None,

@@ -27,10 +27,17 @@ pub(crate) struct Confirmation {
 
 impl Confirmation {
     /// `known` counts the apps of which something is here, `missing` are those of them that a complete answer does not list.
-    pub(crate) fn judge(&mut self, known: usize, missing: BTreeSet<AppId>, now: Instant) -> Verdict {
-        let all = missing.len() == known;
+    /// `empty`: it lists none at all, which is no proof by itself even when no app is known.
+    pub(crate) fn judge(
+        &mut self,
+        known: usize,
+        missing: BTreeSet<AppId>,
+        empty: bool,
+        now: Instant,
+    ) -> Verdict {
+        let all = missing.len() == known && !missing.is_empty();
         let most = known >= 3 && missing.len() * 2 > known;
-        if missing.is_empty() || !(all || most) {
+        if !(all || most || empty) {
             self.pending = None;
             return Verdict::Remove(missing);
         }
@@ -74,11 +81,17 @@ mod tests {
         let mut confirmation = Confirmation::default();
         let now = Instant::now();
         assert_eq!(
-            confirmation.judge(4, apps([1, 2]), now),
+            confirmation.judge(4, apps([1, 2]), false, now),
             Verdict::Remove(apps([1, 2]))
         );
-        assert_eq!(confirmation.judge(2, apps([1]), now), Verdict::Remove(apps([1])));
-        assert_eq!(confirmation.judge(0, apps([]), now), Verdict::Remove(apps([])));
+        assert_eq!(
+            confirmation.judge(2, apps([1]), false, now),
+            Verdict::Remove(apps([1]))
+        );
+        assert_eq!(
+            confirmation.judge(0, apps([]), false, now),
+            Verdict::Remove(apps([]))
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -88,19 +101,32 @@ mod tests {
             let now = Instant::now();
             let due = now + CONFIRM_AFTER;
             assert_eq!(
-                confirmation.judge(known, missing.clone(), now),
+                confirmation.judge(known, missing.clone(), false, now),
                 Verdict::Confirm(due)
             );
             // Repeated too soon: a flapping link is no proof.
             let soon = now + Duration::from_secs(5);
             assert_eq!(
-                confirmation.judge(known, missing.clone(), soon),
+                confirmation.judge(known, missing.clone(), false, soon),
                 Verdict::Confirm(due)
             );
             assert_eq!(
-                confirmation.judge(known, missing.clone(), due),
+                confirmation.judge(known, missing.clone(), false, due),
                 Verdict::Remove(missing)
             );
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_empty_answer_must_be_repeated_even_where_no_app_is_known() {
+        for (known, missing) in [(0, apps([])), (2, apps([1]))] {
+            let mut confirmation = Confirmation::default();
+            let now = Instant::now();
+            let due = now + CONFIRM_AFTER;
+            let first = confirmation.judge(known, missing.clone(), true, now);
+            assert_eq!(first, Verdict::Confirm(due));
+            let second = confirmation.judge(known, missing.clone(), true, due);
+            assert_eq!(second, Verdict::Remove(missing));
         }
     }
 
@@ -108,11 +134,14 @@ mod tests {
     async fn an_answer_that_lists_them_again_withdraws_the_first() {
         let mut confirmation = Confirmation::default();
         let now = Instant::now();
-        confirmation.judge(3, apps([1, 2, 3]), now);
-        assert_eq!(confirmation.judge(3, apps([]), now), Verdict::Remove(apps([])));
+        confirmation.judge(3, apps([1, 2, 3]), false, now);
+        assert_eq!(
+            confirmation.judge(3, apps([]), false, now),
+            Verdict::Remove(apps([]))
+        );
         let later = now + CONFIRM_AFTER;
         assert_eq!(
-            confirmation.judge(3, apps([1, 2, 3]), later),
+            confirmation.judge(3, apps([1, 2, 3]), false, later),
             Verdict::Confirm(later + CONFIRM_AFTER)
         );
     }

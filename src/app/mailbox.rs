@@ -2,11 +2,13 @@
 //! only that there is reason to look; any number of them collapse into one.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use protocol::{AppRequest, AppState};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::compose::Document;
 use super::observe::Look;
 
 /// Reasons to look; all that came since the last look, merged.
@@ -47,6 +49,8 @@ pub(crate) struct Desired {
     pub(crate) adopted: bool,
     /// The backend does not know this app any more: nothing is reported about its removal.
     pub(crate) unlisted: bool,
+    /// By which the store knows the request.
+    pub(crate) number: u64,
     /// The build or publication that it asks for has ended: nothing leads toward its target any more.
     pub(crate) finished: bool,
 }
@@ -56,6 +60,8 @@ pub(crate) struct Desired {
 pub(crate) struct Status {
     /// Under which containers and directories exist.
     pub(crate) app_name: String,
+    /// Installed; empty when none is.
+    pub(crate) version: String,
     pub(crate) state: AppState,
     pub(crate) busy: bool,
     /// The rows are gone and nothing is left to do.
@@ -67,6 +73,10 @@ pub(crate) struct Status {
 pub(crate) struct Mailbox {
     inner: Mutex<Inner>,
     wake: Notify,
+    /// Something happened to a container, for an action that waits for that.
+    change: Notify,
+    /// Somebody asked, for an action that waits for its turn.
+    hurry: Notify,
 }
 
 #[derive(Debug)]
@@ -87,6 +97,8 @@ impl Mailbox {
                 requested_at: None,
             }),
             wake: Notify::new(),
+            change: Notify::new(),
+            hurry: Notify::new(),
         }
     }
 
@@ -99,6 +111,7 @@ impl Mailbox {
             inner.nudge.merge(nudge);
             if nudge.asked {
                 inner.requested_at = Some(now);
+                self.hurry.notify_one();
             }
         }
         self.wake.notify_one();
@@ -107,6 +120,19 @@ impl Mailbox {
     pub(crate) fn nudge(&self, nudge: Nudge) {
         self.lock().nudge.merge(nudge);
         self.wake.notify_one();
+        if nudge.look != Look::No {
+            self.change.notify_one();
+        }
+    }
+
+    /// Waits until something happens to a container of the app, or for so long.
+    pub(crate) async fn changed(&self, within: Duration) {
+        let _: Result<(), _> = tokio::time::timeout(within, self.change.notified()).await;
+    }
+
+    /// Waits until somebody asks for something.
+    pub(crate) async fn asked(&self) {
+        self.hurry.notified().await;
     }
 
     /// Waits until there was a nudge since the last [`Mailbox::take`].
@@ -138,32 +164,34 @@ impl Mailbox {
         self.lock().desired.clone()
     }
 
-    /// An update has come about: the intent that asked for it counts this version as present.
-    pub(crate) fn installed(&self, version: &str, release_key: u64) {
+    /// An update has come about: for the intent that asked for it, and for one that asks for another update since, this
+    /// version and its document are the present ones.
+    pub(crate) fn installed(&self, version: &str, release_key: u64, document: Option<&Document>) {
         let mut inner = self.lock();
         if let Some(desired) = &mut inner.desired
-            && desired.request.newest_version == version
+            && (desired.request.request_update || desired.request.newest_version == version)
         {
             let request = Arc::make_mut(&mut desired.request);
             version.clone_into(&mut request.present_version);
             request.release_key = release_key;
-            if request.docker_compose.is_some() && request.new_docker_compose.is_some() {
-                request.docker_compose.clone_from(&request.new_docker_compose);
+            if request.docker_compose.is_some() && document.is_some() {
+                request.docker_compose = document.cloned();
             }
         }
     }
 
-    /// The build or publication has ended, unless something newer is wanted meanwhile. Says whether it was the latest.
-    pub(crate) fn finish(&self, request: &AppRequest) -> bool {
+    /// The build or publication has ended, unless something newer is wanted meanwhile. Returns the number of the request if
+    /// it is the latest here; the store may know of a newer one already.
+    pub(crate) fn finish(&self, request: &AppRequest) -> Option<u64> {
         let mut inner = self.lock();
         match &mut inner.desired {
             Some(desired)
                 if request.target.is_once() && std::ptr::eq(Arc::as_ptr(&desired.request), request) =>
             {
                 desired.finished = true;
-                true
+                Some(desired.number)
             }
-            Some(_) | None => false,
+            Some(_) | None => None,
         }
     }
 

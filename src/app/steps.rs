@@ -11,12 +11,14 @@ mod update;
 use std::future::Future;
 use std::time::Duration;
 
-use protocol::{AppRequest, AppState, Stage};
+use protocol::{AppRequest, AppState, Stage, naming};
 use tokio_util::sync::CancellationToken;
 
+use super::compose::directory;
 use super::environment::files;
 use super::table::Action;
 use super::worker::{ActionError, Worker, blocking};
+pub(super) use compose::Teardown;
 
 /// How long a container may take to stop by itself.
 const GRACE: Duration = Duration::from_secs(1);
@@ -88,7 +90,7 @@ impl Worker {
         match target {
             AppState::Uninstalled => self.uninstall().await,
             AppState::Removed => {
-                self.remove_artefacts().await?;
+                self.remove_all().await?;
                 self.set(AppState::Removed).await
             }
             _ => {
@@ -132,29 +134,60 @@ impl Worker {
         Ok(())
     }
 
-    /// The app has a new name: what exists under the old one goes, its data moves (W45).
+    /// The app has a new name: its containers go, and what it has, its image above all, moves (W45). Containers and images
+    /// bear names in lower case: where only the case differs they stay.
     pub(crate) async fn rename(&mut self, request: &AppRequest) -> Result<(), ActionError> {
-        let app_name = request.app_name.as_str();
-        if request.docker_compose.is_some() {
-            self.rename_project(request).await?;
+        let (app, from, to) = (self.app, self.app_name.clone(), request.app_name.clone());
+        let same = naming::container(app, &from) == naming::container(app, &to);
+        let compose = request.docker_compose.is_some();
+        if compose {
+            // Where its directory lies is part of a project.
+            self.take_down(request, Teardown::Down).await?;
+        } else if !same {
+            self.remove_container().await?;
+            self.take_down_former(Teardown::Down).await?;
         }
-        self.remove_container().await?;
+        if !same {
+            self.rename_image(&to).await?;
+        }
         let context = &self.shared.context;
-        let repository = self.image_repository();
-        context.engine.remove_repository(&repository, None).await?;
-        let (app, from, to) = (self.app, self.app_name.clone(), app_name.to_owned());
-        let apps_dir = context.settings.apps_dir.clone();
         if !self.shares_its_data().await? {
-            blocking(move || files::rename(&apps_dir, app, &from, &to)).await?;
+            let apps_dir = context.settings.apps_dir.clone();
+            let archives =
+                (app.stage == Stage::Dev).then(|| (self.build_archive(&from), self.build_archive(&to)));
+            blocking(move || {
+                files::rename(&apps_dir, app, &from, &to)?;
+                directory::rename(&apps_dir, app, &from, &to)?;
+                match archives {
+                    // One that was uploaded for the new name is newer.
+                    Some((from, to)) if from.exists() && !to.exists() => std::fs::rename(from, to),
+                    Some(_) | None => Ok(()),
+                }
+            })
+            .await?;
         }
+        let app_name = request.app_name.as_str();
         context.store.rename_app(app, app_name).await?;
         app_name.clone_into(&mut self.app_name);
         self.mailbox
             .set_status(|status| app_name.clone_into(&mut status.app_name));
-        match request.docker_compose {
-            Some(_) => self.settle_project(request).await,
-            None => self.settle_by_image().await,
+        match same {
+            _ if compose => self.settle_project(request).await,
+            true => Ok(()),
+            false => self.settle_by_image().await,
         }
+    }
+
+    /// The installed image is the same under the new name, so that nothing has to be fetched or built again.
+    async fn rename_image(&self, app_name: &str) -> Result<(), ActionError> {
+        let engine = &self.shared.context.engine;
+        let (image, repository) = (self.image(), self.image_repository());
+        if engine.has_image(&image).await? {
+            let tag = &image[repository.len()..];
+            let renamed = format!("{}{tag}", self.repository_of(app_name));
+            engine.tag(&image, &renamed).await?;
+        }
+        Ok(engine.remove_repository(&repository, None).await?)
     }
 }
 

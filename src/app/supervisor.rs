@@ -2,6 +2,8 @@
 //! the backend's list. One task, so nothing here needs a lock; it never waits for an app or for the network.
 
 mod backend_list;
+mod intent;
+mod round;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use self::backend_list::names_of;
+use self::intent::completed;
 use super::actor::Actor;
 use super::compose::{directory, document};
 use super::container;
@@ -85,7 +88,7 @@ impl Supervisor {
             .await?
             .is_some_and(|fact| fact == "pending");
         let adopted: BTreeSet<AppId> = store.adopted().await?.into_iter().collect();
-        let unfinished: BTreeSet<AppId> = store.unfinished().await?.into_iter().collect();
+        let unfinished: BTreeMap<AppId, u64> = store.unfinished().await?.into_iter().collect();
         let mut requests: BTreeMap<AppId, AppRequest> = store
             .requests()
             .await?
@@ -106,7 +109,8 @@ impl Supervisor {
         for row in store.apps().await? {
             let desired = requests.remove(&row.app).map(|request| Desired {
                 adopted: adopted.contains(&request.app),
-                finished: request.target.is_once() && !unfinished.contains(&request.app),
+                finished: request.target.is_once() && !unfinished.contains_key(&request.app),
+                number: unfinished.get(&request.app).copied().unwrap_or_default(),
                 request: Arc::new(request),
                 unlisted: false,
             });
@@ -121,6 +125,7 @@ impl Supervisor {
             .spawn(port_reports::run(Arc::clone(&self.shared), self.stop.clone()));
         let mut safety = tokio::time::interval_at(Instant::now() + SAFETY, SAFETY);
         safety.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut round = round::next();
         let mut was_down = true;
         let transfers = self.shared.context.transfers.clone();
         loop {
@@ -137,6 +142,10 @@ impl Supervisor {
                     }
                 }
                 _ = safety.tick() => self.check(),
+                () = tokio::time::sleep_until(round) => {
+                    round = round::next();
+                    self.look_round();
+                }
             }
         }
         let ended = tokio::time::timeout(ENDED_WITHIN, async {
@@ -154,6 +163,7 @@ impl Supervisor {
             desired,
             Status {
                 app_name: row.app_name.clone(),
+                version: row.version.clone(),
                 state: row.state,
                 busy: false,
                 gone: false,
@@ -336,17 +346,20 @@ impl Supervisor {
     /// Stores an intent and hands it to the app's actor.
     async fn accept(&mut self, request: AppRequest, nudge: Nudge) -> Result<(), StoreError> {
         let app = request.app;
-        let request = match self.desired(app) {
-            Some(before) => completed(request, &before.request),
-            None => request,
+        let before = self.desired(app);
+        let status = self.apps.get(&app).map(|entry| entry.mailbox.status());
+        // A project is no container, nor is a container a project: what is there of the app has to be found out anew.
+        let another_kind = before.as_ref().is_some_and(|before| {
+            before.request.docker_compose.is_some() != request.docker_compose.is_some()
+        });
+        let request = match (before, &status) {
+            (Some(before), Some(status)) => completed(request, &before.request, &status.version),
+            _ => request,
         };
-        let state = self.apps.get(&app).map(|entry| entry.mailbox.status().state);
+        let state = status.map(|status| status.state);
         let seed = state.or(request.current).unwrap_or(AppState::Removed);
-        self.shared
-            .context
-            .store
-            .commit_request(request.clone(), seed)
-            .await?;
+        let store = &self.shared.context.store;
+        let number = store.commit_request(request.clone(), seed).await?;
         let mailbox = match self.apps.get(&app) {
             Some(entry) => Arc::clone(&entry.mailbox),
             None => self.start(
@@ -369,12 +382,17 @@ impl Supervisor {
             request: Arc::new(request),
             adopted: false,
             unlisted: false,
+            number,
             // It only ends what is going on.
             finished: cancels_only,
         };
         let nudge = Nudge {
             stored: true,
-            look: if unseen { Look::Fresh } else { nudge.look },
+            look: if unseen || another_kind {
+                Look::Fresh
+            } else {
+                nudge.look
+            },
             ..nudge
         };
         mailbox.desire(desired, nudge, Instant::now());
@@ -467,6 +485,7 @@ impl Supervisor {
                 request: Arc::new(request),
                 adopted: true,
                 unlisted: false,
+                number: 0,
                 finished: false,
             };
             self.start(row, Some(desired), false);
@@ -515,20 +534,4 @@ async fn end_what_was_left_behind(context: &AppContext) {
     if let Err(error) = ended.await {
         tracing::warn!(error = %Chain(&error), "removing left registry logins");
     }
-}
-
-/// What a new request does not say stays as it was known (W5, W6).
-fn completed(mut request: AppRequest, before: &AppRequest) -> AppRequest {
-    request.app_cred_epoch = request.app_cred_epoch.max(before.app_cred_epoch);
-    if request.instance_key == 0 {
-        request.instance_key = before.instance_key;
-    }
-    if request.device_owner_account_key == 0 {
-        request.device_owner_account_key = before.device_owner_account_key;
-    }
-    if request.docker_credentials.is_empty() {
-        request.docker_credentials.clone_from(&before.docker_credentials);
-    }
-    request.target = request.target.normalised();
-    request
 }

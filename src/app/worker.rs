@@ -8,7 +8,10 @@ use protocol::credentials::{self, AppCredential};
 use protocol::report::StateReport;
 use protocol::{AppId, AppRequest, AppState, PortRule, Stage, UpdateStatus, naming};
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
 use super::AppContext;
+use super::compose::Document;
 use super::compose::document::BadDocument;
 use super::container::owner;
 use super::environment::files;
@@ -21,6 +24,10 @@ use crate::journal::Chain;
 use crate::store::{Recorded, StateChange, StoreError};
 use crate::system::platform::build_arch;
 
+/// Apps that are started at once without being asked for by anybody, after a boot above all (W57). Others wait; a request
+/// does not.
+const STARTS: usize = 4;
+
 /// What all apps of the device share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -28,6 +35,7 @@ pub(crate) struct Shared {
     pub(crate) ports: Ports,
     pub(crate) port_reports: PortReports,
     pub(crate) facts: RwLock<PlatformFacts>,
+    starts: Arc<Semaphore>,
     /// Whether the daemon answered lately; set by its event stream.
     pub(crate) engine_up: std::sync::atomic::AtomicBool,
     /// Whether the backend was heard of since the start: downloads make no sense before.
@@ -64,6 +72,7 @@ impl Shared {
             ports: Ports::default(),
             port_reports: PortReports::default(),
             facts: RwLock::new(facts),
+            starts: Arc::new(Semaphore::new(STARTS)),
             engine_up: false.into(),
             online: false.into(),
             names: std::sync::Mutex::default(),
@@ -203,7 +212,7 @@ impl Worker {
 
     /// The same for states between which nothing is waited for: one transaction, all of them reported.
     pub(crate) async fn pass_through(&mut self, states: &[AppState]) -> Result<(), ActionError> {
-        self.record(states, false).await
+        self.record(states, None, None).await
     }
 
     /// The same when the build or publication that `request` asks for ends with these states.
@@ -213,10 +222,23 @@ impl Worker {
         states: &[AppState],
     ) -> Result<(), ActionError> {
         let finishes = self.mailbox.finish(request);
-        self.record(states, finishes).await
+        self.record(states, finishes, None).await
     }
 
-    async fn record(&mut self, states: &[AppState], finishes: bool) -> Result<(), ActionError> {
+    /// PRESENT with the version that an update has brought, and with its document if it has one (W13). Whatever the store
+    /// says, it is what runs from now on.
+    pub(crate) async fn installed(&mut self, document: Option<&Document>) -> Result<(), ActionError> {
+        let recorded = self.record(&[AppState::Present], None, document).await;
+        self.mailbox.installed(&self.version, self.release_key, document);
+        recorded
+    }
+
+    async fn record(
+        &mut self,
+        states: &[AppState],
+        finishes: Option<u64>,
+        document: Option<&Document>,
+    ) -> Result<(), ActionError> {
         let desired = self.mailbox.desired();
         let silent = desired.as_ref().is_some_and(|desired| desired.unlisted);
         let request = desired.as_ref().map(|desired| &*desired.request);
@@ -227,13 +249,17 @@ impl Worker {
             version: self.version.clone(),
             release_key: self.release_key,
             finishes,
+            document: document.cloned(),
             report: (!silent).then(|| self.report(request, *state)),
         });
         let changes = changes.collect();
         // In memory first: if the disk refuses, we still know what is true.
         if let Some(state) = states.last() {
             self.state = *state;
-            self.mailbox.set_status(|status| status.state = *state);
+            self.mailbox.set_status(|status| {
+                status.state = *state;
+                status.version.clone_from(&self.version);
+            });
         }
         self.rows = self.shared.context.store.set_states(changes).await?;
         for state in states {
@@ -294,6 +320,18 @@ impl Worker {
             && ![present, &self.version].contains(&request.newest_version.as_str())
     }
 
+    /// Waits for a place among the starts; held until the app runs. Who asked since the start of the agent needs none.
+    pub(crate) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        if self.mailbox.requested_at().is_some() {
+            return None;
+        }
+        tokio::select! {
+            // Never closed.
+            turn = Arc::clone(&self.shared.starts).acquire_owned() => turn.ok(),
+            () = self.mailbox.asked() => None,
+        }
+    }
+
     pub(crate) fn container(&self) -> String {
         naming::container(self.app, &self.app_name)
     }
@@ -309,13 +347,18 @@ impl Worker {
 
     /// Registry image without tag.
     pub(crate) fn image_repository(&self) -> String {
+        self.repository_of(&self.app_name)
+    }
+
+    /// What it is when the app has this name.
+    pub(crate) fn repository_of(&self, app_name: &str) -> String {
         let flock = self.shared.context.device.current();
         naming::registry_image(
             &flock.docker_registry_url,
             &flock.docker_main_repository,
             self.app,
             build_arch(),
-            &self.app_name,
+            app_name,
         )
     }
 

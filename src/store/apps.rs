@@ -36,7 +36,7 @@ impl Store {
     pub async fn requests(&self) -> Result<Vec<AppRequest>, StoreError> {
         self.call("reading the requests", |database| {
             let mut statement = database.connection.prepare_cached(
-                "SELECT r.*, o.version AS own_version, o.instance_key, o.app_cred_epoch
+                "SELECT r.*, o.version AS own_version, o.instance_key, o.app_cred_epoch, o.canceled
                  FROM RequestedAppStates r LEFT JOIN ReagentApps o ON o.app_key = r.app_key AND o.stage = r.stage
                  ORDER BY r.id",
             )?;
@@ -58,21 +58,25 @@ impl Store {
         .await
     }
 
-    /// The apps of which a build or a publication was asked for that has not ended.
-    pub async fn unfinished(&self) -> Result<Vec<AppId>, StoreError> {
+    /// The apps of which a build or a publication was asked for that has not ended, with the numbers of the requests. One
+    /// that another agent has worked on since does not count.
+    pub async fn unfinished(&self) -> Result<Vec<(AppId, u64)>, StoreError> {
         self.call("reading the unfinished builds", |database| {
-            let mut statement = database
-                .connection
-                .prepare_cached("SELECT app_key, stage FROM ReagentApps WHERE unfinished = 1")?;
-            let rows = statement.query_map([], app_id)?;
+            let mut statement = database.connection.prepare_cached(
+                "SELECT app_key, stage, unfinished FROM ReagentApps WHERE unfinished > 0
+                     AND history = (SELECT coalesce(max(id), 0) FROM AppStateHistory
+                         WHERE app_key = ReagentApps.app_key AND stage = ReagentApps.stage)",
+            )?;
+            let rows = statement.query_map([], |row| Ok((app_id(row)?, unsigned(row.get("unfinished")?))))?;
             rows.collect()
         })
         .await
     }
 
     /// Makes a request durable, in one transaction. An app seen for the first time starts in `seed`. The stored target
-    /// is the normalised one; epoch and instance key are kept when the request has none, the epoch never falls.
-    pub async fn commit_request(&self, request: AppRequest, seed: AppState) -> Result<(), StoreError> {
+    /// is the normalised one; epoch and instance key are kept when the request has none, the epoch never falls. Returns
+    /// the number of the request, by which [`StateChange::finishes`] knows it.
+    pub async fn commit_request(&self, request: AppRequest, seed: AppState) -> Result<u64, StoreError> {
         self.call("storing a request", move |database| {
             database.write(|transaction| {
                 insert_app(transaction, &request, seed)?;
@@ -152,25 +156,6 @@ impl Store {
         .await
     }
 
-    /// The update to `version` has come about: its compose document is the installed one. Only one that is there takes the
-    /// place of another (weakness W13), and only if no newer version was asked for meanwhile.
-    pub async fn promote_document(&self, app: AppId, version: String) -> Result<(), StoreError> {
-        self.call("promoting a document", move |database| {
-            database.write(|transaction| {
-                transaction
-                    .prepare_cached(
-                        "UPDATE RequestedAppStates SET docker_compose = new_docker_compose
-                         WHERE app_key = ?1 AND stage = ?2 AND newest_version = ?3
-                             AND coalesce(docker_compose, '') NOT IN ('', 'null')
-                             AND coalesce(new_docker_compose, '') NOT IN ('', 'null')",
-                    )?
-                    .execute(params![signed(app.key), app.stage.as_str(), version])
-                    .map(drop)
-            })
-        })
-        .await
-    }
-
     /// The artefacts of an app exist under a new name now (weakness W45).
     pub async fn rename_app(&self, app: AppId, app_name: &str) -> Result<(), StoreError> {
         let app_name = app_name.to_owned();
@@ -222,6 +207,7 @@ fn request(row: &Row<'_>) -> rusqlite::Result<Option<AppRequest>> {
         Ok(unsigned(row.get::<_, Option<i64>>(column)?.unwrap_or_default()))
     };
     let own_version: Option<String> = row.get("own_version")?;
+    let newest_version = text("newest_version")?;
     Ok(Some(AppRequest {
         app,
         app_name: row.get("app_name")?,
@@ -236,9 +222,9 @@ fn request(row: &Row<'_>) -> rusqlite::Result<Option<AppRequest>> {
             None => text("version")?,
         },
         present_version: text("present_version")?,
-        newest_version: text("newest_version")?,
         request_update: row.get("request_update")?,
-        cancel_transition: false,
+        cancel_transition: !newest_version.is_empty() && text("canceled")? == newest_version,
+        newest_version,
         environment: object(&text("environment_variables")?),
         environment_template: object(&text("environment_template")?),
         ports: serde_json::from_str(&text("ports")?).ok().flatten(),
@@ -350,26 +336,40 @@ fn json<T: serde::Serialize>(value: Option<&T>) -> String {
     serde_json::to_string(&value).unwrap_or_else(|_| "null".to_owned())
 }
 
-fn upsert_extras(connection: &Connection, request: &AppRequest, adopted: bool) -> rusqlite::Result<()> {
-    connection
+/// Returns the number of the request: one more than that of the request before it.
+fn upsert_extras(connection: &Connection, request: &AppRequest, adopted: bool) -> rusqlite::Result<u64> {
+    let once = request.target.is_once() && !request.cancel_transition;
+    let canceled = match request.cancel_transition {
+        true => request.newest_version.as_str(),
+        false => "",
+    };
+    let mark: i64 = connection
         .prepare_cached(
-            "INSERT INTO ReagentApps (app_key, stage, version, instance_key, app_cred_epoch, adopted, unfinished)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+            "INSERT INTO ReagentApps (app_key, stage, version, instance_key, app_cred_epoch, adopted, unfinished,
+                 canceled, history)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, (SELECT coalesce(max(id), 0) FROM AppStateHistory
+                 WHERE app_key = ?1 AND stage = ?2))
              ON CONFLICT (app_key, stage) DO UPDATE SET version = excluded.version,
                  instance_key = CASE WHEN excluded.instance_key <> 0 THEN excluded.instance_key ELSE instance_key END,
                  app_cred_epoch = max(excluded.app_cred_epoch, app_cred_epoch),
-                 adopted = excluded.adopted, unfinished = excluded.unfinished",
+                 adopted = excluded.adopted, canceled = excluded.canceled, history = excluded.history,
+                 unfinished = excluded.unfinished * (abs(unfinished) + 1)
+             RETURNING unfinished",
         )?
-        .execute(params![
-            signed(request.app.key),
-            request.app.stage.as_str(),
-            request.version,
-            signed(request.instance_key),
-            signed(request.app_cred_epoch),
-            adopted,
-            request.target.is_once() && !request.cancel_transition,
-        ])?;
-    Ok(())
+        .query_row(
+            params![
+                signed(request.app.key),
+                request.app.stage.as_str(),
+                request.version,
+                signed(request.instance_key),
+                signed(request.app_cred_epoch),
+                adopted,
+                if once { 1 } else { -1 },
+                canceled,
+            ],
+            |row| row.get(0),
+        )?;
+    Ok(mark.unsigned_abs())
 }
 
 fn record(connection: &Connection, change: &StateChange) -> rusqlite::Result<Recorded> {
@@ -418,6 +418,11 @@ fn record(connection: &Connection, change: &StateChange) -> rusqlite::Result<Rec
                     state,
                     now(),
                 ])?;
+            connection
+                .prepare_cached(
+                    "UPDATE ReagentApps SET history = ?3 WHERE app_key = ?1 AND stage = ?2 AND unfinished > 0",
+                )?
+                .execute(params![key, stage, connection.last_insert_rowid()])?;
             prune_history(connection, app)?;
             connection
                 .prepare_cached(
@@ -438,12 +443,23 @@ fn record(connection: &Connection, change: &StateChange) -> rusqlite::Result<Rec
                 ])?;
         }
     }
-    if change.finishes {
+    if let Some(document) = &change.document {
+        // Only one that is there takes the place of another (W13), and only of a request for an update: any other is newer.
         connection
             .prepare_cached(
-                "UPDATE ReagentApps SET unfinished = 0 WHERE app_key = ?1 AND stage = ?2 AND unfinished <> 0",
+                "UPDATE RequestedAppStates SET docker_compose = ?3
+                 WHERE app_key = ?1 AND stage = ?2 AND (request_update = 1 OR newest_version = ?4)
+                     AND coalesce(docker_compose, '') NOT IN ('', 'null')",
             )?
-            .execute(params![key, stage])?;
+            .execute(params![key, stage, json(Some(document)), change.version])?;
+    }
+    if let Some(number) = change.finishes {
+        connection
+            .prepare_cached(
+                "UPDATE ReagentApps SET unfinished = -unfinished
+                 WHERE app_key = ?1 AND stage = ?2 AND unfinished = ?3",
+            )?
+            .execute(params![key, stage, signed(number)])?;
     }
     let gone = change.state == AppState::Removed
         && connection

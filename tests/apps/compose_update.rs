@@ -1,8 +1,9 @@
 //! Updates of compose apps (`app-lifecycle.md` 3.5 "update – compose", W9, W13).
 #![allow(clippy::unwrap_used, reason = "the whole file belongs to tests")]
 
-use protocol::AppState::{Deleting, Present, Removed, Running, Starting, Uninstalled, Updating};
+use protocol::AppState::{Deleting, Present, Removed, Running, Starting, Stopping, Uninstalled, Updating};
 use protocol::{AppRequest, AppState, Stage};
+use reagent::app::Sync;
 use serde_json::{Value, json};
 use testkit::registry::Registry;
 use testkit::{docker, wait};
@@ -110,6 +111,34 @@ async fn a_project_is_replaced_when_the_new_images_are_there_and_keeps_its_volum
         .reports(&[Deleting, Removed, Uninstalled])
         .await;
     assert_eq!(updating.stack.leftovers(), [0, 0, 0]);
+}
+
+#[tokio::test]
+async fn a_row_that_is_older_than_the_update_does_not_bring_the_old_document_back() {
+    let mut updating = running(FOREVER).await;
+    updating.update().await;
+    let reports = [Updating, Present, Starting, Running];
+    updating.stack.device.reports(&reports).await;
+    // Twice: what the first one leaves in the database is what the second start knows.
+    for _ in 0..2 {
+        let device = &updating.stack.device;
+        let rows = vec![updating.wanted(Present, json!({}))];
+        device.apps.sync(Sync { rows, unreadable: 0 }).await.unwrap();
+        device.reports(&[Stopping, Present]).await;
+        let stored = updating.stored().await;
+        assert_eq!(
+            stored.docker_compose.map(Value::Object).as_ref(),
+            Some(&updating.new)
+        );
+        updating.stack.device.restart(|_| {}).await;
+        updating.stack.device.connect().await;
+        let device = &updating.stack.device;
+        let rows = vec![updating.wanted(Running, json!({}))];
+        device.apps.sync(Sync { rows, unreadable: 0 }).await.unwrap();
+        device.reports(&[Starting, Running]).await;
+        let image = updating.image().unwrap();
+        assert!(image.starts_with("true ") && image.ends_with(":2.0"), "{image}");
+    }
 }
 
 #[tokio::test]

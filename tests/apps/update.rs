@@ -206,7 +206,7 @@ async fn hanging() -> (tokio::net::TcpListener, Device, tokio::net::TcpStream) {
 
 #[tokio::test]
 async fn a_canceled_update_ends_at_once_and_is_not_tried_again_by_itself() {
-    let (_silent, device, _connection) = hanging().await;
+    let (_silent, mut device, _connection) = hanging().await;
     let id = device.container_id();
     let cancel = json!({"cancel_transition": true});
     device
@@ -224,6 +224,14 @@ async fn a_canceled_update_ends_at_once_and_is_not_tried_again_by_itself() {
     )
     .await;
     device.logged("The update was canceled").await;
+    assert_eq!(device.container_id(), id);
+    // Neither a restart nor the backend's list, which still has it, brings it back.
+    device.restart(|_| {}).await;
+    device.connect().await;
+    let rows = vec![update(&device, Running, json!({}))];
+    device.apps.sync(Sync { rows, unreadable: 0 }).await.unwrap();
+    device.apps.report_all().await.unwrap();
+    device.reports(&[Running]).await;
     assert_eq!(device.container_id(), id);
     // Only who asks again gets it.
     device

@@ -100,7 +100,8 @@ impl Device {
                 state,
                 version: "1".to_owned(),
                 release_key: 1,
-                finishes: false,
+                finishes: None,
+                document: None,
                 report: Some(report),
             };
             store.set_state(change).await.unwrap();

@@ -59,7 +59,8 @@ pub(crate) fn change(state: AppState) -> StateChange {
         state,
         version: "1.4.0".to_owned(),
         release_key: 100,
-        finishes: false,
+        finishes: None,
+        document: None,
         report: Some(report(state)),
     }
 }

@@ -9,6 +9,7 @@ use super::{Actor, LOOK_AGAIN};
 use crate::app::compose::project;
 use crate::app::observe::{Look, corrected};
 use crate::app::retry::{go_duration, ordinal};
+use crate::app::steps::Teardown;
 use crate::app::worker::ActionError;
 use crate::engine::{ContainerFacts, ContainerStatus, Health};
 use crate::journal::Chain;
@@ -50,6 +51,10 @@ impl Actor {
     }
 
     async fn try_observe(&mut self, look: Look, target: AppState) -> Result<(), ActionError> {
+        if target != AppState::Running {
+            // Otherwise it goes when its successor is about to start.
+            self.worker.take_down_former(Teardown::Down).await?;
+        }
         let engine = self.worker.shared.context.engine.clone();
         let facts = self.worker.inspect().await?;
         if let (Some(facts), Some(desired)) = (&facts, self.worker.mailbox.desired()) {
@@ -74,6 +79,10 @@ impl Actor {
     /// The project counts as one container; what becomes of its services is told in the app's log.
     async fn try_observe_project(&mut self, look: Look, request: &AppRequest) -> Result<(), ActionError> {
         let found = project::of_services(self.worker.project_containers().await?);
+        if request.target != AppState::Running {
+            // Left from when it was an app of one container.
+            self.worker.remove_container().await?;
+        }
         self.worker.sync_project_ports(request, &found);
         if request.target == AppState::Running {
             for facts in found

@@ -98,6 +98,7 @@ impl House {
         let (retired, _retired) = mpsc::channel(64);
         let status = Status {
             app_name: "x".to_owned(),
+            version: String::new(),
             state: AppState::Removed,
             busy: false,
             gone: false,
@@ -174,11 +175,12 @@ impl House {
     async fn ask(&mut self, request: AppRequest) {
         let store = &self.shared.context.store;
         let state = self.actor.worker.state;
-        store.commit_request(request.clone(), state).await.unwrap();
+        let number = store.commit_request(request.clone(), state).await.unwrap();
         let desired = Desired {
             request: Arc::new(request),
             adopted: false,
             unlisted: false,
+            number,
             finished: false,
         };
         let nudge = Nudge {
@@ -241,6 +243,7 @@ impl House {
                     assert!(self.docker && self.container == Some(ContainerStatus::Running));
                     self.actor.outdated = None;
                 }
+                Step::Rename(desired) => panic!("{} has one name", desired.request.app_name),
                 Step::Act(action, desired) => {
                     self.check_action(action, &desired, now);
                     self.act(action, &desired, outcomes.next().unwrap_or(true)).await;
@@ -343,7 +346,7 @@ impl House {
             request.newest_version.clone_into(&mut self.actor.worker.version);
             self.container = (request.target == AppState::Running).then_some(ContainerStatus::Running);
             self.image = true;
-            self.mailbox.installed("2", 0);
+            self.mailbox.installed("2", 0, None);
         }
         let state = match (self.container, before) {
             (Some(ContainerStatus::Running), _) => AppState::Running,
@@ -405,6 +408,41 @@ proptest! {
             house.shared.context.store.close().await;
         });
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_what_nobody_asked_for_waits_for_its_turn() {
+    let home = tempfile::tempdir().unwrap();
+    let house = House::new(home.path(), Stage::Prod).await;
+    let worker = &house.actor.worker;
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        held.push(worker.turn().await.expect("there is room"));
+    }
+    {
+        let mut next = std::pin::pin!(worker.turn());
+        assert!(futures_util::poll!(&mut next).is_pending(), "four at once");
+        held.pop();
+        held.push(next.await.expect("a place is free again"));
+    }
+    let mut next = std::pin::pin!(worker.turn());
+    assert!(futures_util::poll!(&mut next).is_pending());
+    let desired = Desired {
+        request: Arc::new(bare_request(house.app, "x".to_owned(), AppState::Running)),
+        adopted: false,
+        unlisted: false,
+        number: 1,
+        finished: false,
+    };
+    let asked = Nudge {
+        asked: true,
+        ..Nudge::default()
+    };
+    house.mailbox.desire(desired, asked, Instant::now());
+    assert!(next.await.is_none(), "who asks does not wait");
+    assert!(worker.turn().await.is_none());
+    house.shared.context.logs.close().await;
+    house.shared.context.store.close().await;
 }
 
 fn worker(

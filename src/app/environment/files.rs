@@ -41,7 +41,26 @@ pub(crate) fn prepare(apps_dir: &Path, app: AppId, app_name: &str) -> io::Result
     if Mode::from_raw_mode(sys::fstat(&stage)?.st_mode) != private {
         sys::fchmod(&stage, private)?;
     }
+    loosen(&data)?;
     Ok(data)
+}
+
+/// The reference makes data directory and `env` so that only root gets in (W49). It is opened once: `env` is readable
+/// afterwards, and what an app does with the modes of its data later is its own affair.
+fn loosen(data: &Path) -> io::Result<()> {
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
+    let data = sys::open(data, flags, Mode::empty())?;
+    let closed = |stat: sys::Stat| {
+        Mode::from_raw_mode(stat.st_mode) == Mode::RWXU && stat.st_uid == rustix::process::geteuid().as_raw()
+    };
+    match sys::statat(&data, "env", AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(env) if closed(env) && closed(sys::fstat(&data)?) => Ok(sys::fchmod(
+            &data,
+            Mode::RWXU | Mode::RGRP | Mode::XGRP | Mode::ROTH | Mode::XOTH,
+        )?),
+        Ok(_) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Writes `<name>.txt` for every variable, only where the content differs, and removes the retired secret.
@@ -191,6 +210,24 @@ mod tests {
         assert_eq!(mode(&env.join("A.txt")), 0o644);
         assert_eq!(mode(&home.path().join("prod")), 0o700);
         assert!(home.path().join("shared").is_dir());
+    }
+
+    #[test]
+    fn what_the_reference_has_closed_is_opened_once() {
+        let home = tempfile::tempdir().unwrap();
+        let data = home.path().join("prod/x");
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        let close =
+            |path: &Path| std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).unwrap();
+        std::fs::create_dir_all(data.join("env")).unwrap();
+        close(&data.join("env"));
+        close(&data);
+        write(home.path(), APP, "x", &variables(&[("A", "1")])).unwrap();
+        assert_eq!((mode(&data), mode(&data.join("env"))), (0o755, 0o755));
+        // By the app itself: it stays.
+        close(&data);
+        write(home.path(), APP, "x", &variables(&[("A", "2")])).unwrap();
+        assert_eq!(mode(&data), 0o700);
     }
 
     #[test]

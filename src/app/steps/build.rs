@@ -125,7 +125,7 @@ impl Worker {
         cancel: &CancellationToken,
     ) -> Result<(), ActionError> {
         let engine = &self.shared.context.engine;
-        let archive = self.build_archive();
+        let archive = self.build_archive(&self.app_name);
         let dockerfile = blocking({
             let archive = archive.clone();
             move || dockerfile_in(&archive, build_arch())
@@ -177,9 +177,9 @@ impl Worker {
     }
 
     /// Where `write_data` puts what is to be built.
-    pub(super) fn build_archive(&self) -> PathBuf {
+    pub(super) fn build_archive(&self, app_name: &str) -> PathBuf {
         let settings = &self.shared.context.settings;
-        let file = format!("{}.{}", self.app_name, settings.compressed_build_extension);
+        let file = format!("{app_name}.{}", settings.compressed_build_extension);
         settings.apps_dir.join("build").join(file)
     }
 

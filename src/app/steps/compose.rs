@@ -17,7 +17,7 @@ use crate::app::table::Action;
 use crate::app::worker::{ActionError, Worker, blocking};
 use crate::engine::{Cli, EngineError};
 use crate::journal::Chain;
-use teardown::Teardown;
+pub(in crate::app) use teardown::Teardown;
 
 const UNSUPPORTED: &str = "Docker Compose is not supported for this device";
 
@@ -115,7 +115,7 @@ impl Worker {
     }
 
     async fn remove_project_artefacts(&self, request: &AppRequest) -> Result<(), ActionError> {
-        // Left from when it was an app of one container.
+        // Images left from when it was an app of one container.
         self.remove_artefacts().await?;
         self.take_down(request, Teardown::Volumes).await?;
         self.remove_service_images(request).await
@@ -127,7 +127,6 @@ impl Worker {
         request: &AppRequest,
         cancel: &CancellationToken,
     ) -> Result<(), ActionError> {
-        self.remove_container().await?;
         self.take_down(request, Teardown::Stop).await?;
         let missing = self.missing_images(self.document(request)?).await?;
         match (self.app.stage, missing.first()) {
@@ -169,15 +168,6 @@ impl Worker {
             Some(document) => Ok(self.missing_images(document).await?.is_empty()),
             None => Ok(false),
         }
-    }
-
-    /// The project goes under its old name and its directory moves (W45). Named volumes cannot be renamed; they stay for
-    /// whoever misses what is in them.
-    pub(super) async fn rename_project(&self, request: &AppRequest) -> Result<(), ActionError> {
-        self.take_down(request, Teardown::Down).await?;
-        let (app, from, to) = (self.app, self.app_name.clone(), request.app_name.clone());
-        let apps_dir = self.shared.context.settings.apps_dir.clone();
-        blocking(move || directory::rename(&apps_dir, app, &from, &to)).await
     }
 
     async fn compose_cli(&self) -> Result<Cli, ActionError> {

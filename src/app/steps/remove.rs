@@ -2,6 +2,8 @@
 
 use protocol::{AppState, Stage};
 
+use super::Teardown;
+use crate::app::compose::directory;
 use crate::app::environment::files;
 use crate::app::worker::{ActionError, Worker, blocking};
 use crate::journal::Chain;
@@ -9,7 +11,7 @@ use crate::journal::Chain;
 impl Worker {
     pub(super) async fn remove(&mut self) -> Result<(), ActionError> {
         self.begin_removal().await?;
-        self.remove_artefacts().await?;
+        self.remove_all().await?;
         self.set(AppState::Removed).await?;
         self.line(&format!("Successfully removed {}!", self.app_name));
         Ok(())
@@ -19,7 +21,7 @@ impl Worker {
     /// after it would leave the data behind for ever.
     pub(super) async fn uninstall(&mut self) -> Result<(), ActionError> {
         self.begin_removal().await?;
-        self.remove_artefacts().await?;
+        self.remove_all().await?;
         self.delete_data().await?;
         self.pass_through(&[AppState::Removed, AppState::Uninstalled])
             .await?;
@@ -31,6 +33,12 @@ impl Worker {
         self.clear_history();
         self.line(&format!("Starting removal process for {}...", self.app_name));
         self.set(AppState::Deleting).await
+    }
+
+    /// What the app has, and what it left from when it was a compose app.
+    pub(super) async fn remove_all(&self) -> Result<(), ActionError> {
+        self.remove_artefacts().await?;
+        self.take_down_former(Teardown::Volumes).await
     }
 
     /// Container, images of every version, host ports.
@@ -52,9 +60,10 @@ impl Worker {
         let (app, name) = (self.app, self.app_name.clone());
         let apps_dir = self.shared.context.settings.apps_dir.clone();
         // What is built bears no stage in its name and belongs to the app in development.
-        let archive = (app.stage == Stage::Dev).then(|| self.build_archive());
+        let archive = (app.stage == Stage::Dev).then(|| self.build_archive(&self.app_name));
         let deleted = blocking(move || {
             files::delete(&apps_dir, app, &name)?;
+            directory::delete(&apps_dir, app, &name)?;
             match archive.map(std::fs::remove_file) {
                 Some(Err(error)) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
                 Some(_) | None => Ok(()),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use protocol::{AppRequest, AppState, PortRule, Stage};
 use tokio_util::sync::CancellationToken;
 
-use super::unless_canceled;
+use super::{Teardown, unless_canceled};
 use crate::app::container::{self, Parts};
 use crate::app::environment::{self, Environment, Inputs, files};
 use crate::app::worker::{ActionError, Worker, blocking};
@@ -18,8 +18,8 @@ use crate::journal::Chain;
 const ATTEMPTS: u32 = 3;
 /// Longest wait for a started container to run.
 const RUNNING_WITHIN: Duration = Duration::from_secs(30);
-/// Between two looks at a starting container.
-const POLL: Duration = Duration::from_millis(250);
+/// Between two looks at a starting app of which no event tells.
+pub(super) const UNTOLD: Duration = Duration::from_secs(2);
 
 impl Worker {
     pub(super) async fn run(
@@ -77,6 +77,9 @@ impl Worker {
         {
             return Ok(Started::NotWanted);
         }
+        // It may hold ports and names that the container needs.
+        self.take_down_former(Teardown::Down).await?;
+        let _turn = unless_canceled(cancel, async { Ok(self.turn().await) }).await?;
         for attempt in 1.. {
             match unless_canceled(cancel, self.start_once(request)).await {
                 Err(ActionError::Engine(EngineError::PortConflict(text)))
@@ -261,7 +264,7 @@ impl Worker {
                 if !facts.error.is_empty() {
                     return Err(ActionError::Container(facts.error));
                 }
-                tokio::time::sleep(POLL).await;
+                self.mailbox.changed(UNTOLD).await;
             }
         };
         match tokio::time::timeout(RUNNING_WITHIN, watch).await {

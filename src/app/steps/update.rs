@@ -11,15 +11,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::pull::Purpose;
-use super::{GRACE, unless_canceled};
+use super::{GRACE, Teardown, unless_canceled};
 use crate::app::worker::{ActionError, Worker};
 use crate::engine::ContainerStatus;
 use crate::journal::Chain;
 
 /// How long the container of a new version has to run before it counts.
 const PROVING: Duration = Duration::from_secs(3);
-/// Between two looks at it.
-const POLL: Duration = Duration::from_millis(250);
 
 /// What an update that does not succeed goes back to.
 struct Before {
@@ -69,11 +67,10 @@ impl Worker {
             unless_canceled(cancel, self.prove()).await?;
         } else {
             self.remove_container().await?;
+            self.take_down_former(Teardown::Down).await?;
         }
         self.update_status = UpdateStatus::PendingRemoteConfirmation;
-        let recorded = self.set(AppState::Present).await;
-        self.mailbox.installed(&self.version, self.release_key);
-        recorded?;
+        self.installed(None).await?;
         // Reports arrive in order: when the next one does, this one has been confirmed.
         self.update_status = UpdateStatus::Completed;
         if request.target == AppState::Running {
@@ -100,7 +97,7 @@ impl Worker {
     async fn prove(&self) -> Result<(), ActionError> {
         let proven = Instant::now() + PROVING;
         while Instant::now() < proven {
-            tokio::time::sleep(POLL).await;
+            self.mailbox.changed(proven - Instant::now()).await;
             match self.inspect().await? {
                 Some(facts) if facts.status == ContainerStatus::Running => {}
                 Some(facts) => {

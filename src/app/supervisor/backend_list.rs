@@ -10,7 +10,8 @@ use std::time::Duration;
 use protocol::{AppId, AppRequest, AppState, Stage, naming};
 use tokio::time::Instant;
 
-use super::{Supervisor, completed};
+use super::Supervisor;
+use super::intent::same_intent;
 use crate::app::compose::{directory, project};
 use crate::app::container::{self, bare_request};
 use crate::app::listing::Verdict;
@@ -48,8 +49,10 @@ impl Supervisor {
             }
         }
         if answer.unreadable == 0 && !self.adopt {
-            self.drop_unlisted(&listed).await?;
-            self.sweep(names);
+            // An answer that has to be confirmed proves nothing, about containers of unknown apps either.
+            if self.drop_unlisted(&listed).await? {
+                self.sweep(names);
+            }
         }
         result
     }
@@ -64,12 +67,10 @@ impl Supervisor {
             ..Nudge::default()
         };
         if let Some(entry) = self.apps.get(&row.app) {
-            let settled = matches!(
-                entry.mailbox.status().state,
-                AppState::Removed | AppState::Uninstalled
-            );
+            let status = entry.mailbox.status();
+            let settled = matches!(status.state, AppState::Removed | AppState::Uninstalled);
             let unchanged = entry.mailbox.desired().is_some_and(|desired| {
-                !desired.adopted && !desired.unlisted && same_intent(&row, &desired.request)
+                !desired.adopted && !desired.unlisted && same_intent(&row, &desired.request, &status.version)
             });
             let overtaken = entry
                 .mailbox
@@ -83,8 +84,9 @@ impl Supervisor {
         self.accept(row, online).await
     }
 
-    /// Apps that a complete answer does not list are uninstalled like on request, by their own actors (W4).
-    async fn drop_unlisted(&mut self, listed: &BTreeSet<AppId>) -> Result<(), StoreError> {
+    /// Apps that a complete answer does not list are uninstalled like on request, by their own actors (W4). `false`: the
+    /// answer takes so much away that it has to be confirmed first, and nothing was touched.
+    async fn drop_unlisted(&mut self, listed: &BTreeSet<AppId>) -> Result<bool, StoreError> {
         let now = Instant::now();
         let store = self.shared.context.store.clone();
         let mut missing = BTreeSet::new();
@@ -112,25 +114,31 @@ impl Supervisor {
                 missing.insert(*app);
             }
         }
-        for app in empty {
-            store.forget_app(app).await?;
-            self.drop_app(app);
-        }
-        match self.confirmation.judge(installed, missing, now) {
+        match self
+            .confirmation
+            .judge(installed, missing, listed.is_empty(), now)
+        {
             Verdict::Remove(apps) => {
                 self.confirm.send_replace(None);
+                for app in empty {
+                    store.forget_app(app).await?;
+                    self.drop_app(app);
+                }
                 for app in apps {
                     self.uninstall_unlisted(app).await?;
                 }
+                Ok(true)
             }
             Verdict::Confirm(due) => {
-                tracing::warn!(
-                    "the backend lists hardly any app; nothing is removed before it says so again"
-                );
+                if installed > 0 {
+                    tracing::warn!(
+                        "the backend lists hardly any app; nothing is removed before it says so again"
+                    );
+                }
                 self.confirm.send_replace(Some(due));
+                Ok(false)
             }
         }
-        Ok(())
     }
 
     async fn uninstall_unlisted(&mut self, app: AppId) -> Result<(), StoreError> {
@@ -154,6 +162,7 @@ impl Supervisor {
             request: Arc::new(request),
             adopted: false,
             unlisted: true,
+            number: 0,
             finished: false,
         };
         let nudge = Nudge {
@@ -214,17 +223,6 @@ impl Supervisor {
             }
         });
     }
-}
-
-/// Whether a row of the backend asks for what is stored already.
-fn same_intent(row: &AppRequest, stored: &AppRequest) -> bool {
-    let row = AppRequest {
-        current: stored.current,
-        cancel_transition: stored.cancel_transition,
-        version: stored.version.clone(),
-        ..completed(row.clone(), stored)
-    };
-    row == *stored
 }
 
 /// What an app's container and its compose project are called.

@@ -90,7 +90,6 @@ impl Worker {
         cancel: &CancellationToken,
     ) -> Result<(Cli, PathBuf), ActionError> {
         // One that ended by itself would be taken for a failure of what is built now.
-        self.remove_container().await?;
         self.take_down(request, Teardown::Stop).await?;
         self.unpack(cancel).await?;
         let engine = &self.shared.context.engine;
@@ -136,7 +135,7 @@ impl Worker {
 
     /// Replaces the project's directory by what was uploaded.
     async fn unpack(&self, cancel: &CancellationToken) -> Result<(), ActionError> {
-        let uploaded = self.build_archive();
+        let uploaded = self.build_archive(&self.app_name);
         let directory = self.project_directory()?;
         let named = uploaded.display().to_string();
         let canceled = cancel.clone();

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::teardown::Teardown;
 use crate::app::compose::project::{self, Progress};
 use crate::app::compose::{Document, directory, document};
+use crate::app::steps::run::UNTOLD;
 use crate::app::steps::unless_canceled;
 use crate::app::worker::{ActionError, Worker};
 use crate::engine::{Cli, EngineError};
@@ -19,8 +20,6 @@ use crate::logs::Channel;
 const ATTEMPTS: u32 = 3;
 /// Longest wait for the services to run.
 const RUNNING_WITHIN: Duration = Duration::from_secs(30);
-/// Between two looks at them.
-pub(super) const POLL: Duration = Duration::from_millis(250);
 
 impl Worker {
     pub(super) async fn run_project(
@@ -33,8 +32,6 @@ impl Worker {
         }
         let cli = self.compose_cli().await?;
         let document = self.document(request)?;
-        // Left from when it was an app of one container.
-        self.remove_container().await?;
         let missing = self.missing_images(document).await?;
         let fresh =
             self.app.stage == Stage::Prod && matches!(self.state, AppState::Removed | AppState::Uninstalled);
@@ -124,6 +121,11 @@ impl Worker {
             true => BTreeMap::new(),
             false => self.service_logins(request, &images, cancel).await?,
         };
+        // A download takes as long as it takes, and must not hold up what is here.
+        let _turn = match images.is_empty() {
+            true => unless_canceled(cancel, async { Ok(self.turn().await) }).await?,
+            false => None,
+        };
         let arguments: &[&str] = match self.app.stage {
             Stage::Prod => &["up", "--remove-orphans", "-d", "--no-build"],
             Stage::Dev => &["up", "--remove-orphans", "-d"],
@@ -198,7 +200,7 @@ impl Worker {
                 match project::progress(&found, &lasting) {
                     Progress::Up => return Ok(()),
                     Progress::Failed(why) => return Err(ActionError::Container(why)),
-                    Progress::Waiting => tokio::time::sleep(POLL).await,
+                    Progress::Waiting => self.mailbox.changed(UNTOLD).await,
                 }
             }
         };

@@ -10,7 +10,7 @@ use crate::journal::Chain;
 
 /// How much goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Teardown {
+pub(in crate::app) enum Teardown {
     /// The containers.
     Stop,
     /// Containers and networks.
@@ -20,8 +20,14 @@ pub(super) enum Teardown {
 }
 
 impl Worker {
-    /// Takes the project down. Nothing there is success (W22).
-    pub(super) async fn take_down(&self, request: &AppRequest, how: Teardown) -> Result<(), ActionError> {
+    /// Takes the project down, and with it the container that is left from when the app was a single one. Nothing there
+    /// is success (W22).
+    pub(in crate::app) async fn take_down(
+        &self,
+        request: &AppRequest,
+        how: Teardown,
+    ) -> Result<(), ActionError> {
+        self.remove_container().await?;
         let containers = self.project_containers().await?;
         let directory = self.project_directory()?;
         // Volumes outlive their containers, and the directory with the document outlives them all.
@@ -36,6 +42,20 @@ impl Worker {
             }
             tracing::warn!(app = %self.app, error = %Chain(error), "taking a project down by the command line");
         }
+        self.take_down_by_engine(how).await
+    }
+
+    /// Takes down the project of an app that is a single container now: no document tells the command line how. An app
+    /// that never was a project has no directory of one, and the daemon is not asked.
+    pub(in crate::app) async fn take_down_former(&self, how: Teardown) -> Result<(), ActionError> {
+        let directory = self.project_directory()?;
+        match blocking(move || Ok(directory.is_dir())).await? {
+            true => self.take_down_by_engine(how).await,
+            false => Ok(()),
+        }
+    }
+
+    async fn take_down_by_engine(&self, how: Teardown) -> Result<(), ActionError> {
         for left in self.project_containers().await? {
             let engine = &self.shared.context.engine;
             engine.stop(&left.id, GRACE).await?;

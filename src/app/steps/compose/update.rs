@@ -10,7 +10,6 @@ use protocol::{AppRequest, AppState, UpdateStatus};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::run::POLL;
 use super::teardown::Teardown;
 use crate::app::compose::project::{self, Progress};
 use crate::app::compose::{Document, directory, document, newest};
@@ -85,15 +84,8 @@ impl Worker {
             self.lay_out(request, document, &cli, directory::DOCUMENT).await?;
         }
         self.outdated_images.extend(outdated);
-        // Before the version: a cut between the two updates to the same document again.
-        let store = &self.shared.context.store;
-        store
-            .promote_document(self.app, request.newest_version.clone())
-            .await?;
         self.update_status = UpdateStatus::PendingRemoteConfirmation;
-        let recorded = self.set(AppState::Present).await;
-        self.mailbox.installed(&self.version, self.release_key);
-        recorded?;
+        self.installed(Some(document)).await?;
         // Reports arrive in order: when the next one does, this one has been confirmed.
         self.update_status = UpdateStatus::Completed;
         if request.target == AppState::Running {
@@ -110,7 +102,7 @@ impl Worker {
         let lasting = document::lasting(document);
         let proven = Instant::now() + PROVING;
         while Instant::now() < proven {
-            tokio::time::sleep(POLL).await;
+            self.mailbox.changed(proven - Instant::now()).await;
             let found = project::of_services(self.project_containers().await?);
             match project::progress(&found, &lasting) {
                 Progress::Up => {}
