@@ -11,6 +11,7 @@ pub use build::{BuildSpec, dockerfile_in};
 pub use compose::{Call, Cli, Dialect};
 pub(crate) use compose::{registry_host, registry_of, same_image};
 pub use create::Concession;
+use daemon::Raw;
 use protocol::port::WireProtocol;
 
 mod build;
@@ -230,9 +231,8 @@ impl Engine {
 
     /// Whether the daemon answers within `within`.
     pub async fn is_up(&self, within: Duration) -> bool {
-        self.call("ping", within, "", |docker| async move { docker.ping().await })
-            .await
-            .is_ok()
+        let ping = Raw::get("/_ping");
+        self.send("ping", within, "", ping).await.is_ok()
     }
 }
 

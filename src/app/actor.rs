@@ -397,8 +397,9 @@ impl Actor {
         let store = self.worker.shared.context.store.clone();
         let snapshot = self.worker.snapshot();
         let work = self.worker.perform(action, request, desired.adopted, &cancel);
-        // A bug in one action must not take the app's actor down (W20).
-        let mut work = std::pin::pin!(AssertUnwindSafe(work).catch_unwind());
+        // A bug in one action must not take the app's actor down (W20). On the heap, because it is large and most apps
+        // rest most of the time.
+        let mut work = Box::pin(AssertUnwindSafe(work).catch_unwind());
         loop {
             tokio::select! {
                 biased;

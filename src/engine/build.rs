@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
-use bollard::query_parameters::TagImageOptionsBuilder;
 use bytes::Bytes;
 use futures_util::stream;
 use protocol::request::RegistryLogin;
@@ -16,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::compose::login_key;
-use super::daemon::{Body, CHANGE, Raw, of_text};
+use super::daemon::{Archive, Body, CHANGE, Raw, escaped, of_text};
 use super::image::Reference;
 use super::records::Operation;
 use super::{Engine, EngineError};
@@ -71,9 +70,10 @@ impl Engine {
             escaped(spec.dockerfile),
             escaped(spec.id),
         );
+        let archive = pieces(spec.archive).map_err(|error| EngineError::NoArchive(error.to_string()))?;
         let raw = Raw {
             credentials: (!spec.logins.is_empty()).then(|| config_header(spec.logins)),
-            body: Some(body(spec.archive).map_err(|error| EngineError::NoArchive(error.to_string()))?),
+            body: Some(Body::Archive(archive)),
             ..Raw::post(path)
         };
         self.follow_records(BUILD, raw, progress, cancel).await
@@ -86,14 +86,14 @@ impl Engine {
                 "invalid reference format: {target:?}"
             )));
         };
-        let options = TagImageOptionsBuilder::default()
-            .repo(&repository)
-            .tag(&version)
-            .build();
-        self.call("tag image", CHANGE, source, |docker| async move {
-            docker.tag_image(source, Some(options)).await
-        })
-        .await
+        let path = format!(
+            "/images/{}/tag?repo={}&tag={}",
+            escaped(source),
+            escaped(&repository),
+            escaped(&version)
+        );
+        let tagged = self.send("tag image", CHANGE, source, Raw::post(path));
+        tagged.await.map(drop)
     }
 }
 
@@ -128,7 +128,7 @@ pub fn dockerfile_in(archive: &Path, arch: &str) -> std::io::Result<String> {
 }
 
 /// The archive in pieces, read on a blocking thread that ends with its reader.
-fn body(archive: &Path) -> std::io::Result<Body> {
+fn pieces(archive: &Path) -> std::io::Result<Archive> {
     let mut file = File::open(archive)?;
     let (sender, pieces) = mpsc::channel(READ_AHEAD);
     tokio::task::spawn_blocking(move || {
@@ -165,18 +165,6 @@ fn config_header(logins: &BTreeMap<String, RegistryLogin>) -> (&'static str, Str
         .collect();
     let text = serde_json::Value::Object(config).to_string();
     ("x-registry-config", URL_SAFE.encode(text))
-}
-
-/// Only the characters that need no escape in a query stay.
-fn escaped(text: &str) -> String {
-    text.bytes()
-        .map(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'_' | b'-' | b'/' | b':' => {
-                char::from(byte).to_string()
-            }
-            other => format!("%{other:02X}"),
-        })
-        .collect()
 }
 
 /// The two mistakes that every developer makes have words of their own (`app-lifecycle.md` 3.5 "build").
@@ -263,11 +251,5 @@ mod tests {
         ] {
             assert_eq!(of_build(text.to_owned()), expected);
         }
-    }
-
-    #[test]
-    fn what_has_a_meaning_in_a_query_is_escaped() {
-        assert_eq!(escaped("127.0.0.1:5000/apps/x:1"), "127.0.0.1:5000/apps/x:1");
-        assert_eq!(escaped("build_6_My App&x=1"), "build_6_My%20App%26x%3D1");
     }
 }

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 pub(super) use login::key as login_key;
 pub(crate) use login::{registry_host, registry_of};
 
-use super::daemon::{CHANGE, READ, of_text};
+use super::daemon::{CHANGE, READ, Raw, escaped, of_text};
 use super::image::Reference;
 use super::{ContainerFacts, Engine, EngineError};
 use child::{Ended, Outcome};
@@ -219,11 +219,9 @@ impl Engine {
             .get("list networks", project, &format!("/networks?{filters}"))
             .await?;
         for Named { name } in networks {
-            let gone = self.call("remove network", CHANGE, &name, |docker| {
-                let name = name.clone();
-                async move { docker.remove_network(&name).await }
-            });
-            gone.await.or_else(unless_missing)?;
+            let path = format!("/networks/{}", escaped(&name));
+            let gone = self.send("remove network", CHANGE, &name, Raw::delete(path));
+            gone.await.map(drop).or_else(unless_missing)?;
         }
         if !volumes {
             return Ok(());
@@ -232,15 +230,9 @@ impl Engine {
             .get("list volumes", project, &format!("/volumes?{filters}"))
             .await?;
         for Named { name } in listed.volumes.unwrap_or_default() {
-            let gone = self.call("remove volume", CHANGE, &name, |docker| {
-                let name = name.clone();
-                async move {
-                    docker
-                        .remove_volume(&name, None::<bollard::query_parameters::RemoveVolumeOptions>)
-                        .await
-                }
-            });
-            gone.await.or_else(unless_missing)?;
+            let path = format!("/volumes/{}", escaped(&name));
+            let gone = self.send("remove volume", CHANGE, &name, Raw::delete(path));
+            gone.await.map(drop).or_else(unless_missing)?;
         }
         Ok(())
     }

@@ -5,12 +5,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use bollard::query_parameters::{RemoveContainerOptionsBuilder, StopContainerOptionsBuilder};
 use protocol::port::WireProtocol;
 use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
-use super::daemon::CHANGE;
+use super::daemon::{CHANGE, Raw};
 use super::{ContainerFacts, ContainerStatus, Engine, EngineError, Health, PortBinding};
 
 /// How often a wanted end state is looked for; the daemon has no call that waits for a name to become free.
@@ -152,14 +151,10 @@ impl Engine {
     /// Unpauses a container; one that is not paused is success.
     pub async fn unpause(&self, name: &str) -> Result<(), EngineError> {
         let name = super::checked(name)?;
-        let result = self
-            .call("unpause", CHANGE, name, |docker| async move {
-                docker.unpause_container(name).await
-            })
-            .await;
-        match result {
+        let raw = Raw::post(format!("/containers/{name}/unpause"));
+        match self.send("unpause", CHANGE, name, raw).await {
             Err(EngineError::Other(text)) if text.contains("is not paused") => Ok(()),
-            result => result,
+            result => result.map(drop),
         }
     }
 
@@ -169,17 +164,10 @@ impl Engine {
             return Ok(());
         };
         let seconds = i32::try_from(grace.as_secs()).unwrap_or(i32::MAX);
-        let options = StopContainerOptionsBuilder::default().t(seconds).build();
-        let result = self
-            .call(
-                "stop",
-                CHANGE.saturating_add(grace),
-                checked,
-                |docker| async move { docker.stop_container(checked, Some(options)).await },
-            )
-            .await;
-        match result {
-            Ok(()) => {}
+        let raw = Raw::post(format!("/containers/{checked}/stop?t={seconds}"));
+        let within = CHANGE.saturating_add(grace);
+        match self.send("stop", within, checked, raw).await {
+            Ok(_) => {}
             Err(EngineError::NoSuchContainer(_)) => return Ok(()),
             Err(error) => return Err(error),
         }
@@ -206,14 +194,9 @@ impl Engine {
         let Ok(checked) = super::checked(name) else {
             return Ok(());
         };
-        let options = RemoveContainerOptionsBuilder::default().force(true).build();
-        let result = self
-            .call("remove", CHANGE, checked, |docker| async move {
-                docker.remove_container(checked, Some(options)).await
-            })
-            .await;
-        match result {
-            Ok(()) => {}
+        let raw = Raw::delete(format!("/containers/{checked}?force=true"));
+        match self.send("remove", CHANGE, checked, raw).await {
+            Ok(_) => {}
             Err(EngineError::NoSuchContainer(_)) => return Ok(()),
             Err(EngineError::Other(text)) if text.contains("is already in progress") => {}
             Err(error) => return Err(error),

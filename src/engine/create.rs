@@ -3,18 +3,13 @@
 //! The Go reference looks up, reuses and removes what is made here, so every field is contract. Must not know where
 //! environment, labels and ports come from.
 
-use std::collections::HashMap;
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
 
-use bollard::models::{
-    ContainerConfig, ContainerCreateBody, DeviceMapping, HostConfig, Mount, MountType, PortBinding,
-    RestartPolicy, RestartPolicyNameEnum,
-};
-use bollard::query_parameters::CreateContainerOptionsBuilder;
 use protocol::port::WireProtocol;
+use serde_json::{Map, Value, json};
 
-use super::daemon::CHANGE;
+use super::daemon::{Body, CHANGE, Raw, escaped};
 use super::{ContainerSpec, Engine, EngineError};
 
 impl Engine {
@@ -41,23 +36,15 @@ impl Engine {
     pub async fn create(&self, spec: &ContainerSpec) -> Result<Vec<Concession>, EngineError> {
         let mut body = body_of(spec);
         let mut known = Vec::new();
-        if self.unprivileged.load(Ordering::Relaxed)
-            && let Some(host) = &mut body.host_config
-            && Concession::Privileges.make(host)
-        {
+        if self.unprivileged.load(Ordering::Relaxed) && Concession::Privileges.make(&mut body["HostConfig"]) {
             known.push(Concession::Privileges);
         }
-        match self.create_body(&spec.name, body.clone()).await {
+        match self.create_body(&spec.name, &body).await {
             Err(error) => match Concession::for_error(&error) {
-                Some(concession)
-                    if body
-                        .host_config
-                        .as_mut()
-                        .is_some_and(|host| concession.make(host)) =>
-                {
+                Some(concession) if concession.make(&mut body["HostConfig"]) => {
                     tracing::warn!(container = %spec.name, %error, "creating {concession}");
                     self.remove(&spec.name).await?;
-                    self.create_body(&spec.name, body).await?;
+                    self.create_body(&spec.name, &body).await?;
                     known.push(concession);
                     Ok(known)
                 }
@@ -79,17 +66,13 @@ impl Engine {
             };
             let mut body = self.configuration(name).await?;
             // Each can be made once, so this ends.
-            if !body
-                .host_config
-                .as_mut()
-                .is_some_and(|host| concession.make(host))
-            {
+            if !concession.make(&mut body["HostConfig"]) {
                 break;
             }
             tracing::warn!(container = %name, %error, "starting {concession}");
             conceded.push(concession);
             self.remove(name).await?;
-            self.create_body(name, body).await?;
+            self.create_body(name, &body).await?;
             result = self.start_once(name).await;
         }
         if result.is_ok() && conceded.contains(&Concession::Privileges) {
@@ -100,41 +83,36 @@ impl Engine {
 
     async fn start_once(&self, name: &str) -> Result<(), EngineError> {
         let name = super::checked(name)?;
-        self.call("start", CHANGE, name, |docker| async move {
-            docker.start_container(name, None).await
-        })
-        .await
+        let raw = Raw::post(format!("/containers/{name}/start"));
+        self.send("start", CHANGE, name, raw).await.map(drop)
     }
 
-    async fn create_body(&self, name: &str, body: ContainerCreateBody) -> Result<(), EngineError> {
-        let options = CreateContainerOptionsBuilder::default().name(name).build();
-        self.call("create", CHANGE, name, |docker| async move {
-            docker.create_container(Some(options), body).await
-        })
-        .await
-        .map(|_| ())
+    async fn create_body(&self, name: &str, body: &Value) -> Result<(), EngineError> {
+        let raw = Raw {
+            body: Some(Body::Json(body.to_string())),
+            ..Raw::post(format!("/containers/create?name={}", escaped(name)))
+        };
+        self.send("create", CHANGE, name, raw).await.map(drop)
     }
 
-    /// The configuration of an existing container, to make another one like it.
-    async fn configuration(&self, name: &str) -> Result<ContainerCreateBody, EngineError> {
+    /// What [`Engine::create_body`] needs to make another container like this one. Nothing in it gets lost, whatever the
+    /// daemon knows that we do not.
+    async fn configuration(&self, name: &str) -> Result<Value, EngineError> {
         #[derive(serde::Deserialize)]
         #[serde(rename_all = "PascalCase")]
         struct Existing {
-            config: ContainerConfig,
-            host_config: HostConfig,
+            config: Map<String, Value>,
+            host_config: Map<String, Value>,
         }
         let name = super::checked(name)?;
         let existing: Existing = self
             .get("inspect", name, &format!("/containers/{name}/json"))
             .await?;
-        let unreadable =
-            |error: serde_json::Error| EngineError::Other(format!("configuration of {name}: {error}"));
-        let config = serde_json::to_value(existing.config).map_err(unreadable)?;
-        let mut body: ContainerCreateBody = serde_json::from_value(config).map_err(unreadable)?;
+        let mut body = existing.config;
         // The daemon made it from the old container's id.
-        body.hostname = None;
-        body.host_config = Some(existing.host_config);
-        Ok(body)
+        body.remove("Hostname");
+        body.insert("HostConfig".to_owned(), existing.host_config.into());
+        Ok(Value::Object(body))
     }
 }
 
@@ -177,26 +155,27 @@ impl Concession {
         }
     }
 
-    /// Makes the concession; `false` when it is made already.
-    fn make(self, host: &mut HostConfig) -> bool {
+    /// Makes the concession; `false` when it is made already. `host` is the `HostConfig` of a container.
+    fn make(self, host: &mut Value) -> bool {
         match self {
-            Concession::GpuRuntime => {
-                let had = host.runtime.as_deref() == Some("nvidia");
-                host.runtime = None;
-                had
-            }
+            Concession::GpuRuntime => host["Runtime"].take() == "nvidia",
             Concession::Privileges => {
                 // Only a privileged container gets at all devices without being allowed to.
-                for device in host.devices.iter_mut().flatten() {
-                    device.cgroup_permissions = Some("rwm".to_owned());
+                for device in host["Devices"].as_array_mut().into_iter().flatten() {
+                    if let Some(device) = device.as_object_mut() {
+                        device.insert("CgroupPermissions".to_owned(), json!("rwm"));
+                    }
                 }
-                host.cap_add = None;
-                host.privileged.replace(false) == Some(true)
+                host["CapAdd"] = Value::Null;
+                std::mem::replace(&mut host["Privileged"], json!(false)) == true
             }
             Concession::Devices => {
                 // A privileged container gets every device anyway; there the error has another cause.
-                host.privileged != Some(true)
-                    && host.devices.take().is_some_and(|devices| !devices.is_empty())
+                host["Privileged"] != true
+                    && host["Devices"]
+                        .take()
+                        .as_array()
+                        .is_some_and(|devices| !devices.is_empty())
             }
         }
     }
@@ -212,67 +191,59 @@ impl std::fmt::Display for Concession {
     }
 }
 
-fn body_of(spec: &ContainerSpec) -> ContainerCreateBody {
-    let mut port_bindings: HashMap<String, Option<Vec<PortBinding>>> = HashMap::new();
+fn body_of(spec: &ContainerSpec) -> Value {
+    let mut exposed = Map::new();
+    let mut published = Map::new();
     for binding in &spec.bindings {
         let protocol = match binding.protocol {
             WireProtocol::Tcp => "tcp",
             WireProtocol::Udp => "udp",
         };
-        port_bindings
-            .entry(format!("{}/{protocol}", binding.container_port))
-            .or_default()
-            .get_or_insert_default()
-            .push(PortBinding {
-                host_ip: Some("0.0.0.0".to_owned()),
-                host_port: Some(binding.host_port.to_string()),
-            });
+        let port = format!("{}/{protocol}", binding.container_port);
+        let host = json!({"HostIp": "0.0.0.0", "HostPort": binding.host_port.to_string()});
+        exposed.insert(port.clone(), json!({}));
+        if let Value::Array(hosts) = published.entry(port).or_insert_with(|| json!([])) {
+            hosts.push(host);
+        }
     }
-    let mounts = spec.mounts.iter().map(|(host, container)| Mount {
-        typ: Some(MountType::BIND),
-        source: Some(host.clone()),
-        target: Some(container.clone()),
-        ..Mount::default()
+    let mounts: Vec<Value> = spec
+        .mounts
+        .iter()
+        .map(|(host, container)| json!({"Type": "bind", "Source": host, "Target": container}))
+        .collect();
+    let mut host = json!({
+        // The agent, not Docker, restarts apps.
+        "RestartPolicy": {"Name": "no"},
+        "NetworkMode": "bridge",
+        "Privileged": true,
+        "CapAdd": ["ALL"],
+        "Devices": [{"PathOnHost": "/dev", "PathInContainer": "/dev"}],
+        "ExtraHosts": ["host.docker.internal:host-gateway"],
+        "PortBindings": published,
+        "Mounts": mounts,
     });
-    ContainerCreateBody {
-        image: Some(spec.image.clone()),
-        env: Some(spec.env.clone()),
-        labels: Some(spec.labels.clone().into_iter().collect()),
-        tty: Some(true),
-        attach_stdin: Some(spec.interactive),
-        attach_stdout: Some(spec.interactive),
-        attach_stderr: Some(spec.interactive),
-        open_stdin: Some(spec.interactive),
-        exposed_ports: Some(port_bindings.keys().cloned().collect()),
-        host_config: Some(HostConfig {
-            // The agent, not Docker, restarts apps.
-            restart_policy: Some(RestartPolicy {
-                name: Some(RestartPolicyNameEnum::NO),
-                maximum_retry_count: None,
-            }),
-            network_mode: Some("bridge".to_owned()),
-            privileged: Some(true),
-            cap_add: Some(vec!["ALL".to_owned()]),
-            devices: Some(vec![DeviceMapping {
-                path_on_host: Some("/dev".to_owned()),
-                path_in_container: Some("/dev".to_owned()),
-                cgroup_permissions: None,
-            }]),
-            extra_hosts: Some(vec!["host.docker.internal:host-gateway".to_owned()]),
-            port_bindings: Some(port_bindings),
-            mounts: Some(mounts.collect()),
-            runtime: spec.runtime.clone(),
-            ..HostConfig::default()
-        }),
-        ..ContainerCreateBody::default()
+    if let Some(runtime) = &spec.runtime {
+        host["Runtime"] = json!(runtime);
     }
+    json!({
+        "Image": spec.image,
+        "Env": spec.env,
+        "Labels": spec.labels,
+        "Tty": true,
+        "AttachStdin": spec.interactive,
+        "AttachStdout": spec.interactive,
+        "AttachStderr": spec.interactive,
+        "OpenStdin": spec.interactive,
+        "ExposedPorts": exposed,
+        "HostConfig": host,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn host() -> HostConfig {
+    fn host() -> Value {
         let spec = ContainerSpec {
             name: "prod_1_x".to_owned(),
             image: "x".to_owned(),
@@ -283,7 +254,7 @@ mod tests {
             mounts: Vec::new(),
             runtime: None,
         };
-        body_of(&spec).host_config.unwrap()
+        body_of(&spec)["HostConfig"].take()
     }
 
     fn concession(text: &str) -> Option<Concession> {
@@ -303,10 +274,13 @@ mod tests {
             "privileged: the devices are not at fault"
         );
         assert!(Concession::Privileges.make(&mut host));
-        assert_eq!((host.privileged, host.cap_add.clone()), (Some(false), None));
-        assert_eq!(host.devices.as_ref().map(Vec::len), Some(1));
+        assert_eq!(
+            (&host["Privileged"], &host["CapAdd"]),
+            (&json!(false), &Value::Null)
+        );
+        assert_eq!(host["Devices"].as_array().map(Vec::len), Some(1));
         assert!(Concession::Devices.make(&mut host));
-        assert_eq!(host.devices, None);
+        assert_eq!(host["Devices"], Value::Null);
         for made in [
             Concession::GpuRuntime,
             Concession::Privileges,

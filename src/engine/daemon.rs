@@ -5,7 +5,6 @@
 //! daemon answers in its own newest one.
 
 use std::error::Error as _;
-use std::future::Future;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use bollard::Docker;
 use bollard::errors::Error;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
+use hyper::header::HeaderValue;
 use serde::de::DeserializeOwned;
 
 use super::{Engine, EngineError};
@@ -33,60 +33,39 @@ impl Engine {
             .map_err(|error| self.meaning(error, ""))
     }
 
-    /// Runs one call under a deadline. `subject` is the container or image that it is about.
-    pub(super) async fn call<T, F, Fut>(
+    /// Sends one request and reads its answer whole, under a deadline. `subject` is the container or image that it is
+    /// about.
+    pub(super) async fn send(
         &self,
         doing: &'static str,
         within: Duration,
         subject: &str,
-        call: F,
-    ) -> Result<T, EngineError>
-    where
-        F: FnOnce(Docker) -> Fut,
-        Fut: Future<Output = Result<T, Error>>,
-    {
+        raw: Raw,
+    ) -> Result<Vec<u8>, EngineError> {
         let docker = self.client(within)?;
         let changes = within >= CHANGE;
         if changes {
             crate::crash::point();
         }
-        let result = match tokio::time::timeout(within, call(docker)).await {
-            Ok(result) => result.map_err(|error| match error {
-                Error::RequestTimeoutError => EngineError::Timeout(within, doing),
-                other => self.meaning(other, subject),
-            }),
-            Err(_) => Err(EngineError::Timeout(within, doing)),
-        };
+        let answer = tokio::time::timeout(within, whole(docker, raw)).await;
         if changes {
             crate::crash::point();
         }
-        result
+        match answer {
+            Ok(Ok(body)) => Ok(body),
+            Ok(Err(Error::RequestTimeoutError)) | Err(_) => Err(EngineError::Timeout(within, doing)),
+            Ok(Err(error)) => Err(self.meaning(error, subject)),
+        }
     }
 
-    /// `GET path` read as JSON into the caller's own type. bollard's models are not used for answers: they drop
-    /// members they do not know and refuse enum values they do not know.
+    /// `GET path` read as JSON into the caller's own type.
     pub(super) async fn get<T: DeserializeOwned>(
         &self,
         doing: &'static str,
         subject: &str,
         path: &str,
     ) -> Result<T, EngineError> {
-        let body = self
-            .call(doing, READ, subject, |docker| async move {
-                let mut stream = bytes(docker, Raw::get(path));
-                let mut body = Vec::new();
-                while let Some(chunk) = stream.next().await {
-                    body.extend_from_slice(&chunk?);
-                    if body.len() > MAX_ANSWER {
-                        return Err(std::io::Error::other("the daemon's answer is too large").into());
-                    }
-                }
-                Ok(body)
-            })
-            .await?;
-        serde_json::from_slice(&body).map_err(|error| {
-            EngineError::Other(format!("unreadable answer of the daemon ({doing}): {error}"))
-        })
+        read(doing, &self.send(doing, READ, subject, Raw::get(path)).await?)
     }
 
     /// Turns an error of the client library into ours. `subject` names the container it is about.
@@ -109,6 +88,25 @@ impl Engine {
     }
 }
 
+/// A JSON answer as the caller's own type. bollard's models are not used: they drop members they do not know, refuse enum
+/// values they do not know, and each is thousands of lines of reading what nobody asks for.
+pub(super) fn read<T: DeserializeOwned>(doing: &str, body: &[u8]) -> Result<T, EngineError> {
+    serde_json::from_slice(body)
+        .map_err(|error| EngineError::Other(format!("unreadable answer of the daemon ({doing}): {error}")))
+}
+
+async fn whole(docker: Docker, raw: Raw) -> Result<Vec<u8>, Error> {
+    let mut stream = bytes(docker, raw);
+    let mut body = Vec::new();
+    while let Some(chunk) = stream.next().await {
+        body.extend_from_slice(&chunk?);
+        if body.len() > MAX_ANSWER {
+            return Err(std::io::Error::other("the daemon's answer is too large").into());
+        }
+    }
+    Ok(body)
+}
+
 /// The innermost cause: the layers around it only repeat "client error".
 fn root_cause(error: &Error) -> String {
     let mut text = error.to_string();
@@ -123,20 +121,27 @@ fn root_cause(error: &Error) -> String {
 /// A request whose answer is read as the bytes that the daemon sends.
 pub(super) struct Raw {
     pub(super) method: Method,
-    /// Only characters that are valid in a URL; names and references are checked before they get here.
+    /// Only characters that are valid in a URL; names and references are checked or [`escaped`] before they get here.
     pub(super) path: String,
     /// Names and values; the values are secret.
     pub(super) credentials: Option<(&'static str, String)>,
     pub(super) body: Option<Body>,
 }
 
-/// An archive on its way to the daemon.
-pub(super) type Body = std::pin::Pin<Box<dyn Stream<Item = std::io::Result<Bytes>> + Send>>;
+/// What goes to the daemon.
+pub(super) enum Body {
+    /// A tar, in pieces.
+    Archive(Archive),
+    Json(String),
+}
+
+pub(super) type Archive = std::pin::Pin<Box<dyn Stream<Item = std::io::Result<Bytes>> + Send>>;
 
 #[derive(Clone, Copy)]
 pub(super) enum Method {
     Get,
     Post,
+    Delete,
 }
 
 impl Raw {
@@ -155,6 +160,25 @@ impl Raw {
             ..Raw::get(path)
         }
     }
+
+    pub(super) fn delete(path: impl Into<String>) -> Raw {
+        Raw {
+            method: Method::Delete,
+            ..Raw::get(path)
+        }
+    }
+}
+
+/// For a name in a path or a value in a query: only the characters that need no escape stay.
+pub(super) fn escaped(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'_' | b'-' | b'/' | b':' => {
+                char::from(byte).to_string()
+            }
+            other => format!("%{other:02X}"),
+        })
+        .collect()
 }
 
 /// The daemon's answer as the bytes it sent, for answers that must not be re-encoded (progress, lists that are passed
@@ -178,11 +202,11 @@ pub(super) fn bytes(docker: Docker, raw: Raw) -> impl Stream<Item = Result<Bytes
         // A path that is no URL leaves the carrier as it is: the daemon answers 404 for a container named "-".
         if let Ok(uri) = format!("{base}{path}").parse() {
             *request.uri_mut() = uri;
-            let method = match method {
-                Method::Get => "GET",
-                Method::Post => "POST",
+            *request.method_mut() = match method {
+                Method::Get => hyper::Method::GET,
+                Method::Post => hyper::Method::POST,
+                Method::Delete => hyper::Method::DELETE,
             };
-            *request.method_mut() = method.parse().expect("GET and POST are methods");
             let headers = request.headers_mut();
             if let Some((name, value)) = &credentials
                 && let Ok(value) = value.parse()
@@ -192,11 +216,14 @@ pub(super) fn bytes(docker: Docker, raw: Raw) -> impl Stream<Item = Result<Bytes
                     value.set_sensitive(true);
                 }
             }
-            if let Some(body) = body.lock().unwrap_or_else(PoisonError::into_inner).take() {
-                if let Ok(tar) = "application/x-tar".parse() {
-                    headers.insert("content-type", tar);
+            match body.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                Some(Body::Archive(archive)) => {
+                    headers.insert("content-type", HeaderValue::from_static("application/x-tar"));
+                    *request.body_mut() = bollard::body_try_stream(archive);
                 }
-                *request.body_mut() = bollard::body_try_stream(body);
+                // The library calls the content of every request JSON.
+                Some(Body::Json(text)) => *request.body_mut() = bollard::body_full(text.into()),
+                None => {}
             }
         }
         request
@@ -261,6 +288,12 @@ pub(super) fn of_registry(message: String) -> EngineError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_has_a_meaning_in_a_url_is_escaped() {
+        assert_eq!(escaped("127.0.0.1:5000/apps/x:1"), "127.0.0.1:5000/apps/x:1");
+        assert_eq!(escaped("build_6_My App&x=1"), "build_6_My%20App%26x%3D1");
+    }
 
     #[test]
     fn an_error_answer_is_classified_by_status_and_words() {

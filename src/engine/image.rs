@@ -1,11 +1,10 @@
 //! Images on the device: listing, presence, removal. References are compared in normal form, never as parts of text
 //! (weakness W33).
 
-use bollard::query_parameters::RemoveImageOptionsBuilder;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::daemon::CHANGE;
+use super::daemon::{CHANGE, Raw, escaped};
 use super::{Engine, EngineError, ImageFacts};
 
 /// The members of a listed image that we read.
@@ -156,13 +155,8 @@ impl Engine {
 
     /// Removes one name of an image, and the image with its last name. Missing or in use is success.
     pub(super) async fn remove_image(&self, name: &str) -> Result<bool, EngineError> {
-        let options = RemoveImageOptionsBuilder::default().build();
-        let result = self
-            .call("remove image", CHANGE, name, |docker| async move {
-                docker.remove_image(name, Some(options), None).await
-            })
-            .await;
-        match result {
+        let raw = Raw::delete(format!("/images/{}", escaped(name)));
+        match self.send("remove image", CHANGE, name, raw).await {
             Ok(_) => Ok(true),
             Err(EngineError::NoSuchImage(_)) => Ok(false),
             // 409: a container uses it, or the image has further names and only the id was given.

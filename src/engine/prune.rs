@@ -4,12 +4,10 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use bollard::query_parameters::{
-    PruneBuildOptionsBuilder, PruneContainersOptionsBuilder, PruneImagesOptionsBuilder,
-    PruneNetworksOptionsBuilder, PruneVolumesOptionsBuilder,
-};
 use serde::Deserialize;
+use serde_json::{Value, json};
 
+use super::daemon::{Raw, escaped, read};
 use super::image::Reference;
 use super::{Engine, EngineError};
 
@@ -33,57 +31,36 @@ impl Engine {
         }
         self.prune_dangling(&mut report).await?;
         if all {
-            let options = PruneBuildOptionsBuilder::default().all(true).build();
-            let pruned = self
-                .call("prune build cache", PRUNE, "", |docker| async move {
-                    docker.prune_build(Some(options)).await
-                })
-                .await?;
-            report.section(
-                "build cache objects",
-                pruned.caches_deleted,
-                pruned.space_reclaimed,
-            );
+            let pruned = self.pruned("prune build cache", "/build/prune?all=true").await?;
+            report.answered("build cache objects", &pruned, "CachesDeleted");
         }
         Ok(report.text())
     }
 
     async fn prune_containers(&self, keep: &[String], report: &mut Report) -> Result<(), EngineError> {
-        let options = PruneContainersOptionsBuilder::default()
-            .filters(&not_of_apps(keep, true))
-            .build();
+        let filters = query(&not_of_apps(keep, true));
         let pruned = self
-            .call("prune containers", PRUNE, "", |docker| async move {
-                docker.prune_containers(Some(options)).await
-            })
+            .pruned("prune containers", &format!("/containers/prune?{filters}"))
             .await?;
-        report.section("Containers", pruned.containers_deleted, pruned.space_reclaimed);
+        report.answered("Containers", &pruned, "ContainersDeleted");
         Ok(())
     }
 
     async fn prune_networks(&self, keep: &[String], report: &mut Report) -> Result<(), EngineError> {
-        let options = PruneNetworksOptionsBuilder::default()
-            .filters(&not_of_apps(keep, false))
-            .build();
+        let filters = query(&not_of_apps(keep, false));
         let pruned = self
-            .call("prune networks", PRUNE, "", |docker| async move {
-                docker.prune_networks(Some(options)).await
-            })
+            .pruned("prune networks", &format!("/networks/prune?{filters}"))
             .await?;
-        report.section("Networks", pruned.networks_deleted, None);
+        report.answered("Networks", &pruned, "NetworksDeleted");
         Ok(())
     }
 
     async fn prune_volumes(&self, keep: &[String], report: &mut Report) -> Result<(), EngineError> {
-        let options = PruneVolumesOptionsBuilder::default()
-            .filters(&not_of_apps(keep, false))
-            .build();
+        let filters = query(&not_of_apps(keep, false));
         let pruned = self
-            .call("prune volumes", PRUNE, "", |docker| async move {
-                docker.prune_volumes(Some(options)).await
-            })
+            .pruned("prune volumes", &format!("/volumes/prune?{filters}"))
             .await?;
-        report.section("Volumes", pruned.volumes_deleted, pruned.space_reclaimed);
+        report.answered("Volumes", &pruned, "VolumesDeleted");
         Ok(())
     }
 
@@ -114,19 +91,21 @@ impl Engine {
 
     async fn prune_dangling(&self, report: &mut Report) -> Result<(), EngineError> {
         let filters = Filters::from([("dangling", vec!["true".to_owned()])]);
-        let options = PruneImagesOptionsBuilder::default().filters(&filters).build();
         let pruned = self
-            .call("prune images", PRUNE, "", |docker| async move {
-                docker.prune_images(Some(options)).await
-            })
+            .pruned("prune images", &format!("/images/prune?{}", query(&filters)))
             .await?;
-        let names = pruned.images_deleted.unwrap_or_default();
-        let names = names
-            .into_iter()
-            .filter_map(|item| item.deleted.or(item.untagged));
-        report.section("Images", Some(names.collect()), pruned.space_reclaimed);
+        report.answered("Images", &pruned, "ImagesDeleted");
         Ok(())
     }
+
+    /// The daemon's answer to one prune.
+    async fn pruned(&self, doing: &'static str, path: &str) -> Result<Value, EngineError> {
+        read(doing, &self.send(doing, PRUNE, "", Raw::post(path)).await?)
+    }
+}
+
+fn query(filters: &Filters) -> String {
+    format!("filters={}", escaped(&json!(filters).to_string()))
 }
 
 /// Leaves out what compose made for a known app and, for containers, everything that an agent made: an app's
@@ -194,6 +173,17 @@ struct Report {
 }
 
 impl Report {
+    /// What an answer lists as `member`: names, or what was done to images.
+    fn answered(&mut self, what: &str, answer: &Value, member: &str) {
+        let names = answer.get(member).and_then(Value::as_array);
+        let names = names.into_iter().flatten().filter_map(|item| {
+            let name = item.get("Deleted").or(item.get("Untagged")).unwrap_or(item);
+            name.as_str().map(str::to_owned)
+        });
+        let reclaimed = answer.get("SpaceReclaimed").and_then(Value::as_i64);
+        self.section(what, Some(names.collect()), reclaimed);
+    }
+
     fn section(&mut self, what: &str, names: Option<Vec<String>>, reclaimed: Option<i64>) {
         self.reclaimed += u64::try_from(reclaimed.unwrap_or(0)).unwrap_or(0);
         let names = names.unwrap_or_default();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
@@ -62,10 +62,7 @@ async fn verifying_config(options: &TlsOptions) -> Result<ClientConfig, TlsError
     for error in &native.errors {
         tracing::debug!(%error, "a system certificate could not be loaded");
     }
-    let mut roots = RootCertStore {
-        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
-    };
-    roots.add_parsable_certificates(native.certs);
+    let mut roots = trusted(webpki_roots::TLS_SERVER_ROOTS, native.certs);
     if let Some(pem) = &options.extra_roots_pem {
         for certificate in certificates(pem, "extra root certificates")? {
             roots
@@ -86,6 +83,21 @@ async fn verifying_config(options: &TlsOptions) -> Result<ClientConfig, TlsError
                 .map_err(TlsError::Config)
         }
     }
+}
+
+/// What is built in and what the system trusts. Most are both: held once, in the binary instead of in memory.
+fn trusted(built_in: &[TrustAnchor<'static>], system: Vec<CertificateDer<'_>>) -> RootCertStore {
+    let mut roots = RootCertStore {
+        roots: built_in.to_vec(),
+    };
+    for certificate in system {
+        // One that cannot be read is no reason to trust none of the others.
+        let added = roots.add(certificate).is_ok();
+        if added && roots.roots.last().is_some_and(|last| built_in.contains(last)) {
+            roots.roots.pop();
+        }
+    }
+    roots
 }
 
 fn insecure_config(options: &TlsOptions) -> Result<ClientConfig, TlsError> {
@@ -163,5 +175,24 @@ impl ServerCertVerifier for AnyServer {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_of_the_system_that_is_built_in_is_held_once() {
+        let certificate = |name: &str| {
+            let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+            made.cert.der().clone()
+        };
+        let (one, other) = (certificate("one.example"), certificate("other.example"));
+        let built_in = trusted(&[], vec![one.clone()]).roots;
+        let damaged = CertificateDer::from(vec![0x30, 0x03, 0x01]);
+        let both = trusted(&built_in, vec![one, damaged, other.clone()]);
+        assert_eq!(both.roots, [built_in, trusted(&[], vec![other]).roots].concat());
+        assert_eq!(both.len(), 2);
     }
 }
