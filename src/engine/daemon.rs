@@ -48,7 +48,7 @@ impl Engine {
         let docker = self.client(within)?;
         let changes = within >= CHANGE;
         if changes {
-            crate::crash::point();
+            crate::crash::before(doing);
         }
         let result = match tokio::time::timeout(within, call(docker)).await {
             Ok(result) => result.map_err(|error| match error {
@@ -58,7 +58,7 @@ impl Engine {
             Err(_) => Err(EngineError::Timeout(within, doing)),
         };
         if changes {
-            crate::crash::point();
+            crate::crash::after(doing);
         }
         result
     }
