@@ -384,10 +384,14 @@ async fn a_project_that_leaves(share: Share) {
 }
 
 shares! { an_update_of_a_project {
-    an_update_of_a_project_survives_a_kill_at_every_fourth_point: 1 of 4,
-    an_update_of_a_project_survives_a_kill_at_the_points_after_those: 2 of 4,
-    an_update_of_a_project_survives_a_kill_at_the_points_between_those: 3 of 4,
-    an_update_of_a_project_survives_a_kill_at_the_points_before_those: 4 of 4,
+    an_update_of_a_project_survives_a_kill_at_every_eighth_point_1: 1 of 8,
+    an_update_of_a_project_survives_a_kill_at_every_eighth_point_2: 2 of 8,
+    an_update_of_a_project_survives_a_kill_at_every_eighth_point_3: 3 of 8,
+    an_update_of_a_project_survives_a_kill_at_every_eighth_point_4: 4 of 8,
+    an_update_of_a_project_survives_a_kill_at_every_eighth_point_5: 5 of 8,
+    an_update_of_a_project_survives_a_kill_at_every_eighth_point_6: 6 of 8,
+    an_update_of_a_project_survives_a_kill_at_every_eighth_point_7: 7 of 8,
+    an_update_of_a_project_survives_a_kill_at_every_eighth_point_8: 8 of 8,
 }}
 
 async fn an_update_of_a_project(share: Share) {
