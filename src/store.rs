@@ -48,21 +48,24 @@ impl Database {
     /// next `write` makes it durable, and neither a crash of the agent nor a power cut damages the file.
     fn write_unsynced<T>(
         &mut self,
+        step: &str,
         work: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<T> {
         // A rollback journal needs its syncs to stay whole.
         if !self.write_ahead {
-            return self.write(work);
+            return self.write(step, work);
         }
         self.connection.pragma_update(None, "synchronous", "NORMAL")?;
-        let result = self.write(work);
+        let result = self.write(step, work);
         self.connection.pragma_update(None, "synchronous", "FULL")?;
         result
     }
 
-    /// The one way to write: one transaction, one sync of the disk; none when `work` changes nothing.
+    /// The one way to write: one transaction, one sync of the disk; none when `work` changes nothing. A test cuts the
+    /// power at `step`.
     fn write<T>(
         &mut self,
+        step: &str,
         work: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<T> {
         let transaction = self.connection.transaction()?;
@@ -70,9 +73,9 @@ impl Database {
         let result = work(&transaction)?;
         if transaction.total_changes() != before {
             outbox::forget(&transaction, &self.confirmed)?;
-            crate::crash::point();
+            crate::crash::before(step);
             transaction.commit()?;
-            crate::crash::point();
+            crate::crash::after(step);
             self.confirmed.clear();
         }
         Ok(result)

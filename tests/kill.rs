@@ -4,16 +4,15 @@
 // A test may panic, and so may what it calls.
 #![allow(clippy::unwrap_used)]
 
-#[path = "kill/compose.rs"]
-mod compose;
 #[path = "kill/gateway.rs"]
 mod gateway;
+#[path = "kill/points.rs"]
+mod points;
 
 use std::time::Duration;
 
 use gateway::Gateway;
-use protocol::AppState::{self, Built, Present, Published, Removed, Running, Uninstalled};
-use protocol::Stage;
+use protocol::AppState::{self, Present, Removed, Running, Uninstalled};
 use testkit::{docker, wait};
 
 /// When the power goes.
@@ -111,115 +110,6 @@ async fn whenever_the_power_goes_during_an_update_the_new_version_runs_in_the_en
     gateway.settles(Uninstalled).await;
     assert_eq!(gateway.images(), Vec::<String>::new(), "both versions are gone");
     gateway.cut();
-}
-
-/// Kills the agent at every step that leaves something behind, of every wish, one after the other; returns how often.
-/// Each wish begins where the one before has ended.
-async fn killed_at_every_step(gateway: &mut Gateway, wishes: &[AppState]) -> u32 {
-    let mut kills = 0;
-    for step in 1.. {
-        let before = kills;
-        for wish in wishes {
-            // A build passes by BUILT.
-            let end = if *wish == Built { Present } else { *wish };
-            gateway.power();
-            gateway.request(*wish).await;
-            gateway.cut();
-            gateway.power_until(step);
-            let settled = gateway.settles_or_dies(end).await;
-            assert!(docker::count(&gateway.container()) <= 1);
-            if !settled {
-                kills += 1;
-                gateway.cut();
-                gateway.power();
-                gateway.settles(end).await;
-            }
-            gateway.cut();
-            let running = docker::inspect(&gateway.container(), "{{.State.Running}}");
-            let expected = (*wish == Running).then_some("true");
-            assert_eq!(running.as_deref(), expected, "{wish} after a kill at step {step}");
-        }
-        if kills == before {
-            eprintln!("{kills} kills, up to step {step}");
-            return kills;
-        }
-    }
-    unreachable!("some step is the last")
-}
-
-#[tokio::test]
-async fn an_installation_and_a_removal_survive_a_kill_at_every_step() {
-    let mut gateway = Gateway::new(SCRIPT).await;
-    let kills = killed_at_every_step(&mut gateway, &[Running, Uninstalled]).await;
-    assert!(kills >= 15, "{kills}");
-    assert_eq!(gateway.images(), Vec::<String>::new());
-}
-
-#[tokio::test]
-async fn a_stop_and_a_start_survive_a_kill_at_every_step() {
-    let mut gateway = Gateway::new(SCRIPT).await;
-    let kills = killed_at_every_step(&mut gateway, &[Running, Present]).await;
-    assert!(kills >= 15, "{kills}");
-}
-
-#[tokio::test]
-async fn a_build_and_a_publication_survive_a_kill_at_every_step() {
-    let mut gateway = Gateway::with(Stage::Dev, SCRIPT).await;
-    let base = gateway.scope.image("base", SCRIPT);
-    gateway.upload(&format!("FROM {base}\nLABEL scope={}\n", gateway.app_name));
-    let kills = killed_at_every_step(&mut gateway, &[Built, Removed, Published]).await;
-    assert!(kills >= 15, "{kills}");
-    assert!(gateway.is_released("1.0"));
-    let layers = format!("label=scope={}", gateway.app_name);
-    docker::docker(&["image", "prune", "-f", "--filter", &layers]).unwrap();
-}
-
-// Two tests of one sweep: a new version proves itself for some seconds, and two cores do that twice at once.
-#[tokio::test]
-async fn an_update_survives_a_kill_at_every_odd_step() {
-    an_update_survives_a_kill_at((1..).step_by(2)).await;
-}
-
-#[tokio::test]
-async fn an_update_survives_a_kill_at_every_even_step() {
-    an_update_survives_a_kill_at((2..).step_by(2)).await;
-}
-
-async fn an_update_survives_a_kill_at(steps: impl Iterator<Item = u32>) {
-    let mut gateway = Gateway::new(SCRIPT).await;
-    gateway.publish("2.0", &format!("echo two; {SCRIPT}"));
-    let mut kills = 0;
-    for step in steps {
-        gateway.power();
-        gateway.request(Uninstalled).await;
-        gateway.settles(Uninstalled).await;
-        gateway.request(Running).await;
-        gateway.settles(Running).await;
-        gateway.request_update(Running, "2.0").await;
-        gateway.cut();
-        gateway.power_until(step);
-        let updated = gateway.installs_or_dies("2.0").await;
-        assert!(docker::count(&gateway.container()) <= 1);
-        if !updated {
-            kills += 1;
-            gateway.cut();
-            gateway.power();
-            assert!(gateway.installs_or_dies("2.0").await);
-        }
-        gateway.settles(Running).await;
-        gateway.cut();
-        let image = docker::inspect(&gateway.container(), "{{.State.Running}} {{.Config.Image}}");
-        let image = image.unwrap_or_default();
-        assert!(
-            image.starts_with("true ") && image.ends_with(":2.0"),
-            "{image} after a kill at step {step}"
-        );
-        if updated {
-            eprintln!("{kills} kills");
-            break;
-        }
-    }
-    assert!(kills >= 5, "{kills}");
 }
 
 /// Lets time pass or reports come; returns the reports.

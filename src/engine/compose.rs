@@ -132,9 +132,9 @@ impl Engine {
             command.env("DOCKER_CONFIG", call.private_dir);
             Some(configuration)
         };
-        crate::crash::point();
+        crate::crash::before(subcommand);
         let outcome = child::run(command, call.stall, cancel, each).await;
-        crate::crash::point();
+        crate::crash::after(subcommand);
         if !matches!(&outcome, Ok(outcome) if outcome.is_success()) {
             // Perhaps it is not there any more, or another one is: the next call looks again.
             *self.compose.lock().unwrap_or_else(PoisonError::into_inner) = None;

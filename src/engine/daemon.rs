@@ -45,11 +45,11 @@ impl Engine {
         let docker = self.client(within)?;
         let changes = within >= CHANGE;
         if changes {
-            crate::crash::point();
+            crate::crash::before(doing);
         }
         let answer = tokio::time::timeout(within, whole(docker, raw)).await;
         if changes {
-            crate::crash::point();
+            crate::crash::after(doing);
         }
         match answer {
             Ok(Ok(body)) => Ok(body),

@@ -51,12 +51,12 @@ impl Engine {
         cancel: &CancellationToken,
     ) -> Result<(), EngineError> {
         let stream = bytes(self.client(operation.stall)?, raw);
-        crate::crash::point();
+        crate::crash::before(operation.name);
         let result = cancel
             .run_until_cancelled(self.follow(operation, stream, progress))
             .await
             .unwrap_or(Err(EngineError::Canceled));
-        crate::crash::point();
+        crate::crash::after(operation.name);
         result
     }
 

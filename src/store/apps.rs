@@ -78,7 +78,7 @@ impl Store {
     /// the number of the request, by which [`StateChange::finishes`] knows it.
     pub async fn commit_request(&self, request: AppRequest, seed: AppState) -> Result<u64, StoreError> {
         self.call("storing a request", move |database| {
-            database.write(|transaction| {
+            database.write("request", |transaction| {
                 insert_app(transaction, &request, seed)?;
                 upsert_request(transaction, &request, seed)?;
                 upsert_extras(transaction, &request, false)
@@ -90,7 +90,7 @@ impl Store {
     /// Takes an app found on the host into a database made from nothing. Does nothing when the app is known.
     pub async fn adopt(&self, request: AppRequest, seed: AppState) -> Result<(), StoreError> {
         self.call("adopting an app", move |database| {
-            database.write(|transaction| {
+            database.write("found app", |transaction| {
                 if !known(transaction, request.app)? {
                     insert_app(transaction, &request, seed)?;
                     upsert_request(transaction, &request, seed)?;
@@ -114,7 +114,8 @@ impl Store {
         let reports = changes.iter().any(|change| change.report.is_some());
         let recorded = self
             .call("recording a state", move |database| {
-                let recorded = database.write(|transaction| {
+                let state = changes.last().map_or("", |change| change.state.as_str());
+                let recorded = database.write(state, |transaction| {
                     let mut recorded = Recorded::Kept;
                     for change in &changes {
                         recorded = record(transaction, change)?;
@@ -139,7 +140,7 @@ impl Store {
     /// Changes the stored goal of an app without a request: an app that the backend no longer lists goes.
     pub async fn set_target(&self, app: AppId, target: AppState) -> Result<(), StoreError> {
         self.call("changing a target", move |database| {
-            database.write(|transaction| {
+            database.write("target", |transaction| {
                 transaction
                     .prepare_cached(
                         "UPDATE RequestedAppStates SET manually_requested_state = ?3
@@ -160,7 +161,7 @@ impl Store {
     pub async fn rename_app(&self, app: AppId, app_name: &str) -> Result<(), StoreError> {
         let app_name = app_name.to_owned();
         self.call("renaming an app", move |database| {
-            database.write(|transaction| {
+            database.write("rename", |transaction| {
                 transaction
                     .prepare_cached("UPDATE AppStates SET app_name = ?3 WHERE app_key = ?1 AND stage = ?2")?
                     .execute(params![signed(app.key), app.stage.as_str(), app_name])
@@ -174,7 +175,7 @@ impl Store {
     pub async fn forget_app(&self, app: AppId) -> Result<(), StoreError> {
         self.call("forgetting an app", move |database| {
             database.repeats.forget(app);
-            database.write(|transaction| delete_app(transaction, app))
+            database.write("forget", |transaction| delete_app(transaction, app))
         })
         .await
     }

@@ -41,7 +41,7 @@ impl Store {
         fact: Option<(&'static str, String)>,
     ) -> Result<(), StoreError> {
         self.call("saving log histories", move |database| {
-            database.write_unsynced(|transaction| {
+            database.write_unsynced("log histories", |transaction| {
                 for history in &histories {
                     save(transaction, history)?;
                 }
@@ -70,7 +70,7 @@ impl Store {
     pub async fn set_fact(&self, name: &'static str, value: &str) -> Result<(), StoreError> {
         let value = value.to_owned();
         self.call("remembering a fact", move |database| {
-            database.write(|transaction| remember(transaction, name, &value))
+            database.write(name, |transaction| remember(transaction, name, &value))
         })
         .await
     }

@@ -41,6 +41,15 @@ fn update(device: &Device, target: AppState, members: Value) -> AppRequest {
     device.wanted(target, all)
 }
 
+/// The device accepts this request for the update.
+async fn ask(device: &Device, target: AppState, members: Value) {
+    device
+        .apps
+        .request(update(device, target, members))
+        .await
+        .unwrap();
+}
+
 /// The next reports, exactly these: state, release, status of the update.
 async fn told(device: &Device, expected: &[(AppState, u64, UpdateStatus)]) {
     let found = wait::until_async(&format!("{expected:?}"), SOON, || async {
@@ -65,11 +74,7 @@ fn image_of(device: &Device) -> Option<String> {
 #[tokio::test]
 async fn the_new_version_replaces_the_old_one_and_counts_when_it_runs() {
     let (_registry, device) = running(Some(FOREVER)).await;
-    device
-        .apps
-        .request(update(&device, Running, json!({})))
-        .await
-        .unwrap();
+    ask(&device, Running, json!({})).await;
     use UpdateStatus::{Completed, None, PendingRemoteConfirmation};
     told(
         &device,
@@ -90,26 +95,14 @@ async fn the_new_version_replaces_the_old_one_and_counts_when_it_runs() {
     // A list that was made before the backend heard of it asks for the update once more.
     let rows = vec![update(&device, Running, json!({}))];
     device.apps.sync(Sync { rows, unreadable: 0 }).await.unwrap();
-    device
-        .apps
-        .request(update(&device, Running, json!({})))
-        .await
-        .unwrap();
+    ask(&device, Running, json!({})).await;
     told(&device, &[(Running, 101, Completed)]).await;
     assert_eq!(device.container_id(), id);
 
     // What is stopped and started afterwards is the new version.
-    device
-        .apps
-        .request(update(&device, Present, json!({})))
-        .await
-        .unwrap();
+    ask(&device, Present, json!({})).await;
     device.reports(&[Stopping, Stopping, Present]).await;
-    device
-        .apps
-        .request(update(&device, Running, json!({})))
-        .await
-        .unwrap();
+    ask(&device, Running, json!({})).await;
     device.reports(&[Starting, Running]).await;
     assert_eq!(image_of(&device), Some(device.image("2.0")));
 }
@@ -119,11 +112,7 @@ async fn a_stopped_app_is_updated_and_stays_stopped() {
     let (_registry, device) = running(Some(FOREVER)).await;
     device.request(Present).await;
     device.reports(&[Stopping, Stopping, Present]).await;
-    device
-        .apps
-        .request(update(&device, Present, json!({})))
-        .await
-        .unwrap();
+    ask(&device, Present, json!({})).await;
     device.reports(&[Updating, Present]).await;
     assert_eq!(docker::count(&device.container()), 0);
     let newer = json!({"present_version": "2.0", "newest_version": "2.0", "release_key": 101});
@@ -135,11 +124,7 @@ async fn a_stopped_app_is_updated_and_stays_stopped() {
 #[tokio::test]
 async fn a_version_that_does_not_run_gives_way_to_the_old_one() {
     let (_registry, device) = running(Some("echo no; exit 3")).await;
-    device
-        .apps
-        .request(update(&device, Running, json!({})))
-        .await
-        .unwrap();
+    ask(&device, Running, json!({})).await;
     use UpdateStatus::None;
     // With its own release, so that the update is still open for the backend.
     told(
@@ -164,11 +149,7 @@ async fn a_version_that_does_not_run_gives_way_to_the_old_one() {
 async fn an_update_that_cannot_be_fetched_leaves_the_app_alone_even_over_a_restart() {
     let (_registry, mut device) = running(None).await;
     let id = device.container_id();
-    device
-        .apps
-        .request(update(&device, Running, json!({})))
-        .await
-        .unwrap();
+    ask(&device, Running, json!({})).await;
     device.reports(&[Updating, Running]).await;
     device.logged("The update to version 2.0 failed").await;
     assert_eq!(device.container_id(), id, "it has never stopped");
@@ -191,11 +172,7 @@ async fn hanging() -> (tokio::net::TcpListener, Device, tokio::net::TcpStream) {
     device.install("1.0", FOREVER);
     device.request(Running).await;
     device.reports(&[Starting, Running]).await;
-    device
-        .apps
-        .request(update(&device, Running, json!({})))
-        .await
-        .unwrap();
+    ask(&device, Running, json!({})).await;
     device.reports(&[Updating]).await;
     let (connection, _) = tokio::time::timeout(SOON, silent.accept())
         .await
@@ -209,11 +186,7 @@ async fn a_canceled_update_ends_at_once_and_is_not_tried_again_by_itself() {
     let (_silent, mut device, _connection) = hanging().await;
     let id = device.container_id();
     let cancel = json!({"cancel_transition": true});
-    device
-        .apps
-        .request(update(&device, Running, cancel))
-        .await
-        .unwrap();
+    ask(&device, Running, cancel).await;
     told(
         &device,
         &[
@@ -234,11 +207,7 @@ async fn a_canceled_update_ends_at_once_and_is_not_tried_again_by_itself() {
     device.reports(&[Running]).await;
     assert_eq!(device.container_id(), id);
     // Only who asks again gets it.
-    device
-        .apps
-        .request(update(&device, Running, json!({})))
-        .await
-        .unwrap();
+    ask(&device, Running, json!({})).await;
     device.reports(&[Updating]).await;
 }
 

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use protocol::{AppId, AppState, Stage, naming};
 use reagent::system::platform::build_arch;
-use rusqlite::Connection;
+use rusqlite::types::FromSql;
+use rusqlite::{Connection, OptionalExtension as _};
 use serde_json::{Value, json};
 use testkit::docker::{self, Scope};
 use testkit::process::Process;
@@ -34,6 +35,8 @@ pub(crate) struct Gateway {
     pub(crate) scope: Scope,
     /// It is asked for as a compose app with one service and one volume.
     pub(crate) compose: bool,
+    /// Where its port is published; 0: the agent chooses.
+    pub(crate) host_port: u32,
     serial: String,
     registry: Registry,
     home: tempfile::TempDir,
@@ -79,6 +82,7 @@ impl Gateway {
             app_name,
             scope,
             compose: false,
+            host_port: 0,
             serial,
             registry,
             home,
@@ -103,11 +107,11 @@ impl Gateway {
 
     /// The power comes (back).
     pub(crate) fn power(&mut self) {
-        self.power_until(0);
+        self.power_until("");
     }
 
-    /// The power comes back and goes at the n-th step that leaves something behind.
-    pub(crate) fn power_until(&mut self, step: u32) {
+    /// The power comes back and goes at this point (`src/crash.rs`).
+    pub(crate) fn power_until(&mut self, point: &str) {
         let path = |name: &str| self.home.path().join(name);
         let mut command = Command::new(AGENT);
         for (flag, name) in [
@@ -121,8 +125,46 @@ impl Gateway {
         }
         command.args(["-nmw=false", "-update=false"]);
         command.env("REAGENT_LOCK_FILE", path("lock"));
-        command.env("REAGENT_CRASH_AT", step.to_string());
+        command.env("REAGENT_CRASH_AT", point);
+        command.env("REAGENT_CRASH_LOG", path("points"));
+        let _ = std::fs::remove_file(path("points"));
         self.agent = Some(Process::start("agent", &mut command));
+    }
+
+    /// The points that the agent has come by since the power came, in order.
+    pub(crate) fn points(&self) -> Vec<String> {
+        let points = std::fs::read_to_string(self.home.path().join("points")).unwrap_or_default();
+        points.lines().map(str::to_owned).collect()
+    }
+
+    /// Waits until the agent has come by all of these points.
+    pub(crate) async fn comes_by(&self, points: &[String]) {
+        wait::until_async(&format!("it has come by {points:?}"), SOON, || async {
+            let seen = self.points();
+            points.iter().all(|point| seen.contains(point)).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until the agent has died at the point that it was given. What it has reported before counts.
+    pub(crate) async fn dies(&mut self) {
+        let end = tokio::time::Instant::now() + SOON;
+        while self.agent.as_mut().is_some_and(Process::is_running) {
+            let seen = self.points();
+            assert!(
+                tokio::time::Instant::now() < end,
+                "the agent only came by {seen:?}"
+            );
+            self.work_on().await;
+        }
+        self.agent = None;
+    }
+
+    /// Lets the router work, and the reports pile up.
+    async fn work_on(&self) {
+        tokio::time::timeout(Duration::from_millis(20), std::future::pending::<()>())
+            .await
+            .unwrap_err();
     }
 
     /// The power goes; what was reported so far is forgotten.
@@ -140,11 +182,31 @@ impl Gateway {
 
     /// The same for version `newest`; 1.0 is what the backend takes for installed.
     pub(crate) async fn request_update(&self, target: AppState, newest: &str) {
+        wait::until_async(&format!("{target} is accepted"), SOON, || async {
+            self.asks(target, newest).await.then_some(())
+        })
+        .await;
+    }
+
+    /// Has the target stored and nothing of it begun: the power comes and goes with the commit of the request.
+    pub(crate) async fn store(&mut self, target: AppState, newest: &str) {
+        self.power_until("after request");
+        let end = tokio::time::Instant::now() + SOON;
+        while self.agent.as_mut().is_some_and(Process::is_running) {
+            assert!(tokio::time::Instant::now() < end, "{target} is not stored");
+            self.asks(target, newest).await;
+            self.work_on().await;
+        }
+        self.cut();
+    }
+
+    /// Asks once; returns whether it was acknowledged.
+    async fn asks(&self, target: AppState, newest: &str) -> bool {
         let procedure = format!("re.mgmt.{}.request_app_state", self.serial);
         let kwargs = json!({
             "app_key": self.app.key, "app_name": self.app_name, "stage": self.app.stage.as_str(), "current_state": "REMOVED",
             "target_state": target.as_str(), "release_key": 100, "present_version": "1.0", "newest_version": newest,
-            "new_release_key": 101, "version": newest, "request_update": self.app.stage == Stage::Prod && newest != "1.0", "requestor_account_key": 12, "ports": [{"port": 8080}],
+            "new_release_key": 101, "version": newest, "request_update": self.app.stage == Stage::Prod && newest != "1.0", "requestor_account_key": 12, "ports": [{"port": 8080, "host_port": self.host_port}],
         });
         let Value::Object(mut kwargs) = kwargs else {
             unreachable!()
@@ -157,14 +219,9 @@ impl Gateway {
             .into_iter()
             .map(|(name, value)| (name, value.into()))
             .collect();
-        wait::until_async(&format!("{target} is accepted"), SOON, || async {
-            let payload = Payload::from_parts(Vec::new(), kwargs.clone());
-            let call = self
-                .system
-                .call(&procedure, payload, CallOptions::timeout(Duration::from_secs(5)));
-            call.await.ok()
-        })
-        .await;
+        let payload = Payload::from_parts(Vec::new(), kwargs);
+        let options = CallOptions::timeout(Duration::from_secs(5));
+        self.system.call(&procedure, payload, options).await.is_ok()
     }
 
     fn document(&self, version: &str) -> Value {
@@ -197,39 +254,48 @@ impl Gateway {
         assert!(settled.await.is_ok(), "waited in vain for a report of {target}");
     }
 
-    /// Waits until this state is reported, or the power has gone: then `false`.
-    pub(crate) async fn settles_or_dies(&mut self, target: AppState) -> bool {
+    /// Waits until this state is recorded of this version, with nothing of the request left to do, and has been
+    /// reported. A start may report what was before the request: the report alone says little.
+    pub(crate) async fn fulfils(&mut self, target: AppState, version: &str) {
         let end = tokio::time::Instant::now() + SOON;
-        while tokio::time::Instant::now() < end {
-            if self.reported(Duration::from_millis(20)).await == Some(target) {
-                return true;
-            }
-            if !self.agent.as_mut().is_some_and(Process::is_running) {
-                return false;
-            }
+        let is_done =
+            |gateway: &Gateway| Some(gateway.is_recorded(target, version)? && !gateway.is_unfinished()?);
+        while is_done(self) != Some(true) {
+            let seen = self.points();
+            assert!(
+                tokio::time::Instant::now() < end,
+                "waited in vain for {target} of {version}: {seen:?}"
+            );
+            self.work_on().await;
         }
-        panic!("waited in vain for a report of {target}");
+        self.settles(target).await;
     }
 
-    /// Waits until this version is the installed one, or the power has gone: then `false`.
-    pub(crate) async fn installs_or_dies(&mut self, version: &str) -> bool {
-        let end = tokio::time::Instant::now() + SOON;
-        while tokio::time::Instant::now() < end {
-            if self
-                .installed()
-                .is_some_and(|(installed, _)| installed == version)
-            {
-                return true;
-            }
-            if !self.agent.as_mut().is_some_and(Process::is_running) {
-                return false;
-            }
-            // Lets the router work, and the reports pile up.
-            tokio::time::timeout(Duration::from_millis(20), std::future::pending::<()>())
-                .await
-                .unwrap_err();
-        }
-        panic!("waited in vain for version {version}");
+    /// `None` while the database is busy.
+    fn is_recorded(&self, target: AppState, version: &str) -> Option<bool> {
+        let found: Option<(String, String)> =
+            self.row("SELECT state, version FROM AppStates WHERE app_key = ?1")?;
+        Some(match (target, found) {
+            (AppState::Removed, found) => found.is_none(),
+            (AppState::Uninstalled, Some((state, _))) => state == target.as_str(),
+            (_, Some((state, of))) => state == target.as_str() && of == version,
+            (_, None) => false,
+        })
+    }
+
+    fn is_unfinished(&self) -> Option<bool> {
+        let found: Option<(bool, i64)> =
+            self.row("SELECT unfinished <> 0, app_key FROM ReagentApps WHERE app_key = ?1")?;
+        Some(found.is_some_and(|(unfinished, _)| unfinished))
+    }
+
+    /// The app's row; the outer `None` is an error of the database, as while it is written.
+    fn row<A: FromSql, B: FromSql>(&self, sql: &str) -> Option<Option<(A, B)>> {
+        let file = Connection::open(self.home.path().join("agent/reagent.db")).unwrap();
+        let key = [i64::try_from(self.app.key).unwrap()];
+        file.query_row(sql, key, |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()
+            .ok()
     }
 
     /// What is to be built.
@@ -251,6 +317,24 @@ impl Gateway {
         self.registry.has(&format!("{name}:{version}"))
     }
 
+    /// Its containers, by id.
+    pub(crate) fn containers(&self) -> Vec<String> {
+        if self.compose {
+            return self.of_project(&["ps", "-a"]);
+        }
+        docker::inspect(&self.container(), "{{.Id}}")
+            .into_iter()
+            .collect()
+    }
+
+    /// Whether its only container runs (`true`, `false`), and the image.
+    pub(crate) fn running(&self) -> Option<String> {
+        match &self.containers()[..] {
+            [id] => docker::inspect(id, "{{.State.Running}} {{.Config.Image}}"),
+            _ => None,
+        }
+    }
+
     pub(crate) fn container(&self) -> String {
         naming::container(self.app, &self.app_name)
     }
@@ -270,11 +354,7 @@ impl Gateway {
 
     /// Version and release that the agent has recorded.
     pub(crate) fn installed(&self) -> Option<(String, i64)> {
-        let file = Connection::open(self.home.path().join("agent/reagent.db")).unwrap();
-        let sql = "SELECT version, release_key FROM AppStates WHERE app_key = ?1";
-        let key = [i64::try_from(self.app.key).unwrap()];
-        file.query_row(sql, key, |row| Ok((row.get(0)?, row.get(1)?)))
-            .ok()
+        self.row("SELECT version, release_key FROM AppStates WHERE app_key = ?1")?
     }
 
     /// Rows that `table` has of the app.

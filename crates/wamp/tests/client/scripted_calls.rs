@@ -272,21 +272,6 @@ async fn a_caller_who_does_not_take_partial_results_loses_the_call() {
 }
 
 #[tokio::test]
-async fn c_08_an_invocation_right_behind_registered_is_served() {
-    let (session, mut peer) = joined(|_| {}).await;
-    let router = async {
-        let register = peer.hear().await;
-        peer.say(json!([65, register[1], 500])).await;
-        peer.say(json!([68, 31, 500, {}, ["early"]])).await;
-        peer.hear().await
-    };
-    let registering = session.register("a.b", RegisterOptions::default(), echo());
-    let (registration, answer) = tokio::join!(registering, router);
-    assert_eq!(registration.unwrap().id, 500);
-    assert_eq!(answer, json!([70, 31, {}, ["early"]]));
-}
-
-#[tokio::test]
 async fn c_13_an_invocation_of_an_unknown_registration_is_refused() {
     let (session, mut peer) = joined(|_| {}).await;
     peer.say(json!([68, 9, 123, {}, []])).await;
