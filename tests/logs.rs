@@ -13,6 +13,8 @@ mod rig;
 mod story;
 #[path = "logs/unbroken.rs"]
 mod unbroken;
+#[path = "logs/viewer.rs"]
+mod viewer;
 
 use std::time::Duration;
 
