@@ -58,6 +58,22 @@ pub(crate) fn myself() -> io::Result<PathBuf> {
     std::env::current_exe()
 }
 
+/// The binary that the script returns to, if it is there and is not this one.
+pub(crate) fn previous(agent_dir: &Path) -> Option<PathBuf> {
+    let previous = fs::canonicalize(agent_dir.join(PREVIOUS)).ok()?;
+    let own = fs::canonicalize(myself().ok()?).ok()?;
+    (previous != own && previous.is_file()).then(|| beside(agent_dir, previous))
+}
+
+/// `file` by its path below the agent directory, as the script names it, if it lies there.
+pub(crate) fn beside(agent_dir: &Path, file: PathBuf) -> PathBuf {
+    let inside = file.parent() == fs::canonicalize(agent_dir).ok().as_deref();
+    match file.file_name() {
+        Some(name) if inside => agent_dir.join(name),
+        _ => file,
+    }
+}
+
 /// Takes the new version of `state` out of use under the manager script: the good binary becomes active and the bad one
 /// previous, and the script leaves both alone. `false`: there is no good binary, nothing was changed. Says the same
 /// however often it is asked.

@@ -81,6 +81,17 @@ pub(crate) fn managed(
     }
 }
 
+/// Whether nothing remembered accounts for `running`: another agent or a person brought it here (1.16). Then it has
+/// proven nothing, and nobody but itself can take it out of use. `Rolledback` comes here only with a build that is not
+/// blocked.
+pub(crate) fn is_stranger(state: &State, running: &str) -> bool {
+    match state.phase {
+        Phase::None => running != state.new_version && running != state.old_version,
+        Phase::Rolledback => running != state.old_version,
+        Phase::Staged | Phase::Probation => false,
+    }
+}
+
 fn exhausted() -> String {
     format!("it did not prove its health in {STARTS} starts")
 }
@@ -208,6 +219,20 @@ mod tests {
         let launched = launch(&mut state, "1.0.0", |_| false, |_| true);
         assert_eq!((launched, state.phase), ((Launch::Myself, true), Phase::None));
         assert!(state.blocked.is_empty());
+    }
+
+    #[test]
+    fn a_version_that_nobody_announced_is_a_stranger_until_it_is_known() {
+        assert!(is_stranger(&State::default(), "2.0.0"));
+        let mut state = staged();
+        assert!(!is_stranger(&state, "2.0.0"), "it is tried already");
+        state.roll_back("it crashed");
+        assert!(!is_stranger(&state, "1.0.0"));
+        assert!(is_stranger(&state, "2.0.0"), "a fixed build of the number");
+        assert!(is_stranger(&state, "3.0.0"), "the next one, of another agent");
+        state.prove();
+        assert!(!is_stranger(&state, "2.0.0"));
+        assert!(!is_stranger(&state, "1.0.0"));
     }
 
     #[test]

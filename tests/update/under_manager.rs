@@ -5,7 +5,7 @@ use testkit::wait;
 
 use super::SOON;
 use super::builds::{self, Build, NEW, NEWER, OLD};
-use super::gateway::Gateway;
+use super::gateway::{Gateway, install};
 use super::manager::Manager;
 
 async fn device() -> (Gateway, Manager) {
@@ -170,4 +170,64 @@ async fn when_the_power_goes_at_any_check_of_a_bad_build_the_device_settles_all_
     .await;
     gateway.runs(OLD).await;
     assert!(manager.is_alive());
+}
+
+/// The version of the reference that brings the first release of this make. It knows no block list and counts nothing.
+const GO: &str = "0.0.7";
+
+/// What the reference does with an update: the new file, and no word about it.
+fn drop_in(gateway: &Gateway, version: &str, build: Build) {
+    let name = format!("agent/reagent-v{version}");
+    install(&gateway.path(&name), &builds::build(version, build));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_release_reached_from_the_reference_takes_itself_out_when_it_is_bad() {
+    for (build, reason) in [
+        (Build::CannotConnect, "within 3 s"),
+        (Build::EndsEarly, "in 3 starts"),
+    ] {
+        let gateway = Gateway::new().await;
+        let mut manager = Manager::install(&gateway, GO, &builds::build(GO, Build::Hangs));
+        until("the reference runs", &gateway, &mut manager, |manager, _| {
+            manager.checks > 0
+        })
+        .await;
+        drop_in(&gateway, NEW, build);
+        until(
+            "the bad release is out of use",
+            &gateway,
+            &mut manager,
+            |_, state| state["phase"] == "rolledback",
+        )
+        .await;
+        let outcome = &gateway.state()["outcome"];
+        assert_eq!(
+            (&outcome["from"], &outcome["to"]),
+            (&json!(GO), &json!(NEW)),
+            "{outcome}"
+        );
+        assert!(outcome["reason"].as_str().unwrap().contains(reason), "{outcome}");
+        let (starts, checks) = (manager.history.len(), manager.checks);
+        until("ten more checks", &gateway, &mut manager, |manager, _| {
+            manager.checks >= checks + 10
+        })
+        .await;
+        // At most the reference is started once more in the place of the one that ended.
+        assert!(manager.history.len() <= starts + 1, "{:?}", manager.history);
+        assert_eq!(link(&gateway, "Reagent-active"), format!("reagent-v{GO}"));
+        assert!(manager.is_alive());
+
+        // The next one is on trial too, and a good one stays.
+        drop_in(&gateway, NEWER, Build::Good);
+        until(
+            "the good release is proven",
+            &gateway,
+            &mut manager,
+            |_, state| state["phase"] == "" && state["new_version"] == NEWER,
+        )
+        .await;
+        gateway.runs(NEWER).await;
+        assert_eq!(gateway.state()["outcome"]["result"], "updated");
+    }
 }
