@@ -58,6 +58,12 @@ fn managed(agent_dir: &Path) -> Boot {
         }
     }
     let go_on = Boot::GoOn(Custody::Managed);
+    if state.phase == Phase::Staged
+        && let Err(error) = custody::make_way(agent_dir, &state.new_file)
+    {
+        // A power cut may have come before this was done the first time.
+        journal::complain(&format!("the new version may not be started: {error}"));
+    }
     if verdict == Managed::GoOn {
         return go_on;
     }

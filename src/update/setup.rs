@@ -27,6 +27,8 @@ pub struct Setup {
     /// A version that has not proven itself for so long looks for a newer one all the same: it may be what keeps the
     /// device from connecting (R9).
     pub(crate) isolation: Duration,
+    /// A staged version that nobody has started for so long makes room for others.
+    pub(crate) ignored: Duration,
     /// Between looks at a version under test.
     pub(crate) tick: Duration,
     /// Between the staging of a version and its start: the answer to `update_agent` has to leave.
@@ -47,6 +49,7 @@ impl Default for Setup {
             period: Duration::from_secs(6 * 60 * 60),
             proof: Duration::from_secs(10 * 60),
             isolation: Duration::from_secs(15 * 60),
+            ignored: Duration::from_secs(60 * 60),
             tick: Duration::from_secs(5),
             activation: Duration::from_secs(2),
             version_run: Duration::from_secs(5),
@@ -73,6 +76,7 @@ struct File {
     period: Option<u64>,
     proof: Option<u64>,
     isolation: Option<u64>,
+    ignored: Option<u64>,
     tick: Option<u64>,
     activation: Option<u64>,
     version_run: Option<u64>,
@@ -119,6 +123,7 @@ impl File {
         set(&mut setup.period, self.period);
         set(&mut setup.proof, self.proof);
         set(&mut setup.isolation, self.isolation);
+        set(&mut setup.ignored, self.ignored);
         set(&mut setup.tick, self.tick);
         set(&mut setup.activation, self.activation);
         set(&mut setup.version_run, self.version_run);

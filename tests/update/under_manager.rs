@@ -122,6 +122,73 @@ async fn settles_on_the_old_version(build: Build, reason: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fixed_build_of_a_blocked_number_and_a_signed_way_back_are_started_in_the_place_of_the_previous() {
+    let (gateway, mut manager) = device().await;
+    gateway.release(NEW, Build::CannotConnect);
+    update(&gateway, &mut manager).await;
+    until(
+        "the bad build is out of use",
+        &gateway,
+        &mut manager,
+        |_, state| state["phase"] == "rolledback" && state["reported"] == true,
+    )
+    .await;
+    assert_eq!(link(&gateway, "Reagent-previous"), format!("reagent-v{NEW}"));
+    gateway.release(NEW, Build::Good);
+    let answer = gateway.call("update_agent", json!([])).await.unwrap();
+    assert_eq!(answer["DidUpdate"], true, "{answer}");
+    until("the fixed build is proven", &gateway, &mut manager, |_, state| {
+        state["phase"] == ""
+    })
+    .await;
+    gateway.runs(NEW).await;
+
+    assert_eq!(link(&gateway, "Reagent-previous"), format!("reagent-v{OLD}"));
+    let old = builds::agent();
+    let mut manifest = gateway.bucket.manifest(OLD, &old);
+    manifest["allow_downgrade"] = json!(true);
+    gateway.bucket.publish_with(OLD, &old, &manifest, &gateway.signer);
+    let answer = gateway
+        .call("update_agent", json!([{"version": OLD}]))
+        .await
+        .unwrap();
+    assert_eq!(answer["DidUpdate"], true, "{answer}");
+    until("the way back is proven", &gateway, &mut manager, |_, state| {
+        state["phase"] == ""
+    })
+    .await;
+    gateway.runs(OLD).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_staged_version_that_nobody_starts_does_not_keep_others_out() {
+    let (mut gateway, mut manager) = device().await;
+    gateway.set_up(json!({"ignored": 3000}));
+    gateway.release(NEWER, Build::Good);
+    gateway.release(NEW, Build::Good);
+    update(&gateway, &mut manager).await;
+    // The script does not look; nobody starts anything.
+    gateway.bucket.offer(NEWER);
+    let answer = gateway.call("update_agent", json!([])).await.unwrap();
+    let waits = format!("version {NEW} waits to prove itself");
+    assert_eq!(answer["Message"], json!(waits), "{answer}");
+    wait::until_async("the newer version is staged", SOON, || async {
+        let answer = gateway.call("update_agent", json!([])).await?;
+        (answer["DidUpdate"] == true).then_some(())
+    })
+    .await;
+    assert_eq!(gateway.state()["new_version"], NEWER);
+    until(
+        "the newer version is proven",
+        &gateway,
+        &mut manager,
+        |_, state| state["phase"] == "",
+    )
+    .await;
+    gateway.runs(NEWER).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_build_that_dies_before_its_first_action() {
     settles_on_the_old_version(Build::Crashes, "never executed").await;
 }
