@@ -17,6 +17,7 @@ use rustix::fs::FlockOperation;
 use rustix::process::{Pid, Signal};
 use tokio::process::Child;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use super::boot::Boot;
 use super::custody::{self, Custody, LAUNCHER, LAUNCHER_VERSION, WATCHED};
@@ -26,7 +27,7 @@ use super::state::State;
 use super::trial::{self, Launch};
 use super::{binary_is_complete, candidate_is_complete, disk};
 use crate::cli::VERSION;
-use crate::service::notify::Notifier;
+use crate::service::notify::{Ear, Notifier};
 use crate::settings::Settings;
 use crate::{exit, instance, journal};
 
@@ -177,36 +178,65 @@ fn watch(settings: &Settings, setup: &Setup, launcher: &Path, state: &State) -> 
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let notifier = Notifier::from_environment();
+        let ear = Ear::open()?;
         let mut command = launched(&state.new_file, launcher);
         command.env(WATCHED, "1");
-        Notifier::keep_from(&mut command);
+        let interval = notifier.interval().unwrap_or(setup.silence).min(setup.silence);
+        ear.listen_to(&mut command, interval);
         let mut child = tokio::process::Command::from(command)
             .kill_on_drop(true)
             .spawn()?;
         notifier.ready();
         let agent_dir = settings.agent_dir.as_path();
+        let proof = CancellationToken::new();
         let proven = async {
             let mut ticks = tokio::time::interval(setup.tick);
             loop {
                 ticks.tick().await;
                 if !State::load(agent_dir).is_trial() {
-                    return;
+                    proof.cancel();
+                    return std::future::pending().await;
                 }
             }
         };
         let endpoint = endpoint(&settings.config);
         let overdue = async {
             tokio::select! {
-                () = proven => std::future::pending().await,
+                () = proof.cancelled() => std::future::pending().await,
                 () = overdue::passed(setup, state.was_connected, endpoint.as_deref()) => {}
             }
         };
-        let alive = notifier.keep_alive();
+        // A trial has bounds of its own. Afterwards the manager hears the version and nobody in its name.
+        let alive = async {
+            tokio::select! {
+                () = proof.cancelled() => std::future::pending().await,
+                () = notifier.keep_alive() => {}
+            }
+        };
+        let silent = async {
+            while tokio::time::timeout(setup.silence, ear.sign_of_life())
+                .await
+                .is_ok()
+            {
+                notifier.lives();
+            }
+        };
         tokio::select! {
             status = child.wait() => Ok(after(agent_dir, state, status?).await),
             _ = interrupt.recv() => Ok(stopped(agent_dir, &mut child).await),
             _ = terminate.recv() => Ok(stopped(agent_dir, &mut child).await),
             () = alive => unreachable!("a watchdog is served for ever"),
+            () = proven => unreachable!("it never ends"),
+            () = silent => {
+                journal::complain(&format!(
+                    "the version {} gave no sign of life for {} s and is ended",
+                    state.new_version,
+                    setup.silence.as_secs()
+                ));
+                // One of its starts, like any other that came to nothing.
+                end(&mut child).await;
+                Ok(Watched::Again)
+            }
             () = overdue => {
                 end(&mut child).await;
                 let mut state = State::load(agent_dir);

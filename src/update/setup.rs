@@ -24,6 +24,9 @@ pub struct Setup {
     pub(crate) period: Duration,
     /// A new version has this long to prove itself while the router can be reached (R2).
     pub(crate) proof: Duration,
+    /// A version beside its launcher that has said nothing for so long hangs, whether it is on trial or has proven
+    /// itself.
+    pub(crate) silence: Duration,
     /// A version that has not proven itself for so long looks for a newer one all the same: it may be what keeps the
     /// device from connecting (R9).
     pub(crate) isolation: Duration,
@@ -48,6 +51,7 @@ impl Default for Setup {
             start_delay: Duration::from_secs(10 * 60),
             period: Duration::from_secs(6 * 60 * 60),
             proof: Duration::from_secs(10 * 60),
+            silence: Duration::from_secs(2 * 60),
             isolation: Duration::from_secs(15 * 60),
             ignored: Duration::from_secs(60 * 60),
             tick: Duration::from_secs(5),
@@ -75,6 +79,7 @@ struct File {
     start_delay: Option<u64>,
     period: Option<u64>,
     proof: Option<u64>,
+    silence: Option<u64>,
     isolation: Option<u64>,
     ignored: Option<u64>,
     tick: Option<u64>,
@@ -122,6 +127,7 @@ impl File {
         set(&mut setup.start_delay, self.start_delay);
         set(&mut setup.period, self.period);
         set(&mut setup.proof, self.proof);
+        set(&mut setup.silence, self.silence);
         set(&mut setup.isolation, self.isolation);
         set(&mut setup.ignored, self.ignored);
         set(&mut setup.tick, self.tick);

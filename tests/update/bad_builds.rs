@@ -73,6 +73,23 @@ async fn a_build_that_runs_and_cannot_connect() {
     returns_from(Build::CannotConnect, "did not prove its health within").await;
 }
 
+#[tokio::test]
+async fn a_build_that_hangs_although_nothing_can_be_said_about_its_connection() {
+    let mut gateway = Gateway::new().await;
+    // As while the router is away: this span never passes.
+    gateway.set_up(json!({"proof": 600_000, "silence": 1000}));
+    gateway.release(NEW, Build::Hangs);
+    gateway.power();
+    assert_eq!(gateway.update().await["DidUpdate"], true);
+    let outcome = gateway.outcome().await;
+    assert_eq!(outcome["result"], "rolledback");
+    assert!(
+        outcome["reason"].as_str().unwrap().contains("in 3 starts"),
+        "{outcome}"
+    );
+    gateway.runs(OLD).await;
+}
+
 /// A release that is never started: `spoil` does something to a good one.
 async fn refuses(spoil: impl FnOnce(&mut Gateway), reason: &str) -> Gateway {
     let mut gateway = Gateway::new().await;

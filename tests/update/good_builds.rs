@@ -1,7 +1,11 @@
 //! The new version works.
 
+use std::os::unix::net::UnixDatagram;
+
 use protocol::uri;
+use rustix::process::{Pid, Signal};
 use serde_json::json;
+use testkit::process::Process;
 use testkit::static_server::Fault;
 use testkit::wait;
 use wamp::Dict;
@@ -198,6 +202,56 @@ async fn a_newer_installation_takes_over_from_an_older_download() {
     install(&gateway.path("bin/reagent"), &builds::build(NEWER, Build::Good));
     gateway.power();
     gateway.runs(NEWER).await;
+}
+
+#[tokio::test]
+async fn a_version_that_proved_itself_and_hangs_later_is_not_vouched_for_and_is_started_again() {
+    let mut gateway = Gateway::new().await;
+    gateway.set_up(json!({"silence": 5000}));
+    gateway.release(NEW, Build::Good);
+    let manager = UnixDatagram::bind(gateway.path("notify")).unwrap();
+    manager.set_nonblocking(true).unwrap();
+    let words = || {
+        let mut words = Vec::new();
+        let mut word = [0; 64];
+        while let Ok(length) = manager.recv(&mut word) {
+            words.push(String::from_utf8_lossy(&word[..length]).into_owned());
+        }
+        words
+    };
+    let mut command = gateway.command(&gateway.path("bin/reagent"), &["-update=false"]);
+    command
+        .env("NOTIFY_SOCKET", gateway.path("notify"))
+        .env("WATCHDOG_USEC", "500000");
+    gateway.agent = Some(Process::start("agent", &mut command));
+    gateway.update().await;
+    gateway.runs(NEW).await;
+    gateway
+        .remembers("the proof", |state| state["active"]["version"] == NEW)
+        .await;
+    words();
+    wait::until_async("the living version is vouched for", SOON, || async {
+        words().contains(&"WATCHDOG=1".to_owned()).then_some(())
+    })
+    .await;
+
+    let launcher = gateway.agent.as_ref().unwrap().pid();
+    let children = std::fs::read_to_string(format!("/proc/{launcher}/task/{launcher}/children")).unwrap();
+    let tried = Pid::from_raw(children.split_whitespace().next().unwrap().parse().unwrap()).unwrap();
+    rustix::process::kill_process(tried, Signal::STOP).unwrap();
+    words();
+    let mut heard = Vec::new();
+    wait::until_async("the version is started again", SOON, || {
+        heard.extend(words());
+        std::future::ready(heard.contains(&"READY=1".to_owned()).then_some(()))
+    })
+    .await;
+    // What it had said before it hung may still arrive.
+    let vouched = heard.iter().take_while(|word| *word != "READY=1").count();
+    assert!(vouched <= 2, "{heard:?}");
+    gateway.runs(NEW).await;
+    let program = std::fs::read_link(format!("/proc/{launcher}/exe")).unwrap();
+    assert_eq!(program, gateway.path(&format!("agent/reagent-v{NEW}")));
 }
 
 #[tokio::test]
