@@ -230,10 +230,10 @@ impl Installer {
                 reason: blocked.reason.clone(),
             });
         }
-        let issued = manifest.issued;
-        let seen = self.memory.change(move |state| {
-            state.newest_manifest = state.newest_manifest.max(Some(issued));
-        });
+        let (version, issued) = (manifest.version.clone(), manifest.issued);
+        let seen = self
+            .memory
+            .change(move |state| state.saw_manifest(&version, issued));
         seen.await.map_err(disk_error("remembering its manifest"))?;
         let target = self.context.settings.agent_dir.join(file_name(&wanted));
         let sealed = match has_digest(&target, &manifest.sha256).await {

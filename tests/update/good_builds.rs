@@ -169,6 +169,20 @@ async fn a_named_version_is_installed_and_an_older_one_only_when_it_is_signed_as
             .contains("not signed as a downgrade"),
         "{refused}"
     );
+    // The way back is older than a release that the device has seen since and did not get.
+    let newest = builds::build(NEWER, Build::Good);
+    let mut manifest = gateway.bucket.manifest(NEWER, &newest);
+    manifest["issued"] = json!("2026-02-01T00:00:00Z");
+    gateway
+        .bucket
+        .publish_with(NEWER, &newest, &manifest, &gateway.signer);
+    gateway.server.fault("/reagent", Fault::Status(404));
+    gateway
+        .call("update_agent", json!([{"version": NEWER}]))
+        .await
+        .unwrap();
+    assert_eq!(gateway.state()["newest_manifest"], "2026-02-01T00:00:00Z");
+    gateway.server.heal();
     let mut manifest = gateway.bucket.manifest(older, &binary);
     manifest["allow_downgrade"] = json!(true);
     gateway
