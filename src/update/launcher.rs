@@ -27,6 +27,8 @@ use super::state::State;
 use super::trial::{self, Launch};
 use super::{binary_is_complete, candidate_is_complete, disk};
 use crate::cli::VERSION;
+use crate::instance::LockError;
+use crate::journal::Chain;
 use crate::service::notify::{Ear, Notifier};
 use crate::settings::Settings;
 use crate::{exit, instance, journal};
@@ -43,13 +45,6 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Starts what is to run. Returns when that is this process, or when what was started has ended.
 pub(super) fn run(settings: &Settings, setup: &Setup) -> Boot {
     let agent_dir = settings.agent_dir.as_path();
-    let own = |launcher| {
-        Boot::GoOn(Custody::Own {
-            launcher,
-            launcher_version: VERSION.to_owned(),
-            watched: false,
-        })
-    };
     let Ok(launcher) = custody::myself() else {
         return own(PathBuf::new());
     };
@@ -59,36 +54,31 @@ pub(super) fn run(settings: &Settings, setup: &Setup) -> Boot {
         if state.is_trial() && lock.is_none() {
             // A second start must not count as one of the version under test.
             match watch_lock(agent_dir) {
-                Ok(file) => lock = Some(file),
-                Err(text) => {
-                    journal::complain(&text);
-                    return Boot::End(exit::FAILURE);
+                Ok(file) => {
+                    lock = Some(file);
+                    // The one who held it may have changed what is to be done.
+                    continue;
+                }
+                Err(error) => {
+                    journal::complain(&format!("a new version cannot be tried: {}", Chain(&error)));
+                    if matches!(error, LockError::Taken) {
+                        return Boot::End(exit::FAILURE);
+                    }
+                    // A lock that nobody can have must not keep the device without an agent.
+                    return proven(agent_dir, &state, launcher);
                 }
             }
-            continue;
         }
         let (next, changed) = trial::launch(&mut state, VERSION, candidate_is_complete, |state| {
-            state
-                .active
-                .as_ref()
-                .is_some_and(|active| binary_is_complete(agent_dir, active))
+            active_is_complete(agent_dir, state)
         });
         if changed && let Err(error) = state.save(agent_dir) {
             journal::complain(&format!("the update state cannot be written: {error}"));
             // What cannot be counted is not tried.
-            return own(launcher);
+            return proven(agent_dir, &state, launcher);
         }
         match next {
-            Launch::Myself => return own(launcher),
-            Launch::Active => {
-                let Some(active) = &state.active else {
-                    return own(launcher);
-                };
-                let path = agent_dir.join(super::file_name(&active.version));
-                let Err(error) = execute(&path, &launcher, false);
-                journal::complain(&format!("{} cannot be executed: {error}", path.display()));
-                return own(launcher);
-            }
+            Launch::Myself | Launch::Active => return proven(agent_dir, &state, launcher),
             Launch::Candidate => match watch(settings, setup, &launcher, &state) {
                 Ok(Watched::Stopped(code) | Watched::Done(code)) => return Boot::End(code),
                 Ok(Watched::Again) => {}
@@ -99,6 +89,32 @@ pub(super) fn run(settings: &Settings, setup: &Setup) -> Boot {
             },
         }
     }
+}
+
+/// Starts the version that proved itself in the place of this process; where there is none, this process is the agent.
+fn proven(agent_dir: &Path, state: &State, launcher: PathBuf) -> Boot {
+    let next = trial::settled(state, VERSION, |state| active_is_complete(agent_dir, state));
+    if next == Launch::Active
+        && let Some(active) = &state.active
+    {
+        let path = agent_dir.join(super::file_name(&active.version));
+        let Err(error) = execute(&path, &launcher);
+        journal::complain(&format!("{} cannot be executed: {error}", path.display()));
+    }
+    own(launcher)
+}
+
+fn own(launcher: PathBuf) -> Boot {
+    Boot::GoOn(Custody::Own {
+        launcher,
+        launcher_version: VERSION.to_owned(),
+        watched: false,
+    })
+}
+
+fn active_is_complete(agent_dir: &Path, state: &State) -> bool {
+    let complete = |active| binary_is_complete(agent_dir, active);
+    state.active.as_ref().is_some_and(complete)
 }
 
 /// Starts over in the place of this process, with its arguments: the launcher decides what runs next. Returns only if
@@ -135,27 +151,29 @@ fn launched(path: &Path, launcher: &Path) -> Command {
     command
 }
 
-fn execute(path: &Path, launcher: &Path, watched: bool) -> Result<Infallible, io::Error> {
-    let mut command = launched(path, launcher);
-    if watched {
-        command.env(WATCHED, "1");
-    }
-    Err(command.exec())
+fn execute(path: &Path, launcher: &Path) -> Result<Infallible, io::Error> {
+    Err(launched(path, launcher).exec())
 }
 
-fn watch_lock(agent_dir: &Path) -> Result<File, String> {
+fn watch_lock(agent_dir: &Path) -> Result<File, LockError> {
     let path = agent_dir.join(LOCK);
-    let refused = |error: &dyn std::fmt::Display| format!("a new version cannot be tried: {error}");
-    let file = disk::open_part(&path).map_err(|error| refused(&error))?;
-    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
-        .map_err(|_| refused(&instance::LockError::Taken))?;
+    let unusable = |source| LockError::Unusable {
+        path: path.clone(),
+        source,
+    };
+    let file = disk::open_part(&path).map_err(unusable)?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => return Err(LockError::Taken),
+        Err(error) => return Err(unusable(error.into())),
+    }
     // An agent that still runs would keep the version under test from starting; one that is ending is waited for.
     let end = Instant::now() + GRACE;
     loop {
         match instance::acquire() {
             Ok(_free) => return Ok(file),
-            Err(instance::LockError::Taken) if Instant::now() < end => std::thread::sleep(LOOK),
-            Err(error) => return Err(refused(&error)),
+            Err(LockError::Taken) if Instant::now() < end => std::thread::sleep(LOOK),
+            Err(error) => return Err(error),
         }
     }
 }

@@ -128,15 +128,20 @@ pub(crate) fn launch(
         }
         changed = true;
     }
+    (settled(state, launcher, has_active), changed)
+}
+
+/// The same where nothing can be tried: what proved itself, else the launcher.
+pub(crate) fn settled(state: &State, launcher: &str, has_active: impl FnOnce(&State) -> bool) -> Launch {
     let usable = state.active.as_ref().is_some_and(|active| {
         // A launcher that was replaced by a newer one is a new installation and wins.
         let same_installation = active.launcher == launcher;
         same_installation || version::is_after(&active.version, launcher)
     });
-    if usable && has_active(state) {
-        return (Launch::Active, changed);
+    match usable && has_active(state) {
+        true => Launch::Active,
+        false => Launch::Myself,
     }
-    (Launch::Myself, changed)
 }
 
 #[cfg(test)]

@@ -269,6 +269,45 @@ async fn a_version_that_proved_itself_and_hangs_later_is_not_vouched_for_and_is_
 }
 
 #[tokio::test]
+async fn when_a_trial_can_be_neither_locked_nor_counted_the_version_that_proved_itself_runs() {
+    let mut gateway = Gateway::new().await;
+    gateway.release(NEW, Build::Good);
+    gateway.power();
+    gateway.update().await;
+    gateway.runs(NEW).await;
+    let mut state = gateway
+        .remembers("the proof", |state| state["active"]["version"] == NEW)
+        .await;
+    gateway.cut();
+    // Another version is about to be tried.
+    let newer = builds::build(NEWER, Build::Good);
+    let file = gateway.path(&format!("agent/reagent-v{NEWER}"));
+    install(&file, &newer);
+    for (name, value) in [
+        ("phase", json!("staged")),
+        ("old_version", json!(NEW)),
+        ("new_version", json!(NEWER)),
+        ("new_sha256", json!(testkit::release::digest(&newer))),
+        ("new_file", json!(file)),
+    ] {
+        state[name] = value;
+    }
+    std::fs::write(gateway.path("agent/update-state.json"), state.to_string()).unwrap();
+    // No file can be opened under the lock's name, then none under the state's temporary one.
+    for obstacle in [".update.lock", ".update-state.json.new"] {
+        let obstacle = gateway.path("agent").join(obstacle);
+        let _ = std::fs::remove_file(&obstacle);
+        std::fs::create_dir_all(obstacle.join("in the way")).unwrap();
+        gateway.power();
+        gateway.runs(NEW).await;
+        gateway.cut();
+        std::fs::remove_dir_all(&obstacle).unwrap();
+    }
+    gateway.power();
+    gateway.runs(NEWER).await;
+}
+
+#[tokio::test]
 async fn while_one_update_is_under_way_others_are_told_so() {
     let mut gateway = Gateway::new().await;
     gateway.release(NEW, Build::Good);
