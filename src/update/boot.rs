@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::custody::{self, Custody};
 use super::launcher;
+use super::memory::Memory;
 use super::setup::Setup;
 use super::state::{self, Phase, State};
 use super::trial::{self, Managed};
@@ -126,20 +127,24 @@ fn complain_of(demoted: std::io::Result<bool>) -> bool {
     }
 }
 
-/// Takes the running version out of use when its time is up, under the manager script. Returns whether the process is
-/// to end.
-pub(super) fn give_up(agent_dir: &Path, state: &mut State, reason: &str) -> bool {
-    if state.phase != Phase::Probation || state.new_version != VERSION || !state.old_file.is_file() {
-        return false;
-    }
-    state.roll_back(reason);
-    match state.save(agent_dir) {
-        Ok(()) => complain_of(custody::demote(agent_dir, state)),
-        Err(error) => {
-            journal::complain(&format!("the update state cannot be written: {error}"));
-            false
+/// Takes the running version out of use when its time is up, under the manager script. `Ok`: whether that was done, and
+/// the process is to end; `Err`: it has to be tried again, and nothing is remembered yet or the links are not right.
+pub(super) fn give_up(agent_dir: &Path, memory: &Memory, reason: &str) -> io::Result<bool> {
+    let mut tried = memory.current();
+    let is_due = |state: &State| {
+        state.phase == Phase::Probation && state.new_version == VERSION && state.old_file.is_file()
+    };
+    memory.change_blocking(|state| {
+        if is_due(state) {
+            state.roll_back(reason);
         }
+        tried.clone_from(state);
+    })?;
+    let given_up = tried.phase == Phase::Rolledback && tried.new_version == VERSION;
+    if !given_up {
+        return Ok(false);
     }
+    custody::demote(agent_dir, &tried)
 }
 
 #[cfg(test)]
@@ -173,6 +178,45 @@ mod tests {
         let active = fs::canonicalize(agent_dir.join("Reagent-active")).unwrap();
         assert_eq!(active, fs::canonicalize(&go_agent).unwrap());
         assert_eq!(fs::canonicalize(agent_dir.join("Reagent-previous")).unwrap(), own);
+    }
+
+    #[test]
+    fn a_version_gives_up_however_often_that_fails_at_first() {
+        let directory = tempfile::tempdir().unwrap();
+        let agent_dir = directory.path();
+        let path = |name: &str| agent_dir.join(name);
+        for name in ["reagent-v1", "reagent-v2"] {
+            fs::write(path(name), name).unwrap();
+        }
+        symlink("reagent-v2", path("Reagent-active")).unwrap();
+        let mut state = State {
+            phase: Phase::Probation,
+            new_version: VERSION.to_owned(),
+            old_version: "0.0.1".to_owned(),
+            new_file: path("reagent-v2"),
+            old_file: path("reagent-v1"),
+            ..State::default()
+        };
+        state.save(agent_dir).unwrap();
+        let memory = Memory::open(agent_dir);
+        let active = || fs::canonicalize(path("Reagent-active")).unwrap();
+        // Nothing can be written, then no link be made: directories are in the way of the temporary names.
+        for obstacle in [".update-state.json.new", ".Reagent-active.new"] {
+            fs::create_dir(path(obstacle)).unwrap();
+            for _ in 0..2 {
+                give_up(agent_dir, &memory, "too late").unwrap_err();
+                assert_eq!(active(), fs::canonicalize(path("reagent-v2")).unwrap());
+            }
+            fs::remove_dir(path(obstacle)).unwrap();
+        }
+        assert!(give_up(agent_dir, &memory, "too late").unwrap());
+        assert_eq!(active(), fs::canonicalize(path("reagent-v1")).unwrap());
+        assert_eq!(State::load(agent_dir).outcome.unwrap().reason, "too late");
+
+        // One that proved itself in the meantime stays.
+        let memory = Memory::open(agent_dir);
+        memory.change_blocking(|state| state.prove()).unwrap();
+        assert!(!give_up(agent_dir, &memory, "too late").unwrap());
     }
 
     #[test]
