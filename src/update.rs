@@ -265,12 +265,21 @@ fn watch_myself(context: &UpdateContext, memory: &Memory) {
             "it did not prove its health within {} s",
             context.setup.proof.as_secs()
         );
-        let mut gives_up = false;
-        let agent_dir = &context.settings.agent_dir;
-        let _ = memory.change_blocking(|state| gives_up = boot::give_up(agent_dir, state, &reason));
-        if gives_up {
-            tracing::error!(reason, "this version takes itself out of use");
-            std::process::exit(i32::from(exit::FAILURE));
+        let mut pauses = context.setup.patience.pauses.start();
+        loop {
+            match boot::give_up(&context.settings.agent_dir, &memory, &reason) {
+                Ok(true) => {
+                    tracing::error!(reason, "this version takes itself out of use");
+                    std::process::exit(i32::from(exit::FAILURE));
+                }
+                // It has proven itself, or there is nothing to return to.
+                Ok(false) => return,
+                // A disk that is full now may not be later.
+                Err(error) => {
+                    tracing::error!(%error, "this version cannot be taken out of use yet");
+                    std::thread::sleep(pauses.pause());
+                }
+            }
         }
     };
     if let Err(error) = std::thread::Builder::new().name("trial".to_owned()).spawn(watch) {

@@ -2,6 +2,7 @@
 //! know what the process does.
 
 use std::ffi::OsString;
+use std::io;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -64,7 +65,7 @@ impl Notifier {
         let mut ticks = tokio::time::interval(interval / 2);
         loop {
             ticks.tick().await;
-            self.say("WATCHDOG=1");
+            self.lives();
         }
     }
 
@@ -75,12 +76,62 @@ impl Notifier {
         }
     }
 
-    /// Keeps a child from talking to the manager in our name.
-    pub fn keep_from(command: &mut Command) {
+    /// The process lives: once.
+    pub fn lives(&self) {
+        self.say("WATCHDOG=1");
+    }
+
+    /// How often the manager wants to hear that, if it does.
+    pub fn interval(&self) -> Option<Duration> {
+        self.watchdog
+    }
+}
+
+/// Hears the words of a child as a service manager does, so that a child which falls silent is noticed.
+#[derive(Debug)]
+pub struct Ear {
+    socket: tokio::net::UnixDatagram,
+    /// As the variable has it.
+    name: String,
+}
+
+impl Ear {
+    /// Opens a socket without a file: none is left behind, and no path is too long.
+    pub fn open() -> io::Result<Ear> {
+        let name = format!("reagent-{}-{:016x}", std::process::id(), fastrand::u64(..));
+        let socket = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(name.as_bytes())?)?;
+        socket.set_nonblocking(true)?;
+        Ok(Ear {
+            socket: tokio::net::UnixDatagram::from_std(socket)?,
+            name: format!("@{name}"),
+        })
+    }
+
+    /// The child speaks to this one, and not to the manager in our name; twice per `interval`.
+    pub fn listen_to(&self, command: &mut Command, interval: Duration) {
         command
-            .env_remove(SOCKET)
-            .env_remove(WATCHDOG)
+            .env(SOCKET, &self.name)
+            .env(WATCHDOG, interval.as_micros().to_string())
             .env_remove(WATCHDOG_PID);
+    }
+
+    /// Waits until the child says that it lives. May be dropped at any time.
+    pub async fn sign_of_life(&self) {
+        let mut word = [0; 512];
+        loop {
+            match self.socket.recv(&mut word).await {
+                Ok(length)
+                    if word[..length]
+                        .split(|byte| *byte == b'\n')
+                        .any(|line| line == b"WATCHDOG=1") =>
+                {
+                    return;
+                }
+                Ok(_) => {}
+                // Deaf is as bad as silent.
+                Err(_) => return std::future::pending().await,
+            }
+        }
     }
 }
 
@@ -107,6 +158,27 @@ mod tests {
         lives.unwrap_err();
         assert_eq!(hear(&manager), "WATCHDOG=1");
         assert_eq!(hear(&manager), "WATCHDOG=1");
+    }
+
+    #[tokio::test]
+    async fn a_child_is_heard_as_long_as_it_speaks() {
+        let ear = Ear::open().unwrap();
+        let mut command = Command::new("true");
+        ear.listen_to(&mut command, Duration::from_secs(1));
+        let variable = |wanted: &str| {
+            let found = command.get_envs().find(|(name, _)| *name == wanted);
+            found.unwrap().1.map(std::ffi::OsStr::to_owned)
+        };
+        assert_eq!(variable(WATCHDOG_PID), None);
+        let child = Notifier::to(variable(SOCKET), variable(WATCHDOG).unwrap().to_str(), None);
+        assert_eq!(child.interval(), Some(Duration::from_secs(1)));
+        child.ready();
+        child.lives();
+        let limit = Duration::from_secs(10);
+        tokio::time::timeout(limit, ear.sign_of_life()).await.unwrap();
+        child.ready();
+        let silent = tokio::time::timeout(Duration::from_millis(50), ear.sign_of_life()).await;
+        silent.unwrap_err();
     }
 
     #[test]

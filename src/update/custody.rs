@@ -58,6 +58,22 @@ pub(crate) fn myself() -> io::Result<PathBuf> {
     std::env::current_exe()
 }
 
+/// The binary that the script returns to, if it is there and is not this one.
+pub(crate) fn previous(agent_dir: &Path) -> Option<PathBuf> {
+    let previous = fs::canonicalize(agent_dir.join(PREVIOUS)).ok()?;
+    let own = fs::canonicalize(myself().ok()?).ok()?;
+    (previous != own && previous.is_file()).then(|| beside(agent_dir, previous))
+}
+
+/// `file` by its path below the agent directory, as the script names it, if it lies there.
+pub(crate) fn beside(agent_dir: &Path, file: PathBuf) -> PathBuf {
+    let inside = file.parent() == fs::canonicalize(agent_dir).ok().as_deref();
+    match file.file_name() {
+        Some(name) if inside => agent_dir.join(name),
+        _ => file,
+    }
+}
+
 /// Takes the new version of `state` out of use under the manager script: the good binary becomes active and the bad one
 /// previous, and the script leaves both alone. `false`: there is no good binary, nothing was changed. Says the same
 /// however often it is asked.
@@ -69,6 +85,23 @@ pub(crate) fn demote(agent_dir: &Path, state: &State) -> io::Result<bool> {
     point(agent_dir, ACTIVE, &state.old_file)?;
     point(agent_dir, PREVIOUS, &state.new_file)?;
     Ok(true)
+}
+
+/// Lets the script upgrade to `file`: it never takes up what its link to the previous binary names. That link leads to
+/// the active binary then. Only after `file` has become visible: before, the one in its place would be taken up.
+/// Changes nothing where the link leads elsewhere, so it can be repeated.
+pub(crate) fn make_way(agent_dir: &Path, file: &Path) -> io::Result<()> {
+    let resolve = |path: &Path| fs::canonicalize(path).ok();
+    let Some(previous) = resolve(&agent_dir.join(PREVIOUS)) else {
+        return Ok(());
+    };
+    let Some(active) = resolve(&agent_dir.join(ACTIVE)) else {
+        return Ok(());
+    };
+    if resolve(file) != Some(previous.clone()) || previous == active {
+        return Ok(());
+    }
+    point(agent_dir, PREVIOUS, &beside(agent_dir, active))
 }
 
 /// Points a link in the way the script does, by name or by path: it compares texts.
@@ -127,6 +160,23 @@ mod tests {
             fs::read_link(path("Reagent-previous")).unwrap(),
             Path::new("reagent-v2")
         );
+    }
+
+    #[test]
+    fn a_new_version_in_the_place_of_the_previous_one_can_be_upgraded_to() {
+        let (directory, _) = gateway();
+        let path = |name: &str| directory.path().join(name);
+        let link = |name: &str| fs::read_link(path(name)).unwrap();
+        symlink(path("reagent-v1"), path("Reagent-active")).unwrap();
+        symlink(path("reagent-v2"), path("Reagent-previous")).unwrap();
+        fs::write(path("reagent-v3"), "another").unwrap();
+        make_way(directory.path(), &path("reagent-v3")).unwrap();
+        assert_eq!(link("Reagent-previous"), path("reagent-v2"));
+        for _ in 0..2 {
+            make_way(directory.path(), &path("reagent-v2")).unwrap();
+            assert_eq!(link("Reagent-previous"), path("reagent-v1"));
+            assert_eq!(link("Reagent-active"), path("reagent-v1"));
+        }
     }
 
     #[test]

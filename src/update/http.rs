@@ -27,6 +27,8 @@ pub(crate) struct Limits {
     pub headers: Duration,
     /// Between two parts of the body.
     pub idle: Duration,
+    /// For all of a small object (1.3): one byte now and then is no progress.
+    pub whole: Duration,
 }
 
 impl Default for Limits {
@@ -35,6 +37,7 @@ impl Default for Limits {
             connect: Duration::from_secs(10),
             headers: Duration::from_secs(10),
             idle: Duration::from_secs(30),
+            whole: Duration::from_secs(10),
         }
     }
 }
@@ -130,8 +133,19 @@ impl Client {
         }
     }
 
-    /// The whole object, which must not be larger than `limit` bytes.
+    /// The whole object, which must not be larger than `limit` bytes and has to come within [`Limits::whole`].
     pub(crate) async fn get(&self, url: &str, limit: usize) -> Result<Bytes, HttpError> {
+        let whole = tokio::time::timeout(self.limits.whole, self.collect(url, limit)).await;
+        whole.unwrap_or_else(|_| {
+            Err(HttpError::Late {
+                host: url.parse().as_ref().map(host_of).unwrap_or_default(),
+                what: "did not send everything",
+                limit: self.limits.whole,
+            })
+        })
+    }
+
+    async fn collect(&self, url: &str, limit: usize) -> Result<Bytes, HttpError> {
         let mut download = self.open(url, 0).await?;
         let mut content = Vec::new();
         while let Some(part) = download.next().await? {
@@ -320,6 +334,35 @@ mod tests {
         assert_eq!(follow(&from, "http://b.example/z"), None);
         assert_eq!(follow(&from, "//b.example/z"), None);
         assert_eq!(follow(&from, "z"), None);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_sends_a_byte_now_and_then_is_left_in_the_end() {
+        use tokio::io::AsyncWriteExt as _;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/list", listener.local_addr().unwrap());
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let head = b"HTTP/1.1 200 OK\r\ncontent-length: 60000\r\n\r\n";
+            stream.write_all(head).await.unwrap();
+            let mut ticks = tokio::time::interval(Duration::from_millis(20));
+            while stream.write_all(b"{").await.is_ok() {
+                ticks.tick().await;
+            }
+        });
+        let client = Client::new(Limits {
+            whole: Duration::from_millis(300),
+            ..Limits::default()
+        });
+        let got = tokio::time::timeout(Duration::from_secs(5), client.get(&url, 64 * 1024)).await;
+        let failure = got.unwrap().unwrap_err();
+        assert!(matches!(failure, HttpError::Late { .. }), "{failure}");
+        assert!(failure.is_transient());
+        // It hears that nobody listens any more.
+        tokio::time::timeout(Duration::from_secs(5), server)
+            .await
+            .unwrap()
+            .unwrap();
     }
 
     #[test]

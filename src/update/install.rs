@@ -2,6 +2,7 @@
 //! the last one. Must not know when it is run and what happens to a staged version.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
@@ -14,9 +15,11 @@ use super::manifest::{self, Delta, Manifest, Refused, Wish};
 use super::memory::Memory;
 use super::progress::Meter;
 use super::rollout::{self, Schedule, Turn};
-use super::state::Phase;
+use super::state::{Phase, State};
 use super::version::NotAVersion;
-use super::{Health, RECENTLY, UpdateContext, custody, delta, disk, file_name, litter, state, version};
+use super::{
+    Custody, Health, RECENTLY, UpdateContext, custody, delta, disk, file_name, litter, state, version,
+};
 use crate::cli::VERSION;
 use crate::journal::Chain;
 
@@ -109,6 +112,8 @@ pub(crate) struct Installer {
     memory: Memory,
     health: Health,
     since: Instant,
+    /// When this process staged a version.
+    staged: Mutex<Option<Instant>>,
 }
 
 impl Installer {
@@ -120,6 +125,7 @@ impl Installer {
             memory,
             health,
             since: Instant::now(),
+            staged: Mutex::default(),
         }
     }
 
@@ -182,7 +188,8 @@ impl Installer {
         let remembered = self.memory.current();
         let isolated =
             remembered.new_version == VERSION && self.since.elapsed() >= self.context.setup.isolation;
-        if remembered.is_trial() && !isolated && super::candidate_is_complete(&remembered) {
+        let settled = isolated || self.is_ignored(&remembered);
+        if remembered.is_trial() && !settled && super::candidate_is_complete(&remembered) {
             let waiting = &remembered.new_version;
             return Ok(nothing(
                 waiting,
@@ -223,10 +230,10 @@ impl Installer {
                 reason: blocked.reason.clone(),
             });
         }
-        let issued = manifest.issued;
-        let seen = self.memory.change(move |state| {
-            state.newest_manifest = state.newest_manifest.max(Some(issued));
-        });
+        let (version, issued) = (manifest.version.clone(), manifest.issued);
+        let seen = self
+            .memory
+            .change(move |state| state.saw_manifest(&version, issued));
         seen.await.map_err(disk_error("remembering its manifest"))?;
         let target = self.context.settings.agent_dir.join(file_name(&wanted));
         let sealed = match has_digest(&target, &manifest.sha256).await {
@@ -245,6 +252,16 @@ impl Installer {
             version: wanted,
             size: manifest.size,
         })
+    }
+
+    /// Whether a version was staged and nobody has started it for so long that nobody will: it must not keep others
+    /// out.
+    fn is_ignored(&self, remembered: &State) -> bool {
+        let staged = *self.staged.lock().unwrap_or_else(PoisonError::into_inner);
+        let waits = staged.unwrap_or(self.since).elapsed();
+        remembered.phase == Phase::Staged
+            && remembered.new_version != VERSION
+            && waits >= self.context.setup.ignored
     }
 
     /// Whether it is this device's turn to take `wanted` by itself. Without a schedule everybody does at once.
@@ -426,9 +443,18 @@ impl Installer {
             state.had_docker = had_docker;
         });
         remembered.await.map_err(disk_error("remembering it"))?;
+        *self.staged.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         let (sealed, target) = (sealed.to_owned(), target.to_owned());
         let agent_dir = self.context.settings.agent_dir.clone();
-        spawn_blocking(move || disk::publish(&sealed, &target, &litter::binaries(&agent_dir)))
+        let managed = self.context.custody == Custody::Managed;
+        let publish = move || {
+            disk::publish(&sealed, &target, &litter::binaries(&agent_dir))?;
+            match managed {
+                true => custody::make_way(&agent_dir, &target),
+                false => Ok(()),
+            }
+        };
+        spawn_blocking(publish)
             .await
             .unwrap_or_else(|error| Err(std::io::Error::other(error)))
             .map_err(disk_error("giving it its name"))

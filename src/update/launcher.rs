@@ -17,6 +17,7 @@ use rustix::fs::FlockOperation;
 use rustix::process::{Pid, Signal};
 use tokio::process::Child;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use super::boot::Boot;
 use super::custody::{self, Custody, LAUNCHER, LAUNCHER_VERSION, WATCHED};
@@ -26,7 +27,9 @@ use super::state::State;
 use super::trial::{self, Launch};
 use super::{binary_is_complete, candidate_is_complete, disk};
 use crate::cli::VERSION;
-use crate::service::notify::Notifier;
+use crate::instance::LockError;
+use crate::journal::Chain;
+use crate::service::notify::{Ear, Notifier};
 use crate::settings::Settings;
 use crate::{exit, instance, journal};
 
@@ -42,13 +45,6 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Starts what is to run. Returns when that is this process, or when what was started has ended.
 pub(super) fn run(settings: &Settings, setup: &Setup) -> Boot {
     let agent_dir = settings.agent_dir.as_path();
-    let own = |launcher| {
-        Boot::GoOn(Custody::Own {
-            launcher,
-            launcher_version: VERSION.to_owned(),
-            watched: false,
-        })
-    };
     let Ok(launcher) = custody::myself() else {
         return own(PathBuf::new());
     };
@@ -58,36 +54,31 @@ pub(super) fn run(settings: &Settings, setup: &Setup) -> Boot {
         if state.is_trial() && lock.is_none() {
             // A second start must not count as one of the version under test.
             match watch_lock(agent_dir) {
-                Ok(file) => lock = Some(file),
-                Err(text) => {
-                    journal::complain(&text);
-                    return Boot::End(exit::FAILURE);
+                Ok(file) => {
+                    lock = Some(file);
+                    // The one who held it may have changed what is to be done.
+                    continue;
+                }
+                Err(error) => {
+                    journal::complain(&format!("a new version cannot be tried: {}", Chain(&error)));
+                    if matches!(error, LockError::Taken) {
+                        return Boot::End(exit::FAILURE);
+                    }
+                    // A lock that nobody can have must not keep the device without an agent.
+                    return proven(agent_dir, &state, launcher);
                 }
             }
-            continue;
         }
         let (next, changed) = trial::launch(&mut state, VERSION, candidate_is_complete, |state| {
-            state
-                .active
-                .as_ref()
-                .is_some_and(|active| binary_is_complete(agent_dir, active))
+            active_is_complete(agent_dir, state)
         });
         if changed && let Err(error) = state.save(agent_dir) {
             journal::complain(&format!("the update state cannot be written: {error}"));
             // What cannot be counted is not tried.
-            return own(launcher);
+            return proven(agent_dir, &state, launcher);
         }
         match next {
-            Launch::Myself => return own(launcher),
-            Launch::Active => {
-                let Some(active) = &state.active else {
-                    return own(launcher);
-                };
-                let path = agent_dir.join(super::file_name(&active.version));
-                let Err(error) = execute(&path, &launcher, false);
-                journal::complain(&format!("{} cannot be executed: {error}", path.display()));
-                return own(launcher);
-            }
+            Launch::Myself | Launch::Active => return proven(agent_dir, &state, launcher),
             Launch::Candidate => match watch(settings, setup, &launcher, &state) {
                 Ok(Watched::Stopped(code) | Watched::Done(code)) => return Boot::End(code),
                 Ok(Watched::Again) => {}
@@ -98,6 +89,32 @@ pub(super) fn run(settings: &Settings, setup: &Setup) -> Boot {
             },
         }
     }
+}
+
+/// Starts the version that proved itself in the place of this process; where there is none, this process is the agent.
+fn proven(agent_dir: &Path, state: &State, launcher: PathBuf) -> Boot {
+    let next = trial::settled(state, VERSION, |state| active_is_complete(agent_dir, state));
+    if next == Launch::Active
+        && let Some(active) = &state.active
+    {
+        let path = agent_dir.join(super::file_name(&active.version));
+        let Err(error) = execute(&path, &launcher);
+        journal::complain(&format!("{} cannot be executed: {error}", path.display()));
+    }
+    own(launcher)
+}
+
+fn own(launcher: PathBuf) -> Boot {
+    Boot::GoOn(Custody::Own {
+        launcher,
+        launcher_version: VERSION.to_owned(),
+        watched: false,
+    })
+}
+
+fn active_is_complete(agent_dir: &Path, state: &State) -> bool {
+    let complete = |active| binary_is_complete(agent_dir, active);
+    state.active.as_ref().is_some_and(complete)
 }
 
 /// Starts over in the place of this process, with its arguments: the launcher decides what runs next. Returns only if
@@ -134,27 +151,29 @@ fn launched(path: &Path, launcher: &Path) -> Command {
     command
 }
 
-fn execute(path: &Path, launcher: &Path, watched: bool) -> Result<Infallible, io::Error> {
-    let mut command = launched(path, launcher);
-    if watched {
-        command.env(WATCHED, "1");
-    }
-    Err(command.exec())
+fn execute(path: &Path, launcher: &Path) -> Result<Infallible, io::Error> {
+    Err(launched(path, launcher).exec())
 }
 
-fn watch_lock(agent_dir: &Path) -> Result<File, String> {
+fn watch_lock(agent_dir: &Path) -> Result<File, LockError> {
     let path = agent_dir.join(LOCK);
-    let refused = |error: &dyn std::fmt::Display| format!("a new version cannot be tried: {error}");
-    let file = disk::open_part(&path).map_err(|error| refused(&error))?;
-    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
-        .map_err(|_| refused(&instance::LockError::Taken))?;
+    let unusable = |source| LockError::Unusable {
+        path: path.clone(),
+        source,
+    };
+    let file = disk::open_part(&path).map_err(unusable)?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => return Err(LockError::Taken),
+        Err(error) => return Err(unusable(error.into())),
+    }
     // An agent that still runs would keep the version under test from starting; one that is ending is waited for.
     let end = Instant::now() + GRACE;
     loop {
         match instance::acquire() {
             Ok(_free) => return Ok(file),
-            Err(instance::LockError::Taken) if Instant::now() < end => std::thread::sleep(LOOK),
-            Err(error) => return Err(refused(&error)),
+            Err(LockError::Taken) if Instant::now() < end => std::thread::sleep(LOOK),
+            Err(error) => return Err(error),
         }
     }
 }
@@ -177,36 +196,65 @@ fn watch(settings: &Settings, setup: &Setup, launcher: &Path, state: &State) -> 
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let notifier = Notifier::from_environment();
+        let ear = Ear::open()?;
         let mut command = launched(&state.new_file, launcher);
         command.env(WATCHED, "1");
-        Notifier::keep_from(&mut command);
+        let interval = notifier.interval().unwrap_or(setup.silence).min(setup.silence);
+        ear.listen_to(&mut command, interval);
         let mut child = tokio::process::Command::from(command)
             .kill_on_drop(true)
             .spawn()?;
         notifier.ready();
         let agent_dir = settings.agent_dir.as_path();
+        let proof = CancellationToken::new();
         let proven = async {
             let mut ticks = tokio::time::interval(setup.tick);
             loop {
                 ticks.tick().await;
                 if !State::load(agent_dir).is_trial() {
-                    return;
+                    proof.cancel();
+                    return std::future::pending().await;
                 }
             }
         };
         let endpoint = endpoint(&settings.config);
         let overdue = async {
             tokio::select! {
-                () = proven => std::future::pending().await,
+                () = proof.cancelled() => std::future::pending().await,
                 () = overdue::passed(setup, state.was_connected, endpoint.as_deref()) => {}
             }
         };
-        let alive = notifier.keep_alive();
+        // A trial has bounds of its own. Afterwards the manager hears the version and nobody in its name.
+        let alive = async {
+            tokio::select! {
+                () = proof.cancelled() => std::future::pending().await,
+                () = notifier.keep_alive() => {}
+            }
+        };
+        let silent = async {
+            while tokio::time::timeout(setup.silence, ear.sign_of_life())
+                .await
+                .is_ok()
+            {
+                notifier.lives();
+            }
+        };
         tokio::select! {
             status = child.wait() => Ok(after(agent_dir, state, status?).await),
             _ = interrupt.recv() => Ok(stopped(agent_dir, &mut child).await),
             _ = terminate.recv() => Ok(stopped(agent_dir, &mut child).await),
             () = alive => unreachable!("a watchdog is served for ever"),
+            () = proven => unreachable!("it never ends"),
+            () = silent => {
+                journal::complain(&format!(
+                    "the version {} gave no sign of life for {} s and is ended",
+                    state.new_version,
+                    setup.silence.as_secs()
+                ));
+                // One of its starts, like any other that came to nothing.
+                end(&mut child).await;
+                Ok(Watched::Again)
+            }
             () = overdue => {
                 end(&mut child).await;
                 let mut state = State::load(agent_dir);

@@ -160,7 +160,9 @@ impl Manifest {
         if wish.now > self.expires {
             return Err(Refused::Expired(self.expires));
         }
-        if wish.newest_seen.is_some_and(|seen| self.issued < seen) {
+        // Only a person who names a signed way back gets what is older; a list or a bucket cannot bring it up again.
+        let asked_back = wish.explicit && self.allow_downgrade;
+        if !asked_back && wish.newest_seen.is_some_and(|seen| self.issued < seen) {
             return Err(Refused::Replayed);
         }
         if !self.channels.is_empty() && !wish.explicit && !self.channels.iter().any(|c| c == wish.environment)
@@ -370,6 +372,13 @@ mod tests {
         allowed.admits(&newer).unwrap();
         // The permission is as old as the manifest that gives it: one that was published once is not brought up again.
         assert!(matches!(allowed.admits(&seen), Err(Refused::Replayed)));
+        let named = Wish {
+            running: "1.2.0",
+            explicit: true,
+            ..seen
+        };
+        allowed.admits(&named).unwrap();
+        assert!(matches!(manifest().admits(&named), Err(Refused::Replayed)));
     }
 
     #[test]

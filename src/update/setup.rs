@@ -24,9 +24,14 @@ pub struct Setup {
     pub(crate) period: Duration,
     /// A new version has this long to prove itself while the router can be reached (R2).
     pub(crate) proof: Duration,
+    /// A version beside its launcher that has said nothing for so long hangs, whether it is on trial or has proven
+    /// itself.
+    pub(crate) silence: Duration,
     /// A version that has not proven itself for so long looks for a newer one all the same: it may be what keeps the
     /// device from connecting (R9).
     pub(crate) isolation: Duration,
+    /// A staged version that nobody has started for so long makes room for others.
+    pub(crate) ignored: Duration,
     /// Between looks at a version under test.
     pub(crate) tick: Duration,
     /// Between the staging of a version and its start: the answer to `update_agent` has to leave.
@@ -46,7 +51,9 @@ impl Default for Setup {
             start_delay: Duration::from_secs(10 * 60),
             period: Duration::from_secs(6 * 60 * 60),
             proof: Duration::from_secs(10 * 60),
+            silence: Duration::from_secs(2 * 60),
             isolation: Duration::from_secs(15 * 60),
+            ignored: Duration::from_secs(60 * 60),
             tick: Duration::from_secs(5),
             activation: Duration::from_secs(2),
             version_run: Duration::from_secs(5),
@@ -72,7 +79,9 @@ struct File {
     start_delay: Option<u64>,
     period: Option<u64>,
     proof: Option<u64>,
+    silence: Option<u64>,
     isolation: Option<u64>,
+    ignored: Option<u64>,
     tick: Option<u64>,
     activation: Option<u64>,
     version_run: Option<u64>,
@@ -118,7 +127,9 @@ impl File {
         set(&mut setup.start_delay, self.start_delay);
         set(&mut setup.period, self.period);
         set(&mut setup.proof, self.proof);
+        set(&mut setup.silence, self.silence);
         set(&mut setup.isolation, self.isolation);
+        set(&mut setup.ignored, self.ignored);
         set(&mut setup.tick, self.tick);
         set(&mut setup.activation, self.activation);
         set(&mut setup.version_run, self.version_run);

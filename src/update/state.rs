@@ -92,6 +92,9 @@ pub(crate) struct State {
     pub active: Option<Binary>,
     /// When the newest manifest seen was issued.
     pub newest_manifest: Option<jiff::Timestamp>,
+    /// The version of that manifest, and what was the newest before it: a version that fails here takes its date along.
+    pub newest_manifest_of: String,
+    pub newest_manifest_before: Option<jiff::Timestamp>,
     /// When the newest schedule of rollouts seen was issued.
     pub newest_schedule: Option<jiff::Timestamp>,
     pub outcome: Option<Outcome>,
@@ -136,9 +139,27 @@ impl State {
             .find(|blocked| blocked.version == version && blocked.sha256 == sha256)
     }
 
+    /// A manifest of `version`, proven to be ours, was seen (U6).
+    pub(crate) fn saw_manifest(&mut self, version: &str, issued: jiff::Timestamp) {
+        if self.newest_manifest >= Some(issued) {
+            return;
+        }
+        // The same version issued again does not outdate itself.
+        if self.newest_manifest_of != version {
+            self.newest_manifest_before = self.newest_manifest;
+            version.clone_into(&mut self.newest_manifest_of);
+        }
+        self.newest_manifest = Some(issued);
+    }
+
     /// The trial failed: the version is blocked and the outcome is to be told.
     pub(crate) fn roll_back(&mut self, reason: &str) {
         self.phase = Phase::Rolledback;
+        if self.newest_manifest_of == self.new_version {
+            // What was issued before a version that does not work is not outdated by it.
+            self.newest_manifest = self.newest_manifest_before;
+            self.newest_manifest_of.clear();
+        }
         let failed = Blocked {
             version: self.new_version.clone(),
             sha256: self.new_sha256.clone(),
@@ -253,6 +274,31 @@ mod tests {
             state.roll_back("it crashed");
         }
         assert_eq!(state.blocked.len(), BLOCKED);
+    }
+
+    #[test]
+    fn a_version_that_failed_does_not_outdate_what_was_issued_before_it() {
+        let at = |text: &str| Some(text.parse::<jiff::Timestamp>().unwrap());
+        let (first, second, third) = (
+            at("2026-01-01T00:00:00Z"),
+            at("2026-02-01T00:00:00Z"),
+            at("2026-03-01T00:00:00Z"),
+        );
+        let mut state = State::default();
+        state.saw_manifest("1.4.8", first.unwrap());
+        state.saw_manifest("1.5.0", second.unwrap());
+        state.saw_manifest("1.5.0", third.unwrap());
+        state.saw_manifest("1.4.9", first.unwrap());
+        assert_eq!(state.newest_manifest, third);
+        let mut other = state.clone();
+        other.new_version = "1.4.8".to_owned();
+        other.roll_back("it crashed");
+        assert_eq!(other.newest_manifest, third, "it was not the newest");
+        state.new_version = "1.5.0".to_owned();
+        state.roll_back("it crashed");
+        assert_eq!(state.newest_manifest, first);
+        state.roll_back("it crashed");
+        assert_eq!(state.newest_manifest, first, "never lower than that");
     }
 
     #[test]

@@ -81,6 +81,17 @@ pub(crate) fn managed(
     }
 }
 
+/// Whether nothing remembered accounts for `running`: another agent or a person brought it here (1.16). Then it has
+/// proven nothing, and nobody but itself can take it out of use. `Rolledback` comes here only with a build that is not
+/// blocked.
+pub(crate) fn is_stranger(state: &State, running: &str) -> bool {
+    match state.phase {
+        Phase::None => running != state.new_version && running != state.old_version,
+        Phase::Rolledback => running != state.old_version,
+        Phase::Staged | Phase::Probation => false,
+    }
+}
+
 fn exhausted() -> String {
     format!("it did not prove its health in {STARTS} starts")
 }
@@ -106,7 +117,9 @@ pub(crate) fn launch(
 ) -> (Launch, bool) {
     let mut changed = false;
     if state.is_trial() {
-        if !has_candidate(state) {
+        if is_overtaken(state, launcher) {
+            state.abandon("a newer version was installed meanwhile");
+        } else if !has_candidate(state) {
             state.abandon(MISSING);
         } else if state.attempts >= STARTS {
             state.roll_back(&exhausted());
@@ -117,15 +130,30 @@ pub(crate) fn launch(
         }
         changed = true;
     }
+    (settled(state, launcher, has_active), changed)
+}
+
+/// Whether the trial belongs to another installation than `launcher`, which is at least as new as what is tried.
+fn is_overtaken(state: &State, launcher: &str) -> bool {
+    let staged_it = state.old_version == launcher;
+    let installed_it = state
+        .active
+        .as_ref()
+        .is_some_and(|active| active.launcher == launcher);
+    !staged_it && !installed_it && !version::is_after(&state.new_version, launcher)
+}
+
+/// The same where nothing can be tried: what proved itself, else the launcher.
+pub(crate) fn settled(state: &State, launcher: &str, has_active: impl FnOnce(&State) -> bool) -> Launch {
     let usable = state.active.as_ref().is_some_and(|active| {
         // A launcher that was replaced by a newer one is a new installation and wins.
         let same_installation = active.launcher == launcher;
         same_installation || version::is_after(&active.version, launcher)
     });
-    if usable && has_active(state) {
-        return (Launch::Active, changed);
+    match usable && has_active(state) {
+        true => Launch::Active,
+        false => Launch::Myself,
     }
-    (Launch::Myself, changed)
 }
 
 #[cfg(test)]
@@ -211,6 +239,20 @@ mod tests {
     }
 
     #[test]
+    fn a_version_that_nobody_announced_is_a_stranger_until_it_is_known() {
+        assert!(is_stranger(&State::default(), "2.0.0"));
+        let mut state = staged();
+        assert!(!is_stranger(&state, "2.0.0"), "it is tried already");
+        state.roll_back("it crashed");
+        assert!(!is_stranger(&state, "1.0.0"));
+        assert!(is_stranger(&state, "2.0.0"), "a fixed build of the number");
+        assert!(is_stranger(&state, "3.0.0"), "the next one, of another agent");
+        state.prove();
+        assert!(!is_stranger(&state, "2.0.0"));
+        assert!(!is_stranger(&state, "1.0.0"));
+    }
+
+    #[test]
     fn a_third_version_ends_the_trial() {
         let mut state = staged();
         assert_eq!(start(&mut state, "3.0.0"), Managed::Remember);
@@ -250,6 +292,32 @@ mod tests {
         assert_eq!(lost, (Launch::Active, true));
         let damaged = launch(&mut state, "1.0.0", |_| true, |_| false);
         assert_eq!(damaged, (Launch::Myself, false));
+    }
+
+    #[test]
+    fn a_newer_installation_ends_an_older_trial_and_no_other() {
+        let launched = |state: &State, launcher: &str| {
+            let mut state = state.clone();
+            let launched = launch(&mut state, launcher, |_| true, |_| true);
+            (launched, state.phase)
+        };
+        let tried = ((Launch::Candidate, true), Phase::Probation);
+        let ended = ((Launch::Myself, true), Phase::None);
+        let state = staged();
+        assert_eq!(launched(&state, "2.0.0"), ended);
+        assert_eq!(launched(&state, "2.1.0"), ended);
+        assert_eq!(launched(&state, "1.9.0"), tried, "older than what is tried");
+        let mut way_back = staged();
+        way_back.new_version = "0.9.0".to_owned();
+        assert_eq!(launched(&way_back, "1.0.0"), tried, "it staged that itself");
+        way_back.old_version = "1.5.0".to_owned();
+        way_back.active = Some(Binary {
+            version: "1.5.0".to_owned(),
+            launcher: "1.0.0".to_owned(),
+            ..Binary::default()
+        });
+        assert_eq!(launched(&way_back, "1.0.0"), tried, "what it launched did");
+        assert_eq!(launched(&way_back, "1.6.0"), ended);
     }
 
     #[test]

@@ -73,6 +73,43 @@ async fn a_build_that_runs_and_cannot_connect() {
     returns_from(Build::CannotConnect, "did not prove its health within").await;
 }
 
+#[tokio::test]
+async fn a_build_that_hangs_although_nothing_can_be_said_about_its_connection() {
+    let mut gateway = Gateway::new().await;
+    // As while the router is away: this span never passes.
+    gateway.set_up(json!({"proof": 600_000, "silence": 1000}));
+    gateway.release(NEW, Build::Hangs);
+    gateway.power();
+    assert_eq!(gateway.update().await["DidUpdate"], true);
+    let outcome = gateway.outcome().await;
+    assert_eq!(outcome["result"], "rolledback");
+    assert!(
+        outcome["reason"].as_str().unwrap().contains("in 3 starts"),
+        "{outcome}"
+    );
+    gateway.runs(OLD).await;
+}
+
+#[tokio::test]
+async fn a_version_that_failed_does_not_keep_out_what_was_issued_before_it() {
+    let mut gateway = Gateway::new().await;
+    let bad = builds::build("8.8.8", Build::Crashes);
+    let mut manifest = gateway.bucket.manifest("8.8.8", &bad);
+    manifest["issued"] = json!("2026-02-01T00:00:00Z");
+    gateway
+        .bucket
+        .publish_with("8.8.8", &bad, &manifest, &gateway.signer);
+    gateway.bucket.offer("8.8.8");
+    gateway.power();
+    assert_eq!(gateway.update().await["DidUpdate"], true);
+    assert_eq!(gateway.outcome().await["result"], "rolledback");
+    gateway.runs(OLD).await;
+    gateway.release(NEW, Build::Good);
+    let answer = gateway.call("update_agent", json!([])).await.unwrap();
+    assert_eq!(answer["DidUpdate"], true, "{answer}");
+    gateway.runs(NEW).await;
+}
+
 /// A release that is never started: `spoil` does something to a good one.
 async fn refuses(spoil: impl FnOnce(&mut Gateway), reason: &str) -> Gateway {
     let mut gateway = Gateway::new().await;

@@ -1,7 +1,11 @@
 //! The new version works.
 
+use std::os::unix::net::UnixDatagram;
+
 use protocol::uri;
+use rustix::process::{Pid, Signal};
 use serde_json::json;
+use testkit::process::Process;
 use testkit::static_server::Fault;
 use testkit::wait;
 use wamp::Dict;
@@ -165,6 +169,20 @@ async fn a_named_version_is_installed_and_an_older_one_only_when_it_is_signed_as
             .contains("not signed as a downgrade"),
         "{refused}"
     );
+    // The way back is older than a release that the device has seen since and did not get.
+    let newest = builds::build(NEWER, Build::Good);
+    let mut manifest = gateway.bucket.manifest(NEWER, &newest);
+    manifest["issued"] = json!("2026-02-01T00:00:00Z");
+    gateway
+        .bucket
+        .publish_with(NEWER, &newest, &manifest, &gateway.signer);
+    gateway.server.fault("/reagent", Fault::Status(404));
+    gateway
+        .call("update_agent", json!([{"version": NEWER}]))
+        .await
+        .unwrap();
+    assert_eq!(gateway.state()["newest_manifest"], "2026-02-01T00:00:00Z");
+    gateway.server.heal();
     let mut manifest = gateway.bucket.manifest(older, &binary);
     manifest["allow_downgrade"] = json!(true);
     gateway
@@ -196,6 +214,95 @@ async fn a_newer_installation_takes_over_from_an_older_download() {
         .await;
     gateway.cut();
     install(&gateway.path("bin/reagent"), &builds::build(NEWER, Build::Good));
+    gateway.power();
+    gateway.runs(NEWER).await;
+}
+
+#[tokio::test]
+async fn a_version_that_proved_itself_and_hangs_later_is_not_vouched_for_and_is_started_again() {
+    let mut gateway = Gateway::new().await;
+    gateway.set_up(json!({"silence": 5000}));
+    gateway.release(NEW, Build::Good);
+    let manager = UnixDatagram::bind(gateway.path("notify")).unwrap();
+    manager.set_nonblocking(true).unwrap();
+    let words = || {
+        let mut words = Vec::new();
+        let mut word = [0; 64];
+        while let Ok(length) = manager.recv(&mut word) {
+            words.push(String::from_utf8_lossy(&word[..length]).into_owned());
+        }
+        words
+    };
+    let mut command = gateway.command(&gateway.path("bin/reagent"), &["-update=false"]);
+    command
+        .env("NOTIFY_SOCKET", gateway.path("notify"))
+        .env("WATCHDOG_USEC", "500000");
+    gateway.agent = Some(Process::start("agent", &mut command));
+    gateway.update().await;
+    gateway.runs(NEW).await;
+    gateway
+        .remembers("the proof", |state| state["active"]["version"] == NEW)
+        .await;
+    words();
+    wait::until_async("the living version is vouched for", SOON, || async {
+        words().contains(&"WATCHDOG=1".to_owned()).then_some(())
+    })
+    .await;
+
+    let launcher = gateway.agent.as_ref().unwrap().pid();
+    let children = std::fs::read_to_string(format!("/proc/{launcher}/task/{launcher}/children")).unwrap();
+    let tried = Pid::from_raw(children.split_whitespace().next().unwrap().parse().unwrap()).unwrap();
+    rustix::process::kill_process(tried, Signal::STOP).unwrap();
+    words();
+    let mut heard = Vec::new();
+    wait::until_async("the version is started again", SOON, || {
+        heard.extend(words());
+        std::future::ready(heard.contains(&"READY=1".to_owned()).then_some(()))
+    })
+    .await;
+    // What it had said before it hung may still arrive.
+    let vouched = heard.iter().take_while(|word| *word != "READY=1").count();
+    assert!(vouched <= 2, "{heard:?}");
+    gateway.runs(NEW).await;
+    let program = std::fs::read_link(format!("/proc/{launcher}/exe")).unwrap();
+    assert_eq!(program, gateway.path(&format!("agent/reagent-v{NEW}")));
+}
+
+#[tokio::test]
+async fn when_a_trial_can_be_neither_locked_nor_counted_the_version_that_proved_itself_runs() {
+    let mut gateway = Gateway::new().await;
+    gateway.release(NEW, Build::Good);
+    gateway.power();
+    gateway.update().await;
+    gateway.runs(NEW).await;
+    let mut state = gateway
+        .remembers("the proof", |state| state["active"]["version"] == NEW)
+        .await;
+    gateway.cut();
+    // Another version is about to be tried.
+    let newer = builds::build(NEWER, Build::Good);
+    let file = gateway.path(&format!("agent/reagent-v{NEWER}"));
+    install(&file, &newer);
+    for (name, value) in [
+        ("phase", json!("staged")),
+        ("old_version", json!(NEW)),
+        ("new_version", json!(NEWER)),
+        ("new_sha256", json!(testkit::release::digest(&newer))),
+        ("new_file", json!(file)),
+    ] {
+        state[name] = value;
+    }
+    std::fs::write(gateway.path("agent/update-state.json"), state.to_string()).unwrap();
+    // No file can be opened under the lock's name, then none under the state's temporary one.
+    for obstacle in [".update.lock", ".update-state.json.new"] {
+        let obstacle = gateway.path("agent").join(obstacle);
+        let _ = std::fs::remove_file(&obstacle);
+        std::fs::create_dir_all(obstacle.join("in the way")).unwrap();
+        gateway.power();
+        gateway.runs(NEW).await;
+        gateway.cut();
+        std::fs::remove_dir_all(&obstacle).unwrap();
+    }
     gateway.power();
     gateway.runs(NEWER).await;
 }

@@ -5,7 +5,7 @@ use testkit::wait;
 
 use super::SOON;
 use super::builds::{self, Build, NEW, NEWER, OLD};
-use super::gateway::Gateway;
+use super::gateway::{Gateway, install};
 use super::manager::Manager;
 
 async fn device() -> (Gateway, Manager) {
@@ -122,6 +122,73 @@ async fn settles_on_the_old_version(build: Build, reason: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fixed_build_of_a_blocked_number_and_a_signed_way_back_are_started_in_the_place_of_the_previous() {
+    let (gateway, mut manager) = device().await;
+    gateway.release(NEW, Build::CannotConnect);
+    update(&gateway, &mut manager).await;
+    until(
+        "the bad build is out of use",
+        &gateway,
+        &mut manager,
+        |_, state| state["phase"] == "rolledback" && state["reported"] == true,
+    )
+    .await;
+    assert_eq!(link(&gateway, "Reagent-previous"), format!("reagent-v{NEW}"));
+    gateway.release(NEW, Build::Good);
+    let answer = gateway.call("update_agent", json!([])).await.unwrap();
+    assert_eq!(answer["DidUpdate"], true, "{answer}");
+    until("the fixed build is proven", &gateway, &mut manager, |_, state| {
+        state["phase"] == ""
+    })
+    .await;
+    gateway.runs(NEW).await;
+
+    assert_eq!(link(&gateway, "Reagent-previous"), format!("reagent-v{OLD}"));
+    let old = builds::agent();
+    let mut manifest = gateway.bucket.manifest(OLD, &old);
+    manifest["allow_downgrade"] = json!(true);
+    gateway.bucket.publish_with(OLD, &old, &manifest, &gateway.signer);
+    let answer = gateway
+        .call("update_agent", json!([{"version": OLD}]))
+        .await
+        .unwrap();
+    assert_eq!(answer["DidUpdate"], true, "{answer}");
+    until("the way back is proven", &gateway, &mut manager, |_, state| {
+        state["phase"] == ""
+    })
+    .await;
+    gateway.runs(OLD).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_staged_version_that_nobody_starts_does_not_keep_others_out() {
+    let (mut gateway, mut manager) = device().await;
+    gateway.set_up(json!({"ignored": 3000}));
+    gateway.release(NEWER, Build::Good);
+    gateway.release(NEW, Build::Good);
+    update(&gateway, &mut manager).await;
+    // The script does not look; nobody starts anything.
+    gateway.bucket.offer(NEWER);
+    let answer = gateway.call("update_agent", json!([])).await.unwrap();
+    let waits = format!("version {NEW} waits to prove itself");
+    assert_eq!(answer["Message"], json!(waits), "{answer}");
+    wait::until_async("the newer version is staged", SOON, || async {
+        let answer = gateway.call("update_agent", json!([])).await?;
+        (answer["DidUpdate"] == true).then_some(())
+    })
+    .await;
+    assert_eq!(gateway.state()["new_version"], NEWER);
+    until(
+        "the newer version is proven",
+        &gateway,
+        &mut manager,
+        |_, state| state["phase"] == "",
+    )
+    .await;
+    gateway.runs(NEWER).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_build_that_dies_before_its_first_action() {
     settles_on_the_old_version(Build::Crashes, "never executed").await;
 }
@@ -170,4 +237,64 @@ async fn when_the_power_goes_at_any_check_of_a_bad_build_the_device_settles_all_
     .await;
     gateway.runs(OLD).await;
     assert!(manager.is_alive());
+}
+
+/// The version of the reference that brings the first release of this make. It knows no block list and counts nothing.
+const GO: &str = "0.0.7";
+
+/// What the reference does with an update: the new file, and no word about it.
+fn drop_in(gateway: &Gateway, version: &str, build: Build) {
+    let name = format!("agent/reagent-v{version}");
+    install(&gateway.path(&name), &builds::build(version, build));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_release_reached_from_the_reference_takes_itself_out_when_it_is_bad() {
+    for (build, reason) in [
+        (Build::CannotConnect, "within 3 s"),
+        (Build::EndsEarly, "in 3 starts"),
+    ] {
+        let gateway = Gateway::new().await;
+        let mut manager = Manager::install(&gateway, GO, &builds::build(GO, Build::Hangs));
+        until("the reference runs", &gateway, &mut manager, |manager, _| {
+            manager.checks > 0
+        })
+        .await;
+        drop_in(&gateway, NEW, build);
+        until(
+            "the bad release is out of use",
+            &gateway,
+            &mut manager,
+            |_, state| state["phase"] == "rolledback",
+        )
+        .await;
+        let outcome = &gateway.state()["outcome"];
+        assert_eq!(
+            (&outcome["from"], &outcome["to"]),
+            (&json!(GO), &json!(NEW)),
+            "{outcome}"
+        );
+        assert!(outcome["reason"].as_str().unwrap().contains(reason), "{outcome}");
+        let (starts, checks) = (manager.history.len(), manager.checks);
+        until("ten more checks", &gateway, &mut manager, |manager, _| {
+            manager.checks >= checks + 10
+        })
+        .await;
+        // At most the reference is started once more in the place of the one that ended.
+        assert!(manager.history.len() <= starts + 1, "{:?}", manager.history);
+        assert_eq!(link(&gateway, "Reagent-active"), format!("reagent-v{GO}"));
+        assert!(manager.is_alive());
+
+        // The next one is on trial too, and a good one stays.
+        drop_in(&gateway, NEWER, Build::Good);
+        until(
+            "the good release is proven",
+            &gateway,
+            &mut manager,
+            |_, state| state["phase"] == "" && state["new_version"] == NEWER,
+        )
+        .await;
+        gateway.runs(NEWER).await;
+        assert_eq!(gateway.state()["outcome"]["result"], "updated");
+    }
 }
