@@ -69,17 +69,18 @@ pub(super) fn judge(rollout: &Rollout) -> Verdict {
         .iter()
         .filter(|member| member.wave <= rollout.wave)
         .collect();
-    let failed: Vec<&&Member> = begun
-        .iter()
+    // Devices that nobody called yet say nothing about the version: neither the rest of a large wave nor those away.
+    let asked = || begun.iter().filter(|member| member.asked.is_some());
+    let failed: Vec<&&Member> = asked()
         .filter(|member| member.state == MemberState::Failed && !member.excused)
         .collect();
-    let allowed = begun.len() * usize::from(100 - rollout.threshold.min(100)) / 100;
+    let allowed = asked().count() * usize::from(100 - rollout.threshold.min(100)) / 100;
     if failed.len() > allowed {
         let first = failed[0];
         return Verdict::Pause(format!(
             "{} of {} devices failed, {allowed} may; {}: {}",
             failed.len(),
-            begun.len(),
+            asked().count(),
             first.name,
             first.reason
         ));

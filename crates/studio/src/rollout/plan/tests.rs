@@ -117,6 +117,42 @@ fn one_bad_canary_stops_everything_and_one_bad_device_of_many_does_not() {
 }
 
 #[test]
+fn only_devices_that_were_asked_may_have_failures_forgiven() {
+    // A wave of 500 that fails everywhere; 32 were called.
+    let mut wave: Vec<_> = (1..=500)
+        .map(|number| member(number, 0, MemberState::Waiting))
+        .collect();
+    for member in &mut wave {
+        member.asked = None;
+    }
+    for member in &mut wave[..32] {
+        (member.state, member.asked) = (MemberState::Asked, Some(1000));
+    }
+    for member in &mut wave[..3] {
+        member.state = MemberState::Failed;
+    }
+    assert_eq!(judge(&rollout(0, 2, wave.clone())), Verdict::Go);
+    wave[3].state = MemberState::Failed;
+    let Verdict::Pause(reason) = judge(&rollout(0, 2, wave)) else {
+        panic!("four of 32 are more than a tenth")
+    };
+    assert!(reason.starts_with("4 of 32 devices failed, 3 may"), "{reason}");
+
+    // Those that are away forgive nothing either.
+    let mut few: Vec<_> = (1..=5)
+        .map(|number| member(number, 0, MemberState::Failed))
+        .collect();
+    few[0].state = MemberState::Updated;
+    few.extend((6..=100).map(|number| Member {
+        status: "DISCONNECTED".to_owned(),
+        asked: None,
+        ..member(number, 0, MemberState::Waiting)
+    }));
+    let judged = judge(&rollout(0, 2, few));
+    assert!(matches!(judged, Verdict::Pause(_)), "{judged:?}");
+}
+
+#[test]
 fn devices_that_are_away_hold_nothing_up_but_their_own_update() {
     let mut away = member(1, 0, MemberState::Waiting);
     away.status = "DISCONNECTED".to_owned();
