@@ -280,7 +280,8 @@ impl Store {
         .await
     }
 
-    /// What came of a device that has no outcome yet.
+    /// What came of a device that has no outcome yet. One that had failed, for example because its word was lost, may still
+    /// turn out to run the version.
     pub async fn settle_member(
         &self,
         key: RolloutKey,
@@ -291,7 +292,8 @@ impl Store {
         self.ask(move |sql| {
             sql.execute(
                 "UPDATE rollout_devices SET state = :state, reason = :reason
-                 WHERE rollout_key = :key AND device_key = :device AND state IN ('waiting', 'asked', 'staged')",
+                 WHERE rollout_key = :key AND device_key = :device
+                   AND (state IN ('waiting', 'asked', 'staged') OR state = 'failed' AND :state = 'updated')",
                 named_params! {":key": key, ":device": device, ":state": state.as_str(), ":reason": reason},
             )?;
             Ok(())
@@ -299,3 +301,6 @@ impl Store {
         .await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -180,23 +180,34 @@ fn devices_that_are_away_hold_nothing_up_but_their_own_update() {
 #[test]
 fn a_device_that_says_nothing_is_judged_by_the_version_it_connected_with() {
     let silent = member(1, 0, MemberState::Staged);
-    assert_eq!(overdue(&silent, "1.0.1", 100, 1100), None);
-    let (state, reason) = overdue(&silent, "1.0.1", 100, 1101).unwrap();
+    let overdue = |member: &Member, seconds| overdue(member, "1.0.1", 100, Duration::from_secs(seconds));
+    assert_eq!(overdue(&silent, 100), None);
+    let (state, reason) = overdue(&silent, 101).unwrap();
     assert_eq!(state, MemberState::Failed);
     assert!(reason.contains("runs version 1.0.0"), "{reason}");
     let mut there = silent.clone();
     there.agent_version = "1.0.1".to_owned();
-    assert_eq!(
-        overdue(&there, "1.0.1", 100, 1101).unwrap().0,
-        MemberState::Updated
-    );
+    assert_eq!(overdue(&there, 101).unwrap().0, MemberState::Updated);
     there.status = "DISCONNECTED".to_owned();
-    assert_eq!(
-        overdue(&there, "1.0.1", 100, 1101).unwrap().0,
-        MemberState::Failed
-    );
-    assert_eq!(
-        overdue(&member(1, 0, MemberState::Updated), "1.0.1", 100, 9999),
-        None
-    );
+    assert_eq!(overdue(&there, 101).unwrap().0, MemberState::Failed);
+}
+
+#[test]
+fn a_device_is_silent_only_while_somebody_listens() {
+    let start = Instant::now();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let seconds = |silence: Option<Duration>| silence.map(|silence| silence.as_secs());
+    // It was asked long ago by a studio that was off since then.
+    let asked = member(1, 0, MemberState::Asked);
+    let mut silence = Silence::default();
+    assert_eq!(seconds(silence.of(&asked, at(0))), Some(0));
+    assert_eq!(seconds(silence.of(&asked, at(60))), Some(60));
+    // What it answered is one step of several: the patience is for all of them.
+    let staged = member(1, 0, MemberState::Staged);
+    assert_eq!(seconds(silence.of(&staged, at(101))), Some(101));
+    assert_eq!(silence.of(&member(2, 0, MemberState::Waiting), at(101)), None);
+    // Asked once more after it had failed.
+    assert_eq!(silence.of(&member(1, 0, MemberState::Failed), at(101)), None);
+    assert_eq!(seconds(silence.of(&asked, at(200))), Some(0));
+    assert_eq!(silence.of(&member(1, 0, MemberState::Updated), at(9999)), None);
 }

@@ -1,0 +1,71 @@
+use super::*;
+use crate::store::NewDevice;
+
+struct Fleet {
+    store: Store,
+    rollout: RolloutKey,
+    /// The canary first.
+    devices: Vec<DeviceKey>,
+    _folder: tempfile::TempDir,
+}
+
+impl Fleet {
+    /// A rollout to three devices: one goes first.
+    async fn new() -> Fleet {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("studio.db")).await.unwrap();
+        let account = store.ensure_first_account("operator").await.unwrap().key;
+        let swarm = store.first_swarm().await.unwrap();
+        let mut devices = Vec::new();
+        for name in ["one", "two", "three"] {
+            let NewDevice { device, .. } = store.add_device(name.to_owned(), swarm, account).await.unwrap();
+            devices.push(device.key);
+        }
+        let new = NewRollout {
+            version: "1.0.1".to_owned(),
+            account,
+            threshold: 90,
+            patience: 100,
+            waves: vec![vec![devices[0]], devices[1..].to_vec()],
+        };
+        Fleet {
+            rollout: store.add_rollout(new).await.unwrap().key,
+            store,
+            devices,
+            _folder: folder,
+        }
+    }
+
+    async fn ask(&self, device: DeviceKey) {
+        assert!(self.store.ask_member(self.rollout, device, 1000).await.unwrap());
+    }
+
+    /// What the device has become after `state` came in.
+    async fn settle(&self, device: DeviceKey, state: MemberState, reason: &str) -> Member {
+        self.store
+            .settle_member(self.rollout, device, state, reason.to_owned())
+            .await
+            .unwrap();
+        let rollout = self.store.rollout().await.unwrap().unwrap();
+        let found = rollout.members.into_iter().find(|member| member.device == device);
+        found.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_device_that_runs_the_version_after_all_has_not_failed() {
+    let fleet = Fleet::new().await;
+    let device = fleet.devices[0];
+    fleet.ask(device).await;
+    let failed = fleet
+        .settle(device, MemberState::Failed, "no word within 100 s; it is away")
+        .await;
+    assert_eq!(failed.state, MemberState::Failed);
+    let late = fleet.settle(device, MemberState::Updated, "").await;
+    assert_eq!((late.state, late.reason.as_str()), (MemberState::Updated, ""));
+    // The first end stays otherwise.
+    let more = fleet
+        .settle(device, MemberState::Failed, "rolledback: it crashed")
+        .await;
+    assert_eq!((more.state, more.reason.as_str()), (MemberState::Updated, ""));
+}
