@@ -280,8 +280,8 @@ impl Store {
         .await
     }
 
-    /// What came of a device that has no outcome yet. One that had failed, for example because its word was lost, may still
-    /// turn out to run the version.
+    /// What came of a device that was asked and has no outcome yet. One that was not asked, or had failed, for example
+    /// because its word was lost, may turn out to run the version; it cannot fail.
     pub async fn settle_member(
         &self,
         key: RolloutKey,
@@ -293,7 +293,7 @@ impl Store {
             sql.execute(
                 "UPDATE rollout_devices SET state = :state, reason = :reason
                  WHERE rollout_key = :key AND device_key = :device
-                   AND (state IN ('waiting', 'asked', 'staged') OR state = 'failed' AND :state = 'updated')",
+                   AND (state IN ('asked', 'staged') OR state IN ('waiting', 'failed') AND :state = 'updated')",
                 named_params! {":key": key, ":device": device, ":state": state.as_str(), ":reason": reason},
             )?;
             Ok(())

@@ -69,3 +69,17 @@ async fn a_device_that_runs_the_version_after_all_has_not_failed() {
         .await;
     assert_eq!((more.state, more.reason.as_str()), (MemberState::Updated, ""));
 }
+
+#[tokio::test]
+async fn a_device_that_nobody_asked_cannot_fail() {
+    let fleet = Fleet::new().await;
+    let device = fleet.devices[1];
+    // It tried by itself, as devices do.
+    let tried = fleet
+        .settle(device, MemberState::Failed, "failed: no space")
+        .await;
+    assert_eq!((tried.state, tried.reason.as_str()), (MemberState::Waiting, ""));
+    // What it has by itself, it has.
+    let has = fleet.settle(device, MemberState::Updated, "").await;
+    assert_eq!(has.state, MemberState::Updated);
+}
