@@ -105,6 +105,13 @@ pub(super) fn judge(rollout: &Rollout) -> Verdict {
         return Verdict::Go;
     }
     if rollout.wave + 1 < rollout.waves {
+        // Neither has one whose devices were removed.
+        if wave().next().is_none() && rollout.may_be_empty != Some(rollout.wave) {
+            return Verdict::Pause(format!(
+                "no device of wave {} is left, so it has proven nothing",
+                rollout.wave
+            ));
+        }
         return Verdict::Next;
     }
     let all_decided = rollout

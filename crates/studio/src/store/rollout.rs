@@ -107,6 +107,8 @@ pub struct Rollout {
     /// The wave that is asked at present; 0 is the canary group.
     pub wave: u32,
     pub waves: u32,
+    /// The wave that may be without devices; any other was stored with some, so they were removed.
+    pub may_be_empty: Option<u32>,
     pub threshold: u8,
     /// Seconds.
     pub patience: u32,
@@ -135,6 +137,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Rollout> {
         reason: row.get("reason")?,
         wave: row.get("wave")?,
         waves: row.get("waves")?,
+        may_be_empty: row.get("may_be_empty")?,
         threshold: row.get("threshold")?,
         patience: row.get("patience")?,
         created: row.get("created")?,
@@ -187,11 +190,12 @@ impl Store {
                 )));
             }
             sql.execute(
-                "INSERT INTO rollouts (version, account_key, waves, threshold, patience, created, updated)
-                 VALUES (:version, :account, :waves, :threshold, :patience, :now, :now)",
+                "INSERT INTO rollouts (version, account_key, waves, may_be_empty, threshold, patience, created, updated)
+                 VALUES (:version, :account, :waves, :may_be_empty, :threshold, :patience, :now, :now)",
                 named_params! {
                     ":version": new.version, ":account": new.account,
                     ":waves": u32::try_from(new.waves.len()).unwrap_or(u32::MAX),
+                    ":may_be_empty": new.waves.first().filter(|canary| canary.is_empty()).map(|_| 0),
                     ":threshold": new.threshold, ":patience": new.patience, ":now": now(),
                 },
             )?;
@@ -232,7 +236,8 @@ impl Store {
         .await
     }
 
-    /// Goes on with a paused rollout: its failures so far do not count any more, or are tried again.
+    /// Goes on with a paused rollout: its failures so far do not count any more, or are tried again. A wave that has no
+    /// device left proves nothing, and somebody knows that now.
     pub async fn resume_rollout(&self, key: RolloutKey, retry: bool) -> Result<(), StoreError> {
         self.ask(move |sql| {
             let failed = if retry {
@@ -243,7 +248,10 @@ impl Store {
             };
             sql.execute(failed, [key])?;
             sql.execute(
-                "UPDATE rollouts SET state = 'running', reason = '', updated = ?2
+                "UPDATE rollouts SET state = 'running', reason = '', updated = ?2,
+                   may_be_empty = CASE WHEN EXISTS
+                     (SELECT 1 FROM rollout_devices WHERE rollout_key = ?1 AND wave = rollouts.wave)
+                     THEN may_be_empty ELSE wave END
                  WHERE rollout_key = ?1 AND state = 'paused'",
                 (key, now()),
             )?;

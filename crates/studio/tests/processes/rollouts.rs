@@ -110,3 +110,27 @@ async fn a_device_that_answers_with_an_error_has_refused() {
         "1 of 1 devices failed, 0 may; press: insufficient privileges to update reagent"
     );
 }
+
+#[tokio::test]
+async fn a_rollout_whose_canary_is_removed_asks_somebody_before_it_goes_on() {
+    let studio = Studio::start().await;
+    for name in ["one", "two"] {
+        studio.add_device(name).await;
+    }
+    studio.ok(&["rollout", "start", "1.0.0", "--canary", "one"]).await;
+    studio.ok(&["device", "rm", "one"]).await;
+    let paused = eventually("the rollout pauses itself", || async {
+        let status = studio.ok(&["rollout", "status"]).await;
+        (status["state"] == "paused").then_some(status)
+    })
+    .await;
+    assert_eq!(
+        paused["reason"],
+        "no device of wave 0 is left, so it has proven nothing"
+    );
+    studio.ok(&["rollout", "resume"]).await;
+    eventually("the next wave begins", || async {
+        (studio.ok(&["rollout", "status"]).await["wave"] == 1).then_some(())
+    })
+    .await;
+}

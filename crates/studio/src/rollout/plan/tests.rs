@@ -33,6 +33,7 @@ fn rollout(wave: u32, waves: u32, members: Vec<Member>) -> Rollout {
         reason: String::new(),
         wave,
         waves,
+        may_be_empty: None,
         threshold: 90,
         patience: 100,
         created: String::new(),
@@ -114,6 +115,26 @@ fn one_bad_canary_stops_everything_and_one_bad_device_of_many_does_not() {
         member.excused = true;
     }
     assert_eq!(judge(&rollout(0, 1, many)), Verdict::Done);
+}
+
+#[test]
+fn a_wave_whose_devices_were_removed_has_proven_nothing() {
+    let others = vec![member(2, 1, MemberState::Waiting)];
+    let mut emptied = rollout(0, 2, others.clone());
+    let judged = judge(&emptied);
+    assert!(matches!(judged, Verdict::Pause(_)), "{judged:?}");
+    // Somebody went on, or nobody was to go first.
+    emptied.may_be_empty = Some(0);
+    assert_eq!(judge(&emptied), Verdict::Next);
+    // That is said of one wave.
+    let mut later = rollout(1, 3, vec![member(1, 0, MemberState::Updated)]);
+    later.may_be_empty = Some(0);
+    assert!(matches!(judge(&later), Verdict::Pause(_)));
+    // Nothing follows the last one.
+    assert_eq!(
+        judge(&rollout(1, 2, vec![member(1, 0, MemberState::Updated)])),
+        Verdict::Done
+    );
 }
 
 #[test]

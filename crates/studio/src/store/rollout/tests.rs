@@ -83,3 +83,21 @@ async fn a_device_that_nobody_asked_cannot_fail() {
     let has = fleet.settle(device, MemberState::Updated, "").await;
     assert_eq!(has.state, MemberState::Updated);
 }
+
+#[tokio::test]
+async fn a_wave_without_devices_is_known_to_whoever_goes_on() {
+    let fleet = Fleet::new().await;
+    let pause = async || {
+        fleet
+            .store
+            .set_rollout(fleet.rollout, RolloutState::Paused, String::new())
+            .await
+            .unwrap();
+        fleet.store.resume_rollout(fleet.rollout, false).await.unwrap();
+        fleet.store.rollout().await.unwrap().unwrap().may_be_empty
+    };
+    // Its device is still there.
+    assert_eq!(pause().await, None);
+    fleet.store.remove_device(fleet.devices[0]).await.unwrap();
+    assert_eq!(pause().await, Some(0));
+}
