@@ -21,7 +21,7 @@ use crate::keys::DeviceKey;
 use crate::store::{Member, MemberState, Rollout, RolloutState, StoreError};
 use crate::studio::Studio;
 use ask::Answer;
-use plan::Verdict;
+use plan::{Silence, Verdict};
 
 /// Every device's final word about an update; the serial number is in the middle.
 pub(crate) const RESULTS: &str = "re.mgmt..agent_update_result";
@@ -49,8 +49,9 @@ pub(crate) async fn listen(session: &Session) -> Result<Subscription, RequestErr
 /// Drives rollouts for as long as the session lasts. Calls that are open when this is dropped are asked again later.
 pub(crate) async fn drive(studio: &Studio, session: &Session) {
     let mut calls = Calls::default();
+    let mut silence = Silence::default();
     loop {
-        if let Err(error) = advance(studio, session, &mut calls).await {
+        if let Err(error) = advance(studio, session, &mut calls, &mut silence).await {
             tracing::error!(%error, "the rollout cannot be driven");
         }
         tokio::select! {
@@ -121,17 +122,25 @@ impl Calls {
 }
 
 /// One look at the newest rollout, and the steps that follow from it.
-async fn advance(studio: &Studio, session: &Session, calls: &mut Calls) -> Result<(), StoreError> {
+async fn advance(
+    studio: &Studio,
+    session: &Session,
+    calls: &mut Calls,
+    silence: &mut Silence,
+) -> Result<(), StoreError> {
     let Some(rollout) = studio.store.rollout().await? else {
         return Ok(());
     };
     if !rollout.state.is_open() {
         return Ok(());
     }
-    let at = Timestamp::now().as_second();
+    let now = Instant::now();
     let mut rollout = rollout;
     for member in &mut rollout.members {
-        if let Some((state, reason)) = plan::overdue(member, &rollout.version, rollout.patience, at) {
+        let overdue = silence
+            .of(member, now)
+            .and_then(|silence| plan::overdue(member, &rollout.version, rollout.patience, silence));
+        if let Some((state, reason)) = overdue {
             studio
                 .store
                 .settle_member(rollout.key, member.device, state, reason.clone())
@@ -168,6 +177,7 @@ async fn advance(studio: &Studio, session: &Session, calls: &mut Calls) -> Resul
                 .await;
         }
     }
+    let at = Timestamp::now().as_second();
     for member in rollout
         .members
         .iter()

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
-use wamp::client::{CallOptions, Event, RequestError, Session};
+use wamp::client::{CallOptions, Event, RequestError, Session, WampError};
 use wamp::uri::error;
 use wamp::{Dict, Payload};
 
@@ -56,13 +56,24 @@ pub(super) async fn ask(session: &Session, question: &Question) -> Answer {
             Ok(Some(reply)) => read(&reply, &question.version),
             Ok(None) | Err(_) => Answer::Refused("its answer is unreadable".to_owned()),
         },
-        Err(RequestError::Peer(answer)) => match answer.uri.as_str() {
-            error::NO_SUCH_PROCEDURE | error::CANCELED | error::NETWORK_FAILURE => {
-                Answer::Later(answer.to_string())
-            }
-            _ => Answer::Refused(answer.to_string()),
-        },
+        Err(RequestError::Peer(answer)) => no(&answer),
         Err(failure) => Answer::Later(failure.to_string()),
+    }
+}
+
+/// What an error means. Those of agents come under the URI of a canceled call as well, with a dictionary (contract 0) that
+/// a router's have not; the code in it is an addition of this agent.
+fn no(answer: &WampError) -> Answer {
+    let args = answer.payload.args().unwrap_or_default();
+    let told = |name: &str| args.first()?.get(name)?.as_str();
+    match (answer.uri.as_str(), told("error")) {
+        (error::CANCELED, Some(text)) if told("code") != Some("unavailable") => {
+            Answer::Refused(text.to_owned())
+        }
+        (error::NO_SUCH_PROCEDURE | error::CANCELED | error::NETWORK_FAILURE, _) => {
+            Answer::Later(answer.to_string())
+        }
+        _ => Answer::Refused(answer.to_string()),
     }
 }
 
@@ -180,5 +191,38 @@ mod tests {
             Answer::Refused(_)
         ));
         assert!(matches!(answer(json!({})), Answer::Refused(_)));
+    }
+
+    #[test]
+    fn an_error_of_a_device_is_its_answer_and_one_of_the_way_to_it_is_none() {
+        let error = |uri: &str, value: Value| {
+            no(&WampError {
+                uri: uri.to_owned(),
+                payload: Payload::one(&value).unwrap(),
+            })
+        };
+        let denied = "insufficient privileges to update reagent";
+        for told in [
+            // A Go agent, and this one.
+            json!({"error": denied}),
+            json!({"error": denied, "code": "denied"}),
+        ] {
+            assert_eq!(error(error::CANCELED, told), Answer::Refused(denied.to_owned()));
+        }
+        for (uri, told) in [
+            (
+                error::CANCELED,
+                json!({"error": "not finished within 9 s", "code": "unavailable"}),
+            ),
+            // The router's own.
+            (error::CANCELED, json!("the callee left")),
+            (error::NO_SUCH_PROCEDURE, json!("no callee")),
+            (error::NETWORK_FAILURE, json!({})),
+        ] {
+            let answer = error(uri, told);
+            assert!(matches!(answer, Answer::Later(_)), "{uri}: {answer:?}");
+        }
+        let answer = error(error::NOT_AUTHORIZED, json!({}));
+        assert!(matches!(answer, Answer::Refused(_)), "{answer:?}");
     }
 }

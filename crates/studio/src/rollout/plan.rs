@@ -1,6 +1,10 @@
 //! The decisions of a rollout, without effects: who is in which wave, and what follows from how devices did.
 
+use std::collections::HashMap;
+use std::time::Duration;
+
 use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
 
 use crate::keys::DeviceKey;
 use crate::store::{Member, MemberState, Rollout};
@@ -69,17 +73,18 @@ pub(super) fn judge(rollout: &Rollout) -> Verdict {
         .iter()
         .filter(|member| member.wave <= rollout.wave)
         .collect();
-    let failed: Vec<&&Member> = begun
-        .iter()
+    // Devices that nobody called yet say nothing about the version: neither the rest of a large wave nor those away.
+    let asked = || begun.iter().filter(|member| member.asked.is_some());
+    let failed: Vec<&&Member> = asked()
         .filter(|member| member.state == MemberState::Failed && !member.excused)
         .collect();
-    let allowed = begun.len() * usize::from(100 - rollout.threshold.min(100)) / 100;
+    let allowed = asked().count() * usize::from(100 - rollout.threshold.min(100)) / 100;
     if failed.len() > allowed {
         let first = failed[0];
         return Verdict::Pause(format!(
             "{} of {} devices failed, {allowed} may; {}: {}",
             failed.len(),
-            begun.len(),
+            asked().count(),
             first.name,
             first.reason
         ));
@@ -100,6 +105,13 @@ pub(super) fn judge(rollout: &Rollout) -> Verdict {
         return Verdict::Go;
     }
     if rollout.wave + 1 < rollout.waves {
+        // Neither has one whose devices were removed.
+        if wave().next().is_none() && rollout.may_be_empty != Some(rollout.wave) {
+            return Verdict::Pause(format!(
+                "no device of wave {} is left, so it has proven nothing",
+                rollout.wave
+            ));
+        }
         return Verdict::Next;
     }
     let all_decided = rollout
@@ -119,17 +131,32 @@ pub(super) fn is_due(member: &Member, wave: u32) -> bool {
     open && member.wave <= wave && is_reachable(member)
 }
 
-/// What becomes of a device that was asked long ago and said nothing: the version it reported when it connected counts.
+/// How long devices that were asked have said nothing, by a clock that only runs while this studio listens: what a device
+/// says to a studio that is off is lost, and a wall clock may be set.
+#[derive(Debug, Default)]
+pub(super) struct Silence(HashMap<DeviceKey, Instant>);
+
+impl Silence {
+    /// The silence of a device that is looked at `now`; none when no word is due from it.
+    pub(super) fn of(&mut self, member: &Member, now: Instant) -> Option<Duration> {
+        if !matches!(member.state, MemberState::Asked | MemberState::Staged) {
+            self.0.remove(&member.device);
+            return None;
+        }
+        let since = *self.0.entry(member.device).or_insert(now);
+        Some(now.saturating_duration_since(since))
+    }
+}
+
+/// What becomes of a device that was asked and has said nothing for so long: the version it reported when it connected
+/// counts. `patience` is in seconds.
 pub(super) fn overdue(
     member: &Member,
     version: &str,
     patience: u32,
-    now: i64,
+    silence: Duration,
 ) -> Option<(MemberState, String)> {
-    let asked = member
-        .asked
-        .filter(|_| matches!(member.state, MemberState::Asked | MemberState::Staged))?;
-    if now - asked <= i64::from(patience) {
+    if silence <= Duration::from_secs(u64::from(patience)) {
         return None;
     }
     if member.agent_version == version && is_reachable(member) {

@@ -107,6 +107,8 @@ pub struct Rollout {
     /// The wave that is asked at present; 0 is the canary group.
     pub wave: u32,
     pub waves: u32,
+    /// The wave that may be without devices; any other was stored with some, so they were removed.
+    pub may_be_empty: Option<u32>,
     pub threshold: u8,
     /// Seconds.
     pub patience: u32,
@@ -135,6 +137,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Rollout> {
         reason: row.get("reason")?,
         wave: row.get("wave")?,
         waves: row.get("waves")?,
+        may_be_empty: row.get("may_be_empty")?,
         threshold: row.get("threshold")?,
         patience: row.get("patience")?,
         created: row.get("created")?,
@@ -187,11 +190,12 @@ impl Store {
                 )));
             }
             sql.execute(
-                "INSERT INTO rollouts (version, account_key, waves, threshold, patience, created, updated)
-                 VALUES (:version, :account, :waves, :threshold, :patience, :now, :now)",
+                "INSERT INTO rollouts (version, account_key, waves, may_be_empty, threshold, patience, created, updated)
+                 VALUES (:version, :account, :waves, :may_be_empty, :threshold, :patience, :now, :now)",
                 named_params! {
                     ":version": new.version, ":account": new.account,
                     ":waves": u32::try_from(new.waves.len()).unwrap_or(u32::MAX),
+                    ":may_be_empty": new.waves.first().filter(|canary| canary.is_empty()).map(|_| 0),
                     ":threshold": new.threshold, ":patience": new.patience, ":now": now(),
                 },
             )?;
@@ -232,7 +236,8 @@ impl Store {
         .await
     }
 
-    /// Goes on with a paused rollout: its failures so far do not count any more, or are tried again.
+    /// Goes on with a paused rollout: its failures so far do not count any more, or are tried again. A wave that has no
+    /// device left proves nothing, and somebody knows that now.
     pub async fn resume_rollout(&self, key: RolloutKey, retry: bool) -> Result<(), StoreError> {
         self.ask(move |sql| {
             let failed = if retry {
@@ -243,7 +248,10 @@ impl Store {
             };
             sql.execute(failed, [key])?;
             sql.execute(
-                "UPDATE rollouts SET state = 'running', reason = '', updated = ?2
+                "UPDATE rollouts SET state = 'running', reason = '', updated = ?2,
+                   may_be_empty = CASE WHEN EXISTS
+                     (SELECT 1 FROM rollout_devices WHERE rollout_key = ?1 AND wave = rollouts.wave)
+                     THEN may_be_empty ELSE wave END
                  WHERE rollout_key = ?1 AND state = 'paused'",
                 (key, now()),
             )?;
@@ -280,7 +288,8 @@ impl Store {
         .await
     }
 
-    /// What came of a device that has no outcome yet.
+    /// What came of a device that was asked and has no outcome yet. One that was not asked, or had failed, for example
+    /// because its word was lost, may turn out to run the version; it cannot fail.
     pub async fn settle_member(
         &self,
         key: RolloutKey,
@@ -291,7 +300,8 @@ impl Store {
         self.ask(move |sql| {
             sql.execute(
                 "UPDATE rollout_devices SET state = :state, reason = :reason
-                 WHERE rollout_key = :key AND device_key = :device AND state IN ('waiting', 'asked', 'staged')",
+                 WHERE rollout_key = :key AND device_key = :device
+                   AND (state IN ('asked', 'staged') OR state IN ('waiting', 'failed') AND :state = 'updated')",
                 named_params! {":key": key, ":device": device, ":state": state.as_str(), ":reason": reason},
             )?;
             Ok(())
@@ -299,3 +309,6 @@ impl Store {
         .await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,7 @@ const STEPS: &[&str] = &[
     include_str!("schema/001-fleet.sql"),
     include_str!("schema/002-compose.sql"),
     include_str!("schema/003-rollouts.sql"),
+    include_str!("schema/004-rollout-waves.sql"),
 ];
 
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {

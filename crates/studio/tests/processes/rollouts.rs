@@ -1,8 +1,10 @@
 //! Rollouts as people ask for them; what devices do about it is told by the stories of the whole workspace.
 
 use serde_json::json;
+use wamp::Payload;
+use wamp::client::{RegisterOptions, WampError, handler};
 
-use crate::harness::{Studio, finish};
+use crate::harness::{Device, Studio, eventually, finish, within};
 
 #[tokio::test]
 async fn a_rollout_waits_for_devices_that_are_away_and_there_is_one_at_a_time() {
@@ -81,4 +83,54 @@ async fn a_rollout_belongs_to_the_account_that_started_it() {
     for words in [["rollout", "status"], ["rollout", "abort"]] {
         assert_eq!(as_alice(&words).await.code, 6);
     }
+}
+
+#[tokio::test]
+async fn a_device_that_answers_with_an_error_has_refused() {
+    let studio = Studio::start().await;
+    let device = Device::connect(studio.add_device("press").await).await;
+    let answer = handler(|_| async {
+        Err(WampError {
+            uri: "wamp.error.canceled".to_owned(),
+            payload: Payload::one(&json!({"error": "insufficient privileges to update reagent"})).unwrap(),
+        })
+    });
+    let uri = protocol::uri::device(&device.flock.serial_number, "update_agent");
+    let registered = device.session.register(&uri, RegisterOptions::default(), answer);
+    within("register", registered).await.unwrap();
+    studio.ok(&["rollout", "start", "1.0.0"]).await;
+    let paused = eventually("the rollout pauses itself", || async {
+        let status = studio.ok(&["rollout", "status"]).await;
+        (status["state"] == "paused").then_some(status)
+    })
+    .await;
+    assert_eq!(paused["devices"][0]["state"], "failed", "{paused}");
+    assert_eq!(
+        paused["reason"],
+        "1 of 1 devices failed, 0 may; press: insufficient privileges to update reagent"
+    );
+}
+
+#[tokio::test]
+async fn a_rollout_whose_canary_is_removed_asks_somebody_before_it_goes_on() {
+    let studio = Studio::start().await;
+    for name in ["one", "two"] {
+        studio.add_device(name).await;
+    }
+    studio.ok(&["rollout", "start", "1.0.0", "--canary", "one"]).await;
+    studio.ok(&["device", "rm", "one"]).await;
+    let paused = eventually("the rollout pauses itself", || async {
+        let status = studio.ok(&["rollout", "status"]).await;
+        (status["state"] == "paused").then_some(status)
+    })
+    .await;
+    assert_eq!(
+        paused["reason"],
+        "no device of wave 0 is left, so it has proven nothing"
+    );
+    studio.ok(&["rollout", "resume"]).await;
+    eventually("the next wave begins", || async {
+        (studio.ok(&["rollout", "status"]).await["wave"] == 1).then_some(())
+    })
+    .await;
 }

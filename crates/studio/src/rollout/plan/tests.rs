@@ -33,6 +33,7 @@ fn rollout(wave: u32, waves: u32, members: Vec<Member>) -> Rollout {
         reason: String::new(),
         wave,
         waves,
+        may_be_empty: None,
         threshold: 90,
         patience: 100,
         created: String::new(),
@@ -117,6 +118,62 @@ fn one_bad_canary_stops_everything_and_one_bad_device_of_many_does_not() {
 }
 
 #[test]
+fn a_wave_whose_devices_were_removed_has_proven_nothing() {
+    let others = vec![member(2, 1, MemberState::Waiting)];
+    let mut emptied = rollout(0, 2, others.clone());
+    let judged = judge(&emptied);
+    assert!(matches!(judged, Verdict::Pause(_)), "{judged:?}");
+    // Somebody went on, or nobody was to go first.
+    emptied.may_be_empty = Some(0);
+    assert_eq!(judge(&emptied), Verdict::Next);
+    // That is said of one wave.
+    let mut later = rollout(1, 3, vec![member(1, 0, MemberState::Updated)]);
+    later.may_be_empty = Some(0);
+    assert!(matches!(judge(&later), Verdict::Pause(_)));
+    // Nothing follows the last one.
+    assert_eq!(
+        judge(&rollout(1, 2, vec![member(1, 0, MemberState::Updated)])),
+        Verdict::Done
+    );
+}
+
+#[test]
+fn only_devices_that_were_asked_may_have_failures_forgiven() {
+    // A wave of 500 that fails everywhere; 32 were called.
+    let mut wave: Vec<_> = (1..=500)
+        .map(|number| member(number, 0, MemberState::Waiting))
+        .collect();
+    for member in &mut wave {
+        member.asked = None;
+    }
+    for member in &mut wave[..32] {
+        (member.state, member.asked) = (MemberState::Asked, Some(1000));
+    }
+    for member in &mut wave[..3] {
+        member.state = MemberState::Failed;
+    }
+    assert_eq!(judge(&rollout(0, 2, wave.clone())), Verdict::Go);
+    wave[3].state = MemberState::Failed;
+    let Verdict::Pause(reason) = judge(&rollout(0, 2, wave)) else {
+        panic!("four of 32 are more than a tenth")
+    };
+    assert!(reason.starts_with("4 of 32 devices failed, 3 may"), "{reason}");
+
+    // Those that are away forgive nothing either.
+    let mut few: Vec<_> = (1..=5)
+        .map(|number| member(number, 0, MemberState::Failed))
+        .collect();
+    few[0].state = MemberState::Updated;
+    few.extend((6..=100).map(|number| Member {
+        status: "DISCONNECTED".to_owned(),
+        asked: None,
+        ..member(number, 0, MemberState::Waiting)
+    }));
+    let judged = judge(&rollout(0, 2, few));
+    assert!(matches!(judged, Verdict::Pause(_)), "{judged:?}");
+}
+
+#[test]
 fn devices_that_are_away_hold_nothing_up_but_their_own_update() {
     let mut away = member(1, 0, MemberState::Waiting);
     away.status = "DISCONNECTED".to_owned();
@@ -144,23 +201,34 @@ fn devices_that_are_away_hold_nothing_up_but_their_own_update() {
 #[test]
 fn a_device_that_says_nothing_is_judged_by_the_version_it_connected_with() {
     let silent = member(1, 0, MemberState::Staged);
-    assert_eq!(overdue(&silent, "1.0.1", 100, 1100), None);
-    let (state, reason) = overdue(&silent, "1.0.1", 100, 1101).unwrap();
+    let overdue = |member: &Member, seconds| overdue(member, "1.0.1", 100, Duration::from_secs(seconds));
+    assert_eq!(overdue(&silent, 100), None);
+    let (state, reason) = overdue(&silent, 101).unwrap();
     assert_eq!(state, MemberState::Failed);
     assert!(reason.contains("runs version 1.0.0"), "{reason}");
     let mut there = silent.clone();
     there.agent_version = "1.0.1".to_owned();
-    assert_eq!(
-        overdue(&there, "1.0.1", 100, 1101).unwrap().0,
-        MemberState::Updated
-    );
+    assert_eq!(overdue(&there, 101).unwrap().0, MemberState::Updated);
     there.status = "DISCONNECTED".to_owned();
-    assert_eq!(
-        overdue(&there, "1.0.1", 100, 1101).unwrap().0,
-        MemberState::Failed
-    );
-    assert_eq!(
-        overdue(&member(1, 0, MemberState::Updated), "1.0.1", 100, 9999),
-        None
-    );
+    assert_eq!(overdue(&there, 101).unwrap().0, MemberState::Failed);
+}
+
+#[test]
+fn a_device_is_silent_only_while_somebody_listens() {
+    let start = Instant::now();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let seconds = |silence: Option<Duration>| silence.map(|silence| silence.as_secs());
+    // It was asked long ago by a studio that was off since then.
+    let asked = member(1, 0, MemberState::Asked);
+    let mut silence = Silence::default();
+    assert_eq!(seconds(silence.of(&asked, at(0))), Some(0));
+    assert_eq!(seconds(silence.of(&asked, at(60))), Some(60));
+    // What it answered is one step of several: the patience is for all of them.
+    let staged = member(1, 0, MemberState::Staged);
+    assert_eq!(seconds(silence.of(&staged, at(101))), Some(101));
+    assert_eq!(silence.of(&member(2, 0, MemberState::Waiting), at(101)), None);
+    // Asked once more after it had failed.
+    assert_eq!(silence.of(&member(1, 0, MemberState::Failed), at(101)), None);
+    assert_eq!(seconds(silence.of(&asked, at(200))), Some(0));
+    assert_eq!(silence.of(&member(1, 0, MemberState::Updated), at(9999)), None);
 }

@@ -1,0 +1,103 @@
+use super::*;
+use crate::store::NewDevice;
+
+struct Fleet {
+    store: Store,
+    rollout: RolloutKey,
+    /// The canary first.
+    devices: Vec<DeviceKey>,
+    _folder: tempfile::TempDir,
+}
+
+impl Fleet {
+    /// A rollout to three devices: one goes first.
+    async fn new() -> Fleet {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("studio.db")).await.unwrap();
+        let account = store.ensure_first_account("operator").await.unwrap().key;
+        let swarm = store.first_swarm().await.unwrap();
+        let mut devices = Vec::new();
+        for name in ["one", "two", "three"] {
+            let NewDevice { device, .. } = store.add_device(name.to_owned(), swarm, account).await.unwrap();
+            devices.push(device.key);
+        }
+        let new = NewRollout {
+            version: "1.0.1".to_owned(),
+            account,
+            threshold: 90,
+            patience: 100,
+            waves: vec![vec![devices[0]], devices[1..].to_vec()],
+        };
+        Fleet {
+            rollout: store.add_rollout(new).await.unwrap().key,
+            store,
+            devices,
+            _folder: folder,
+        }
+    }
+
+    async fn ask(&self, device: DeviceKey) {
+        assert!(self.store.ask_member(self.rollout, device, 1000).await.unwrap());
+    }
+
+    /// What the device has become after `state` came in.
+    async fn settle(&self, device: DeviceKey, state: MemberState, reason: &str) -> Member {
+        self.store
+            .settle_member(self.rollout, device, state, reason.to_owned())
+            .await
+            .unwrap();
+        let rollout = self.store.rollout().await.unwrap().unwrap();
+        let found = rollout.members.into_iter().find(|member| member.device == device);
+        found.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_device_that_runs_the_version_after_all_has_not_failed() {
+    let fleet = Fleet::new().await;
+    let device = fleet.devices[0];
+    fleet.ask(device).await;
+    let failed = fleet
+        .settle(device, MemberState::Failed, "no word within 100 s; it is away")
+        .await;
+    assert_eq!(failed.state, MemberState::Failed);
+    let late = fleet.settle(device, MemberState::Updated, "").await;
+    assert_eq!((late.state, late.reason.as_str()), (MemberState::Updated, ""));
+    // The first end stays otherwise.
+    let more = fleet
+        .settle(device, MemberState::Failed, "rolledback: it crashed")
+        .await;
+    assert_eq!((more.state, more.reason.as_str()), (MemberState::Updated, ""));
+}
+
+#[tokio::test]
+async fn a_device_that_nobody_asked_cannot_fail() {
+    let fleet = Fleet::new().await;
+    let device = fleet.devices[1];
+    // It tried by itself, as devices do.
+    let tried = fleet
+        .settle(device, MemberState::Failed, "failed: no space")
+        .await;
+    assert_eq!((tried.state, tried.reason.as_str()), (MemberState::Waiting, ""));
+    // What it has by itself, it has.
+    let has = fleet.settle(device, MemberState::Updated, "").await;
+    assert_eq!(has.state, MemberState::Updated);
+}
+
+#[tokio::test]
+async fn a_wave_without_devices_is_known_to_whoever_goes_on() {
+    let fleet = Fleet::new().await;
+    let pause = async || {
+        fleet
+            .store
+            .set_rollout(fleet.rollout, RolloutState::Paused, String::new())
+            .await
+            .unwrap();
+        fleet.store.resume_rollout(fleet.rollout, false).await.unwrap();
+        fleet.store.rollout().await.unwrap().unwrap().may_be_empty
+    };
+    // Its device is still there.
+    assert_eq!(pause().await, None);
+    fleet.store.remove_device(fleet.devices[0]).await.unwrap();
+    assert_eq!(pause().await, Some(0));
+}
