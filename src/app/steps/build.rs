@@ -48,16 +48,22 @@ impl Worker {
         let engine = self.shared.context.engine.clone();
         engine.tag(&self.image(), &release).await?;
         self.set(AppState::Publishing).await?;
-        match self.push(&release, request, cancel).await {
-            Err(ActionError::Canceled) => {
-                self.line_on(channel, "The app release was canceled");
-                return Err(ActionError::Canceled);
+        let pushed = self.push(&release, request, cancel).await;
+        self.end_publication(request, pushed).await
+    }
+
+    pub(super) async fn end_publication(
+        &mut self,
+        request: &AppRequest,
+        pushed: Result<(), ActionError>,
+    ) -> Result<(), ActionError> {
+        let channel = Channel::Publication;
+        if let Err(error) = pushed {
+            match &error {
+                ActionError::Canceled => self.line_on(channel, "The app release was canceled"),
+                error => self.line_on(channel, &Chain(error).to_string()),
             }
-            Err(error) => {
-                self.line_on(channel, &Chain(&error).to_string());
-                return Err(error);
-            }
-            Ok(()) => {}
+            return Err(error);
         }
         self.finish(request, &[AppState::Published]).await?;
         self.clear_history_of(channel);

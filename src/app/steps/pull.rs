@@ -112,10 +112,10 @@ impl Worker {
     }
 
     fn download_canceled(&self, purpose: Purpose) -> Result<(), ActionError> {
-        self.line(match purpose {
-            Purpose::Installation => "The app download was canceled",
-            Purpose::Update => "The update was canceled",
-        });
+        // An update says so itself.
+        if purpose == Purpose::Installation {
+            self.line("The app download was canceled");
+        }
         Err(ActionError::Canceled)
     }
 

@@ -20,10 +20,20 @@ use crate::journal::Chain;
 const PROVING: Duration = Duration::from_secs(3);
 
 /// What an update that does not succeed goes back to.
-struct Before {
+pub(super) struct Before {
     state: AppState,
     version: String,
     release_key: u64,
+}
+
+impl Before {
+    pub(super) fn of(worker: &Worker) -> Before {
+        Before {
+            state: worker.state,
+            version: worker.version.clone(),
+            release_key: worker.release_key,
+        }
+    }
 }
 
 impl Worker {
@@ -32,11 +42,7 @@ impl Worker {
         request: &AppRequest,
         cancel: &CancellationToken,
     ) -> Result<(), ActionError> {
-        let before = Before {
-            state: self.state,
-            version: self.version.clone(),
-            release_key: self.release_key,
-        };
+        let before = Before::of(self);
         self.set(AppState::Updating).await?;
         match self.replace(request, cancel).await {
             Ok(()) => Ok(()),
@@ -111,8 +117,13 @@ impl Worker {
         Ok(())
     }
 
-    /// Nothing of the new version stays but its image. The actor starts the old one again if it is to run.
-    async fn go_back(&mut self, before: Before, request: &AppRequest, error: ActionError) -> ActionError {
+    /// Nothing of the new version stays but its images. The actor starts the old one again if it is to run.
+    pub(super) async fn go_back(
+        &mut self,
+        before: Before,
+        request: &AppRequest,
+        error: ActionError,
+    ) -> ActionError {
         if self.version == before.version && self.update_status == UpdateStatus::Completed {
             // Recorded already: what failed came after.
             return error;
@@ -124,9 +135,9 @@ impl Worker {
             // Docker tells what there is when it is back.
             return error;
         }
-        let canceled = matches!(error, ActionError::Canceled);
-        if canceled {
+        if matches!(error, ActionError::Canceled) {
             self.update_status = UpdateStatus::Canceled;
+            self.line("The update was canceled");
         } else {
             if tried {
                 self.keeps_history = true;
@@ -139,7 +150,11 @@ impl Worker {
                 self.version
             ));
         }
-        if let Err(worse) = self.settle_as_before(tried, before.state).await {
+        let settled = match request.docker_compose {
+            Some(_) => self.settle_project_as_before(tried, before.state, request).await,
+            None => self.settle_as_before(tried, before.state).await,
+        };
+        if let Err(worse) = settled {
             return worse;
         }
         match error {

@@ -44,20 +44,8 @@ impl Worker {
         self.set(AppState::Built).await?;
         self.line_on(channel, "App build has finished, Starting to publish...");
         self.set(AppState::Publishing).await?;
-        match self.push_services(request, &cli, &file, cancel).await {
-            Err(ActionError::Canceled) => {
-                self.line_on(channel, "The app release was canceled");
-                return Err(ActionError::Canceled);
-            }
-            Err(error) => {
-                self.line_on(channel, &Chain(&error).to_string());
-                return Err(error);
-            }
-            Ok(()) => {}
-        }
-        self.finish(request, &[AppState::Published]).await?;
-        self.clear_history_of(channel);
-        Ok(())
+        let pushed = self.push_services(request, &cli, &file, cancel).await;
+        self.end_publication(request, pushed).await
     }
 
     async fn build_services(

@@ -14,18 +14,12 @@ use super::teardown::Teardown;
 use crate::app::compose::project::{self, Progress};
 use crate::app::compose::{Document, directory, document, newest};
 use crate::app::steps::unless_canceled;
+use crate::app::steps::update::Before;
 use crate::app::worker::{ActionError, Worker, blocking};
 use crate::journal::Chain;
 
 /// How long a new version has to run before it counts.
 const PROVING: Duration = Duration::from_secs(3);
-
-/// What an update that does not succeed goes back to.
-struct Before {
-    state: AppState,
-    version: String,
-    release_key: u64,
-}
 
 impl Worker {
     pub(super) async fn update_project(
@@ -33,18 +27,14 @@ impl Worker {
         request: &AppRequest,
         cancel: &CancellationToken,
     ) -> Result<(), ActionError> {
-        let before = Before {
-            state: self.state,
-            version: self.version.clone(),
-            release_key: self.release_key,
-        };
+        let before = Before::of(self);
         self.set(AppState::Updating).await?;
         let result = self.replace_project(request, cancel).await;
         // Whatever became of it, nobody needs it any more.
         self.drop_next_document().await;
         match result {
             Ok(()) => Ok(()),
-            Err(error) => Err(self.go_back_to_project(before, request, error).await),
+            Err(error) => Err(self.go_back(before, request, error).await),
         }
     }
 
@@ -117,49 +107,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Nothing of the new version stays but its images. The actor starts the old one again if it is to run.
-    async fn go_back_to_project(
-        &mut self,
-        before: Before,
-        request: &AppRequest,
-        error: ActionError,
-    ) -> ActionError {
-        if self.version == before.version && self.update_status == UpdateStatus::Completed {
-            // Recorded already: what failed came after.
-            return error;
-        }
-        let tried = self.version != before.version;
-        self.version = before.version;
-        self.release_key = before.release_key;
-        if error.is_engine_down() || error.is_engine_silent() {
-            // Docker tells what there is when it is back.
-            return error;
-        }
-        if matches!(error, ActionError::Canceled) {
-            self.update_status = UpdateStatus::Canceled;
-            self.line("The update was canceled");
-        } else {
-            if tried {
-                self.keeps_history = true;
-                self.line(&format!("The app failed to start, reason: {}", Chain(&error)));
-            }
-            self.line(&format!(
-                "The update to version {} failed: {}; version {} stays",
-                request.newest_version,
-                Chain(&error),
-                self.version
-            ));
-        }
-        if let Err(worse) = self.settle_as_before_update(tried, before.state, request).await {
-            return worse;
-        }
-        match error {
-            ActionError::Canceled => ActionError::Canceled,
-            error => ActionError::NotUpdated(Box::new(error)),
-        }
-    }
-
-    async fn settle_as_before_update(
+    pub(in crate::app::steps) async fn settle_project_as_before(
         &mut self,
         tried: bool,
         state: AppState,
