@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc};
+use tokio::task::JoinSet;
 
-use crate::engine::EngineEvent;
+use crate::engine::{Engine, EngineEvent};
 
 /// News that a follower has not looked at yet. More: it is told that anything may have happened.
 const WAITING: usize = 64;
@@ -20,7 +21,11 @@ pub(super) enum Moved {
 
 /// Where news come from. Cloneable.
 #[derive(Clone, Debug)]
-pub(super) struct News(broadcast::Sender<Moved>);
+pub(super) struct News {
+    hearers: broadcast::Sender<Moved>,
+    /// A task tells them.
+    begun: bool,
+}
 
 /// What somebody hears of them.
 #[derive(Debug)]
@@ -32,19 +37,29 @@ pub(super) struct Hearer {
 
 impl News {
     pub(super) fn new() -> News {
-        News(broadcast::channel(WAITING).0)
+        News {
+            hearers: broadcast::channel(WAITING).0,
+            begun: false,
+        }
     }
 
     /// Hears everything that is told from now on.
     pub(super) fn hearer(&self) -> Hearer {
         Hearer {
-            news: self.0.subscribe(),
+            news: self.hearers.subscribe(),
             over: false,
         }
     }
 
+    /// Lets a task among `tasks` watch the daemon, from the first time on.
+    pub(super) fn begin(&mut self, engine: &Engine, tasks: &mut JoinSet<()>) {
+        if !std::mem::replace(&mut self.begun, true) {
+            tasks.spawn(self.clone().tell(engine.events()));
+        }
+    }
+
     /// Passes events of the daemon on until there are no more. Waits for nobody.
-    pub(super) async fn tell(self, mut events: mpsc::Receiver<EngineEvent>) {
+    async fn tell(self, mut events: mpsc::Receiver<EngineEvent>) {
         while let Some(event) = events.recv().await {
             let moved = match event {
                 EngineEvent::Container { name, .. } => Moved::One(Arc::from(name)),
@@ -53,7 +68,7 @@ impl News {
                 EngineEvent::Down => continue,
             };
             // Nobody may follow anything just now.
-            let _ = self.0.send(moved);
+            let _ = self.hearers.send(moved);
         }
     }
 }

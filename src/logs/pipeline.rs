@@ -101,9 +101,7 @@ pub(super) struct Pipeline {
     attached: Option<Attached>,
     followed: mpsc::Sender<Followed>,
     followers: JoinSet<()>,
-    /// For the followers; told by a task that the first of them lets begin.
     news: News,
-    news_told: bool,
     /// One per session; the one before ends when its channels are dropped. And the one of the daemon's events.
     watches: JoinSet<()>,
     sending: JoinSet<Sent>,
@@ -135,7 +133,6 @@ impl Pipeline {
             followed: mpsc::channel(1).0,
             followers: JoinSet::new(),
             news: News::new(),
-            news_told: false,
             watches: JoinSet::new(),
             sending: JoinSet::new(),
         }
@@ -367,9 +364,7 @@ impl Pipeline {
             return;
         }
         entry.following = Following::Yes;
-        if !std::mem::replace(&mut self.news_told, true) {
-            self.watches.spawn(self.news.clone().tell(self.engine.events()));
-        }
+        self.news.begin(&self.engine, &mut self.watches);
         let topic: Arc<str> = Arc::from(name);
         let (engine, out) = (self.engine.clone(), self.followed.clone());
         let mut published = self.before.remove(name).unwrap_or_default();

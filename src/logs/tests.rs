@@ -92,6 +92,46 @@ async fn start(directory: &Path) -> (Logs, Store) {
     (logs, store)
 }
 
+/// A pipeline with everything around it.
+struct Rig {
+    logs: Logs,
+    store: Store,
+    /// Of the router.
+    url: String,
+    /// Somebody who is no agent.
+    other: Session,
+    _directory: tempfile::TempDir,
+}
+
+/// A pipeline, not attached, and a router that lets everybody do everything.
+async fn rig() -> Rig {
+    let directory = tempfile::tempdir().unwrap();
+    let (logs, store) = start(directory.path()).await;
+    let url = router(None).await;
+    Rig {
+        logs,
+        store,
+        other: join(&url).await,
+        url,
+        _directory: directory,
+    }
+}
+
+impl Rig {
+    /// Attaches the pipeline to the router.
+    async fn attach(&self) {
+        self.logs.attach(join(&self.url).await).await;
+    }
+
+    /// Begins the history of an app anew, attached, with a viewer that was there before.
+    async fn viewed(&self, app: AppId, name: &str) -> Subscription {
+        let viewer = view(&self.other, &protocol::naming::container(app, name)).await;
+        self.logs.clear_history(app, name);
+        self.attach().await;
+        viewer
+    }
+}
+
 /// Output is let through from some moment after the subscription on: sends until it arrives.
 async fn wait_for_open_gate(logs: &Logs, app: AppId, name: &str, viewer: &mut Subscription) {
     wait::until_async("output reaches the viewer", SOON, || {
@@ -107,14 +147,9 @@ async fn wait_for_open_gate(logs: &Logs, app: AppId, name: &str, viewer: &mut Su
 
 #[tokio::test]
 async fn agent_lines_arrive_at_once_and_in_order_with_output() {
-    let directory = tempfile::tempdir().unwrap();
-    let (logs, _store) = start(directory.path()).await;
-    let url = router(None).await;
-    let viewer_session = join(&url).await;
-    let mut viewer = view(&viewer_session, "prod_1_myapp").await;
-    logs.clear_history(app(1), "MyApp");
-    logs.attach(join(&url).await).await;
-
+    let rig = rig().await;
+    let mut viewer = rig.viewed(app(1), "MyApp").await;
+    let logs = &rig.logs;
     logs.agent_line(app(1), "MyApp", "hello");
     logs.output_line(app(1), "MyApp", "one".to_owned());
     logs.output_line(app(1), "MyApp", "two".to_owned());
@@ -138,55 +173,49 @@ async fn agent_lines_arrive_at_once_and_in_order_with_output() {
 
 #[tokio::test]
 async fn a_viewer_that_comes_later_or_reloads_its_page_gets_output() {
-    let directory = tempfile::tempdir().unwrap();
-    let (logs, _store) = start(directory.path()).await;
-    let url = router(None).await;
+    let rig = rig().await;
+    let logs = &rig.logs;
     logs.agent_line(app(1), "x", "makes the app known");
-    logs.attach(join(&url).await).await;
+    rig.attach().await;
 
-    let (first, second) = (join(&url).await, join(&url).await);
-    let mut viewer = view(&first, "prod_1_x").await;
-    wait_for_open_gate(&logs, app(1), "x", &mut viewer).await;
+    let (first, second) = (&rig.other, join(&rig.url).await);
+    let mut viewer = view(first, "prod_1_x").await;
+    wait_for_open_gate(logs, app(1), "x", &mut viewer).await;
     first.unsubscribe(viewer.id).await.unwrap();
     let mut viewer = view(&second, "prod_1_x").await;
-    wait_for_open_gate(&logs, app(1), "x", &mut viewer).await;
+    wait_for_open_gate(logs, app(1), "x", &mut viewer).await;
     logs.output_line(app(1), "x", "seen".to_owned());
     assert_eq!(next(&mut viewer).await, json!("seen"));
 
     // An app that nobody knew when its viewer came.
     let mut early = view(&second, "prod_2_y").await;
-    wait_for_open_gate(&logs, app(2), "y", &mut early).await;
+    wait_for_open_gate(logs, app(2), "y", &mut early).await;
 }
 
 #[tokio::test]
 async fn a_prefix_subscription_counts_whenever_it_comes() {
-    let directory = tempfile::tempdir().unwrap();
-    let (logs, _store) = start(directory.path()).await;
-    let url = router(None).await;
-    logs.agent_line(app(1), "x", "makes the app known");
-    logs.attach(join(&url).await).await;
-    let bridge = join(&url).await;
+    let rig = rig().await;
+    rig.logs.agent_line(app(1), "x", "makes the app known");
+    rig.attach().await;
     let prefix = Dict::from([("match".to_owned(), wamp::Value::from("prefix"))]);
-    let mut viewer = bridge.subscribe("reswarm.logs.", prefix).await.unwrap();
-    wait_for_open_gate(&logs, app(1), "x", &mut viewer).await;
+    let mut viewer = rig.other.subscribe("reswarm.logs.", prefix).await.unwrap();
+    wait_for_open_gate(&rig.logs, app(1), "x", &mut viewer).await;
 }
 
 #[tokio::test]
 async fn a_viewer_stays_served_when_the_agents_session_is_replaced() {
-    let directory = tempfile::tempdir().unwrap();
-    let (logs, _store) = start(directory.path()).await;
-    let url = router(None).await;
-    let session = join(&url).await;
-    let mut viewer = view(&session, "prod_1_x").await;
-    let lost = join(&url).await;
+    let rig = rig().await;
+    let logs = &rig.logs;
+    let mut viewer = view(&rig.other, "prod_1_x").await;
+    let lost = join(&rig.url).await;
     logs.attach(lost.clone()).await;
-    wait_for_open_gate(&logs, app(1), "x", &mut viewer).await;
+    wait_for_open_gate(logs, app(1), "x", &mut viewer).await;
 
     lost.abort();
     let _ = lost.closed().await;
     logs.output_line(app(1), "x", "nobody can be told".to_owned());
     logs.agent_line(app(1), "x", "nor of this");
-    logs.attach(join(&url).await).await;
+    rig.attach().await;
     logs.output_line(app(1), "x", "back".to_owned());
     assert_eq!(next(&mut viewer).await, json!("nobody can be told"));
     assert_eq!(
@@ -245,16 +274,12 @@ impl Drop for Removed {
 
 #[tokio::test]
 async fn a_followed_container_is_heard_once_and_to_the_end() {
-    let directory = tempfile::tempdir().unwrap();
-    let (logs, store) = start(directory.path()).await;
-    let url = router(None).await;
-    let session = join(&url).await;
+    let rig = rig().await;
+    let (logs, store) = (&rig.logs, &rig.store);
     let scope = Scope::new();
     let app_name = scope.name("app");
     let script = "trap 'echo last words; exit 3' TERM; seq 1 3; while :; do sleep 0.1; done";
-    let mut viewer = view(&session, &format!("prod_7_{app_name}")).await;
-    logs.clear_history(app(7), &app_name);
-    logs.attach(join(&url).await).await;
+    let mut viewer = rig.viewed(app(7), &app_name).await;
 
     let name = run(&scope, 7, script);
     let _removed = Removed(name.clone());
@@ -344,15 +369,11 @@ async fn a_history_without_container_lines_is_completed_from_the_container() {
 #[tokio::test]
 async fn of_a_flood_every_line_is_delivered_or_announced_as_dropped() {
     const LINES: u64 = 50_000;
-    let directory = tempfile::tempdir().unwrap();
-    let (logs, _store) = start(directory.path()).await;
-    let url = router(None).await;
-    let session = join(&url).await;
+    let rig = rig().await;
+    let logs = &rig.logs;
     let scope = Scope::new();
     let app_name = scope.name("app");
-    let mut viewer = view(&session, &format!("prod_10_{app_name}")).await;
-    logs.clear_history(app(10), &app_name);
-    logs.attach(join(&url).await).await;
+    let mut viewer = rig.viewed(app(10), &app_name).await;
     let name = run(&scope, 10, &format!("seq 1 {LINES}; sleep 100"));
     let _removed = Removed(name);
     let began = std::time::Instant::now();
@@ -405,16 +426,12 @@ fn run_service(image: &str, project: &str, service: &str, number: u32) -> String
 
 #[tokio::test]
 async fn all_services_of_a_project_are_heard_under_their_names_until_the_last_is_gone() {
-    let directory = tempfile::tempdir().unwrap();
-    let (logs, _store) = start(directory.path()).await;
-    let url = router(None).await;
-    let session = join(&url).await;
+    let rig = rig().await;
+    let logs = &rig.logs;
     let scope = Scope::new();
     let app_name = scope.name("app");
     let project = format!("{}_compose", scope.name("p"));
-    let mut viewer = view(&session, &format!("prod_11_{app_name}")).await;
-    logs.clear_history(app(11), &app_name);
-    logs.attach(join(&url).await).await;
+    let mut viewer = rig.viewed(app(11), &app_name).await;
     let run = |service: &str, script: &str| {
         let image = scope.image(service, script);
         run_service(&image, &project, service, 1)
@@ -458,16 +475,14 @@ async fn all_services_of_a_project_are_heard_under_their_names_until_the_last_is
 
 #[tokio::test]
 async fn a_publication_speaks_on_its_own_topic_and_leaves_the_apps_history_alone() {
-    let directory = tempfile::tempdir().unwrap();
-    let (logs, store) = start(directory.path()).await;
-    let url = router(None).await;
-    let session = join(&url).await;
+    let rig = rig().await;
+    let (logs, store) = (&rig.logs, &rig.store);
     let dev = AppId {
         key: 12,
         stage: Stage::Dev,
     };
-    let mut viewer = view(&session, "pub_12_myapp").await;
-    logs.attach(join(&url).await).await;
+    let mut viewer = view(&rig.other, "pub_12_myapp").await;
+    rig.attach().await;
     logs.agent_line(dev, "MyApp", "of the app");
     logs.agent_line_on(Channel::Publication, dev, "MyApp", "Starting image build...");
     logs.output_line_on(Channel::Publication, dev, "MyApp", "Step 1/2".to_owned());

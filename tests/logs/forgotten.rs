@@ -6,7 +6,7 @@ use testkit::{docker, wait};
 
 use super::SOON;
 use super::plane::Plane;
-use super::rig::{Run, Tally, Viewer, Writer, app};
+use super::rig::{Run, Tally, Writer, app};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_the_daemon_never_ends_is_read_to_its_end() {
@@ -19,12 +19,8 @@ async fn a_log_that_the_daemon_never_ends_is_read_to_its_end() {
     let daemon = Proxy::absent();
     daemon.appear();
     let writer = Writer::new(107, SCRIPT);
-    let run = Run::start(home.path(), Engine::at(&daemon.host()).unwrap()).await;
-    let mut viewer = Viewer::of(&plane, &writer).await;
-    run.logs.clear_history(app(107), &writer.app_name);
-    run.logs.attach(plane.join("system").await).await;
-    writer.run();
-    run.follow(&writer);
+    let engine = Engine::at(&daemon.host()).unwrap();
+    let (run, mut viewer, _) = Run::of(home.path(), engine, &plane, &writer).await;
     let mut tally = Tally::default();
     tally.watch(&mut viewer, 50).await;
 

@@ -165,6 +165,29 @@ impl Run {
         }
     }
 
+    /// Starts in `home` with a viewer of a container that is followed from its first line on, and begins with it. Gives
+    /// back the session, too.
+    pub(crate) async fn of(
+        home: &Path,
+        engine: Engine,
+        plane: &Plane,
+        writer: &Writer,
+    ) -> (Run, Viewer, Session) {
+        let run = Run::start(home, engine).await;
+        let viewer = Viewer::of(plane, writer).await;
+        let session = plane.join("system").await;
+        run.begin(writer, &session).await;
+        (run, viewer, session)
+    }
+
+    /// Attaches, and follows a container from its first line on.
+    pub(crate) async fn begin(&self, writer: &Writer, session: &Session) {
+        self.logs.clear_history(app(writer.key), &writer.app_name);
+        self.logs.attach(session.clone()).await;
+        writer.run();
+        self.follow(writer);
+    }
+
     pub(crate) fn follow(&self, writer: &Writer) {
         self.logs.follow(app(writer.key), &writer.app_name);
     }

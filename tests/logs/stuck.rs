@@ -42,14 +42,11 @@ async fn a_router_that_hangs_for_longer_than_a_reply_may_take_costs_no_line() {
     let writer = Writer::numbering(108);
     let run = Run::start(home.path(), Engine::new().unwrap()).await;
     let mut viewer = Viewer::over(join(&plane, "4711").await, &writer).await;
-    run.logs.clear_history(app(108), &writer.app_name);
     let session = join(&plane, "system").await;
     let echo = handler(|invocation| async move { Ok(invocation.payload) });
     let options = RegisterOptions::default();
     session.register(ECHO, options, echo).await.unwrap();
-    run.logs.attach(session).await;
-    writer.run();
-    run.follow(&writer);
+    run.begin(&writer, &session).await;
     let mut tally = Tally::default();
     tally.watch(&mut viewer, 50).await;
 
@@ -86,11 +83,8 @@ async fn a_flood_towards_a_router_that_hangs_is_dropped_in_part_and_counted() {
     let writer = Writer::new(109, &script);
     let run = Run::start(home.path(), Engine::new().unwrap()).await;
     let mut viewer = Viewer::over(join(&plane, "4711").await, &writer).await;
-    run.logs.clear_history(app(109), &writer.app_name);
     let session = plane.join("system").await;
-    run.logs.attach(session.clone()).await;
-    writer.run();
-    run.follow(&writer);
+    run.begin(&writer, &session).await;
     let mut tally = Tally::default();
     tally.watch(&mut viewer, 1).await;
     wait_until_confirmed(&home.path().join("downloads"), &writer.container);

@@ -6,7 +6,7 @@ use testkit::{docker, wait};
 
 use super::SOON;
 use super::plane::Plane;
-use super::rig::{Run, Tally, Viewer, Writer, go_on, printed, wait_until_confirmed};
+use super::rig::{Run, Tally, Viewer, Writer, app, go_on, printed, wait_until_confirmed};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_or_repeated_when_the_router_restarts() {
@@ -14,12 +14,7 @@ async fn nothing_is_lost_or_repeated_when_the_router_restarts() {
     let mut plane = Plane::own().await;
     let address = plane.address();
     let writer = Writer::numbering(101);
-    let run = Run::start(home.path(), Engine::new().unwrap()).await;
-    let mut viewer = Viewer::of(&plane, &writer).await;
-    run.logs.clear_history(super::rig::app(101), &writer.app_name);
-    run.logs.attach(plane.join("system").await).await;
-    writer.run();
-    run.follow(&writer);
+    let (run, mut viewer, _) = Run::of(home.path(), Engine::new().unwrap(), &plane, &writer).await;
     let mut tally = Tally::default();
     tally.watch(&mut viewer, 50).await;
     for _ in 0..3 {
@@ -50,13 +45,8 @@ async fn a_killed_agent_goes_on_with_the_next_line() {
     let home = tempfile::tempdir().unwrap();
     let plane = Plane::own().await;
     let writer = Writer::numbering(102);
-    let mut viewer = Viewer::of(&plane, &writer).await;
     let mut tally = Tally::default();
-    let run = Run::start(home.path(), Engine::new().unwrap()).await;
-    run.logs.clear_history(super::rig::app(102), &writer.app_name);
-    run.logs.attach(plane.join("system").await).await;
-    writer.run();
-    run.follow(&writer);
+    let (run, mut viewer, _) = Run::of(home.path(), Engine::new().unwrap(), &plane, &writer).await;
     tally.watch(&mut viewer, 50).await;
     run.kill().await;
     tally.cut();
@@ -101,12 +91,8 @@ async fn a_docker_daemon_that_goes_and_comes_back_costs_no_line() {
     let daemon = Proxy::absent();
     daemon.appear();
     let writer = Writer::numbering(103);
-    let mut viewer = Viewer::of(&plane, &writer).await;
-    let run = Run::start(home.path(), Engine::at(&daemon.host()).unwrap()).await;
-    run.logs.clear_history(super::rig::app(103), &writer.app_name);
-    run.logs.attach(plane.join("system").await).await;
-    writer.run();
-    run.follow(&writer);
+    let engine = Engine::at(&daemon.host()).unwrap();
+    let (run, mut viewer, _) = Run::of(home.path(), engine, &plane, &writer).await;
     let mut tally = Tally::default();
     tally.watch(&mut viewer, 50).await;
     for _ in 0..3 {
@@ -124,13 +110,7 @@ async fn crossbar_carries_them_as_well_across_a_lost_session() {
     let plane = tokio::task::spawn_blocking(Plane::crossbar).await.unwrap();
     let home = tempfile::tempdir().unwrap();
     let writer = Writer::numbering(104);
-    let run = Run::start(home.path(), Engine::new().unwrap()).await;
-    let mut viewer = Viewer::of(&plane, &writer).await;
-    run.logs.clear_history(super::rig::app(104), &writer.app_name);
-    let mut session = plane.join("system").await;
-    run.logs.attach(session.clone()).await;
-    writer.run();
-    run.follow(&writer);
+    let (run, mut viewer, mut session) = Run::of(home.path(), Engine::new().unwrap(), &plane, &writer).await;
     let mut tally = Tally::default();
     tally.watch(&mut viewer, 50).await;
     for at_rest in [false, true, false] {
@@ -164,13 +144,7 @@ async fn what_an_outage_has_no_room_for_is_a_gap_that_adds_up() {
          awk 'BEGIN {{ for (i = 2; i <= {LINES}; i++) printf \"%040d\\n\", i; print \"end\" }}'"
     );
     let writer = Writer::new(105, &script);
-    let run = Run::start(home.path(), Engine::new().unwrap()).await;
-    let mut viewer = Viewer::of(&plane, &writer).await;
-    run.logs.clear_history(super::rig::app(105), &writer.app_name);
-    let session = plane.join("system").await;
-    run.logs.attach(session.clone()).await;
-    writer.run();
-    run.follow(&writer);
+    let (run, mut viewer, session) = Run::of(home.path(), Engine::new().unwrap(), &plane, &writer).await;
     let mut tally = Tally::default();
     tally.watch(&mut viewer, 1).await;
     wait_until_confirmed(&home.path().join("downloads"), &writer.container);
@@ -178,7 +152,7 @@ async fn what_an_outage_has_no_room_for_is_a_gap_that_adds_up() {
     let _ = session.closed().await;
     docker::docker(&["exec", &writer.container, "/bin/sh", "-c", ": > /tmp/go"]).unwrap();
     wait::until_async("all of it was read", SOON * 4, || async {
-        let history = run.logs.history(super::rig::app(105), &writer.app_name).await;
+        let history = run.logs.history(app(105), &writer.app_name).await;
         (history.last().map(String::as_str) == Some("end")).then_some(())
     })
     .await;
@@ -201,7 +175,7 @@ async fn a_container_that_lives_for_a_moment_is_heard() {
     let mut viewer = Viewer::of(&plane, &writer).await;
     run.logs.attach(plane.join("system").await).await;
     for _ in 0..3 {
-        run.logs.clear_history(super::rig::app(106), &writer.app_name);
+        run.logs.clear_history(app(106), &writer.app_name);
         writer.run();
         wait::until("the container has ended", SOON, || {
             let state = docker::inspect(&writer.container, "{{.State.Status}}");
