@@ -99,17 +99,17 @@ fn an_interruption_with_many_lines_costs_none_and_repeats_none() {
     let mut fleet = Fleet::start(Plane::Studio);
     let device = fleet.add_device("meter-1");
     let _agent = device.start_agent(Path::new(AGENT), &[]);
-    fleet.publish_app("count", SCRIPT);
-    fleet.studio(&["install", "meter-1", "count", "--wait"]).ok();
+    fleet.publish_app("burst", SCRIPT);
+    fleet.studio(&["install", "meter-1", "burst", "--wait"]).ok();
     let apps = fleet.studio(&["app", "list", "--json"]).ok().json();
-    let container = format!("prod_{}_count", apps[0]["app_key"]);
+    let container = format!("prod_{}_burst", apps[0]["app_key"]);
 
     let address = fleet.url().trim_start_matches("ws://").replace("/ws", "");
     let way = Way::to(address.clone());
     let url = format!("ws://{}/ws", way.address);
     let viewer = Process::start(
         "viewer",
-        &mut fleet.command(&["logs", "meter-1", "count", "-f", "--url", &url]),
+        &mut fleet.command(&["logs", "meter-1", "burst", "-f", "--url", &url]),
     );
     let reaches = |goal: usize| {
         wait::until(&format!("{goal} lines are seen"), MINUTE, || {
@@ -148,5 +148,5 @@ fn an_interruption_with_many_lines_costs_none_and_repeats_none() {
         None
     );
     drop(viewer);
-    fleet.studio(&["remove", "meter-1", "count", "--wait"]).ok();
+    fleet.studio(&["remove", "meter-1", "burst", "--wait"]).ok();
 }

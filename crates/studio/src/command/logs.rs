@@ -144,6 +144,7 @@ async fn show(
                 };
                 phases.insert(topic, phase);
             }
+            Err(_) if stream.begun && !client.session.is_open() => return Ok(Ended::Lost),
             // Of several, the others are shown; one that was seen is tried again.
             Err(failure) if several || (stream.begun && passes(&failure)) => {
                 eprintln!("({}: {})", install.device, failure.text);
@@ -158,7 +159,7 @@ async fn show(
     }
     let begun = streams.values().any(|stream| stream.begun);
     if let Some(failure) = failed.pop() {
-        if !begun {
+        if !begun || phases.is_empty() {
             return Err(failure);
         }
         if !options.follow {
