@@ -20,6 +20,8 @@ use crate::settings::DirectoryError;
 const UNIT: &str = "reagent.service";
 /// Where the vendor's images put what they manage; two masters of one agent undo each other's work.
 const MANAGED: [&str; 2] = ["Reagent-active", "reswarm-mode"];
+/// And in which directory (1.13).
+const SCRIPT_DIR: &str = "/opt/reagent";
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +83,8 @@ impl Misunderstood {
 pub enum ServiceError {
     #[error("{0} exists: the vendor's manager script runs the agent on this device")]
     Managed(PathBuf),
+    #[error("{0} was not written by reagent service install; it is left alone")]
+    Foreign(PathBuf),
     #[error("{doing} {path}")]
     File {
         doing: &'static str,
@@ -164,12 +168,7 @@ pub fn obey(order: &Order) -> Result<String, ServiceError> {
 }
 
 fn install(order: &Order) -> Result<String, ServiceError> {
-    for name in MANAGED {
-        let sign = order.agent_dir.join(name);
-        if fs::symlink_metadata(&sign).is_ok() {
-            return Err(ServiceError::Managed(sign));
-        }
-    }
+    refuse_what_is_not_ours(order)?;
     let agent_dir = absolute(&order.agent_dir)?;
     let paths = unit::Paths {
         apps_dir: match &order.apps_dir {
@@ -204,12 +203,35 @@ fn install(order: &Order) -> Result<String, ServiceError> {
     Ok(format!("installed {} and started", path.display()))
 }
 
+/// Whether the device belongs to the vendor's manager script, or the unit to somebody else. The script works in its own
+/// directory, whatever directory the order names.
+fn refuse_what_is_not_ours(order: &Order) -> Result<(), ServiceError> {
+    if let Some(sign) = sign_of_the_script(&[&order.agent_dir, Path::new(SCRIPT_DIR)]) {
+        return Err(ServiceError::Managed(sign));
+    }
+    let path = order.unit_dir.join(UNIT);
+    match fs::read(&path) {
+        Ok(text) if unit::is_ours(&text) => Ok(()),
+        Ok(_) => Err(ServiceError::Foreign(path)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(file("cannot read", &path)(error)),
+    }
+}
+
+fn sign_of_the_script(directories: &[&Path]) -> Option<PathBuf> {
+    let signs = directories
+        .iter()
+        .flat_map(|directory| MANAGED.map(|name| directory.join(name)));
+    signs.into_iter().find(|sign| fs::symlink_metadata(sign).is_ok())
+}
+
 /// Data, identity and binaries stay.
 fn uninstall(order: &Order) -> Result<String, ServiceError> {
     let path = order.unit_dir.join(UNIT);
     if !path.exists() {
         return Err(ServiceError::NotInstalled);
     }
+    refuse_what_is_not_ours(order)?;
     systemctl(&["disable", "--now", UNIT])?;
     fs::remove_file(&path).map_err(file("cannot remove", &path))?;
     systemctl(&["daemon-reload"])?;
@@ -270,4 +292,22 @@ fn run(arguments: &[&str]) -> io::Result<std::process::Output> {
         .args(arguments)
         .stdin(Stdio::null())
         .output()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_script_is_found_in_any_of_its_directories() {
+        let directory = tempfile::tempdir().unwrap();
+        let (ours, its) = (directory.path().join("ours"), directory.path().join("its"));
+        for path in [&ours, &its] {
+            fs::create_dir(path).unwrap();
+        }
+        assert_eq!(sign_of_the_script(&[&ours, &its]), None);
+        let sign = its.join("Reagent-active");
+        std::os::unix::fs::symlink("/nonexistent", &sign).unwrap();
+        assert_eq!(sign_of_the_script(&[&ours, &its]), Some(sign));
+    }
 }

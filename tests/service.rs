@@ -121,6 +121,28 @@ fn a_device_of_the_vendors_manager_script_is_left_alone() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("manager script"), "{output:?}");
     assert_eq!(machine.told(), [""; 0]);
+    // Its unit has the name of ours.
+    std::fs::write(machine.path("units/reagent.service"), "[Unit]\n").unwrap();
+    let output = machine.service(&["uninstall"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("manager script"), "{output:?}");
+    assert_eq!(machine.told(), [""; 0]);
+    assert!(machine.path("units/reagent.service").exists());
+}
+
+#[test]
+fn a_unit_that_somebody_else_wrote_is_neither_replaced_nor_removed() {
+    let machine = Machine::new();
+    let unit = machine.path("units/reagent.service");
+    let theirs = "[Service]\nExecStart=/opt/reagent/Reagent-active\n";
+    std::fs::write(&unit, theirs).unwrap();
+    for output in [machine.install(&[]), machine.service(&["uninstall"])] {
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text(&output.stderr).contains("was not written by"), "{output:?}");
+    }
+    assert_eq!(std::fs::read_to_string(unit).unwrap(), theirs);
+    assert_eq!(machine.told(), [""; 0]);
+    assert!(!machine.path("agent/reagent").exists());
 }
 
 #[test]

@@ -14,6 +14,15 @@ pub(super) struct Paths {
     pub(super) proxy: Option<PathBuf>,
 }
 
+/// The line by which our units are known; others are left alone.
+const MARK: &str = "# Written by reagent service install.";
+
+/// Whether this is the text of a unit of ours.
+pub(super) fn is_ours(text: &[u8]) -> bool {
+    text.split(|byte| *byte == b'\n')
+        .any(|line| line.trim_ascii_end() == MARK.as_bytes())
+}
+
 /// The unit's text. `Err`: a path that no unit can hold.
 ///
 /// The agent administers this machine: it talks to Docker, sets up networks, restarts the host and opens terminals for
@@ -35,6 +44,7 @@ pub(super) fn text(paths: &Paths) -> Result<String, PathBuf> {
     };
     Ok(format!(
         "\
+{MARK}
 [Unit]
 Description=IronFlock Device Agent
 Wants=network-online.target
@@ -115,6 +125,12 @@ mod tests {
             command.contains(r#"-agentDir "/opt/my agent/100%% $$HOME \"x\"" -appsDir"#),
             "{command}"
         );
+    }
+
+    #[test]
+    fn our_units_are_known_and_others_are_not() {
+        assert!(is_ours(text(&paths("/opt/agent")).unwrap().as_bytes()));
+        assert!(!is_ours(b"[Unit]\nDescription=IronFlock Device Agent\n"));
     }
 
     #[test]
