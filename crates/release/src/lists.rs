@@ -1,5 +1,5 @@
 //! The lists at the root of a bucket: what makes a published version live (`update-and-system.md` 1.3, 2.5, 2.6). Nothing
-//! is named in them before it has been proven to lie there whole, for every platform that had a version before.
+//! is newly named in them before it has been proven to lie there whole, for every platform that had a version before.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -58,7 +58,9 @@ pub fn current(bucket: &Bucket) -> Result<Option<Versions>, BucketError> {
     Ok(text.and_then(|text| serde_json::from_slice(&text).ok()))
 }
 
-/// Proves every version that `versions` names. Platforms in `dropped` may lose theirs.
+/// Proves every version that `versions` newly names for some channel: platforms in `dropped` may lose theirs. Where a
+/// channel keeps its version, nothing changes for any device, so it only has to be there still: it may be one of the Go
+/// agent (`update-and-system.md` 1.16).
 pub fn check(
     bucket: &Bucket,
     keys: &PublicKeys,
@@ -68,6 +70,14 @@ pub fn check(
     let names = bucket.list("")?;
     let before = current(bucket)?.unwrap_or_default();
     for version in versions.values().collect::<BTreeSet<_>>() {
+        let is_kept = versions
+            .iter()
+            .filter(|(_, named)| *named == version)
+            .all(|(channel, _)| before.get(channel) == Some(version));
+        if is_kept {
+            verify::present(&names, version)?;
+            continue;
+        }
         let platforms = verify::version(bucket, &names, keys, version)?;
         for old in before.values().collect::<BTreeSet<_>>() {
             let lost = verify::platforms(&names, old)
@@ -113,13 +123,19 @@ pub fn publish_latest(
         return Err(ListError::Channel("production"));
     };
     let names = bucket.list("")?;
+    let live = current(bucket)?.unwrap_or_default();
+    let platforms = if live.get("production") == Some(version) {
+        verify::present(&names, version)?
+    } else {
+        verify::version(bucket, &names, keys, version)?
+    };
     let mut copies = Vec::new();
-    for platform in verify::version(bucket, &names, keys, version)? {
-        for (from, to) in [
-            (platform.binary(version), platform.binary(LATEST)),
-            (platform.checksum(version), platform.checksum(LATEST)),
+    for platform in platforms {
+        let (binary, checksum) = verify::old_style(bucket, &platform, version)?;
+        for (to, content) in [
+            (platform.binary(LATEST), binary),
+            (platform.checksum(LATEST), checksum),
         ] {
-            let content = bucket.read(&from)?.ok_or(VerifyError::Missing { name: from })?;
             bucket.replace(&to, &content)?;
             copies.push(to);
         }

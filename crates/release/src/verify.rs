@@ -25,7 +25,7 @@ pub enum VerifyError {
         #[source]
         source: serde_json::Error,
     },
-    #[error("{name} is not what its manifest says: {what}")]
+    #[error("{name} is not what belongs there: {what}")]
     Differs { name: String, what: &'static str },
     #[error("{name} expired at {at}: issue it again with 'release renew'")]
     Expired { name: String, at: Timestamp },
@@ -69,6 +69,20 @@ pub fn version(
     Ok(platforms)
 }
 
+/// The platforms of a version that devices were sent to before: binary and old-style checksum still lie there. It may be
+/// older than manifests, or its manifests may have expired.
+pub fn present(names: &[String], version: &str) -> Result<Vec<Platform>, VerifyError> {
+    let platforms = platforms(names, version);
+    if platforms.is_empty() {
+        return Err(VerifyError::Unpublished(version.to_owned()));
+    }
+    let mut checksums = platforms.iter().map(|platform| platform.checksum(version));
+    match checksums.find(|checksum| !names.contains(checksum)) {
+        Some(name) => Err(VerifyError::Missing { name }),
+        None => Ok(platforms),
+    }
+}
+
 /// The manifest of a platform, proven.
 pub fn manifest(
     bucket: &Bucket,
@@ -99,6 +113,25 @@ pub fn manifest(
     }
 }
 
+/// The binary and the file with its old-style checksum, which have to agree: all that a Go agent looks at.
+pub fn old_style(
+    bucket: &Bucket,
+    platform: &Platform,
+    version: &str,
+) -> Result<(Vec<u8>, Vec<u8>), VerifyError> {
+    let binary = required(bucket, &platform.binary(version))?;
+    let name = platform.checksum(version);
+    let checksum = required(bucket, &name)?;
+    let digest = crate::digest(&binary);
+    match String::from_utf8_lossy(&checksum).split_whitespace().next() == Some(digest.as_str()) {
+        true => Ok((binary, checksum)),
+        false => Err(VerifyError::Differs {
+            name,
+            what: "another digest",
+        }),
+    }
+}
+
 /// The binary, its old-style checksum and its patches.
 fn objects(bucket: &Bucket, platform: &Platform, manifest: &Manifest) -> Result<(), VerifyError> {
     let differs = |name: &str, what| {
@@ -107,16 +140,9 @@ fn objects(bucket: &Bucket, platform: &Platform, manifest: &Manifest) -> Result<
             what,
         })
     };
-    let name = platform.binary(&manifest.version);
-    let binary = required(bucket, &name)?;
+    let (binary, _) = old_style(bucket, platform, &manifest.version)?;
     if binary.len() as u64 != manifest.size || crate::digest(&binary) != manifest.sha256 {
-        return differs(&name, "other bytes");
-    }
-    let name = platform.checksum(&manifest.version);
-    let checksum = required(bucket, &name)?;
-    let checksum = String::from_utf8_lossy(&checksum);
-    if checksum.split_whitespace().next() != Some(manifest.sha256.as_str()) {
-        return differs(&name, "another digest");
+        return differs(&platform.binary(&manifest.version), "other bytes");
     }
     for delta in &manifest.deltas {
         let name = format!("{}{}", platform.directory(&manifest.version), delta.name);

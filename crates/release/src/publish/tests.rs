@@ -189,6 +189,72 @@ fn no_platform_loses_its_version_unless_somebody_says_so() {
 }
 
 #[test]
+fn a_channel_may_stay_on_a_go_version_while_another_goes_on() {
+    let shop = Shop::new();
+    // As Go releases lie in the bucket: no manifest, and for more platforms.
+    for arch in ["armv7", "armv6", "amd64"] {
+        let binary = format!("linux/{arch}/0.20.20/reagent");
+        shop.bucket.create(&binary, arch.as_bytes()).unwrap();
+        let sha256 = crate::digest(arch.as_bytes());
+        shop.bucket
+            .create(&format!("{binary}.sha256"), sha256.as_bytes())
+            .unwrap();
+    }
+    let list = |production: &str, test: &str| {
+        format!(r#"{{"production": "{production}", "test": "{test}", "local": "0.20.20", "all": "0.20.20"}}"#)
+            .into_bytes()
+    };
+    let publish = |list: &[u8]| lists::publish(&shop.bucket, &shop.keys, list, &[]);
+    let go = list("0.20.20", "0.20.20");
+    // Whoever names it first has to prove it: with the tool of its time.
+    publish(&go).unwrap_err();
+    shop.bucket.replace("availableVersions.json", &go).unwrap();
+    shop.publish("1.0.0", "").unwrap();
+    // linux/amd64 would lose its version.
+    let refused = publish(&list("0.20.20", "1.0.0")).unwrap_err();
+    assert!(matches!(refused, ListError::Lost { .. }), "{refused}");
+    let dropped = [Platform::parse("linux/amd64").unwrap()];
+    lists::publish(&shop.bucket, &shop.keys, &list("0.20.20", "1.0.0"), &dropped).unwrap();
+    // Back by the list is what agents do not do, and it is not proven.
+    publish(&list("0.20.20", "0.20.20")).unwrap_err();
+    // The alias goes with it.
+    let versions = lists::current(&shop.bucket).unwrap().unwrap();
+    let copies = lists::publish_latest(&shop.bucket, &shop.keys, &versions).unwrap();
+    assert_eq!(copies.len(), 6);
+
+    // What a Go agent would trip over is noticed all the same.
+    fs::remove_file(shop.path("linux/armv6/0.20.20/reagent.sha256")).unwrap();
+    let refused = lists::publish(&shop.bucket, &shop.keys, &list("0.20.20", "1.0.0"), &dropped).unwrap_err();
+    assert!(
+        matches!(refused, ListError::Verify(VerifyError::Missing { .. })),
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_version_whose_manifest_has_expired_stays_where_it_is_offered_and_goes_nowhere_else() {
+    let shop = Shop::new();
+    shop.publish("1.0.0", "").unwrap();
+    shop.publish("1.1.0", "").unwrap();
+    lists::publish(&shop.bucket, &shop.keys, &Shop::list("1.0.0"), &[]).unwrap();
+    for platform in verify::platforms(&shop.bucket.list("").unwrap(), "1.0.0") {
+        let mut manifest = verify::manifest(&shop.bucket, &shop.keys, &platform, "1.0.0").unwrap();
+        manifest.renew(0);
+        put_manifest(&shop.bucket, &shop.signer, &platform, &manifest).unwrap();
+    }
+    let list = |test: &str, more: &str| {
+        format!(r#"{{"production": "1.0.0", "test": "{test}", "local": "1.0.0", "all": "1.0.0"{more}}}"#)
+    };
+    let publish = |list: String| lists::publish(&shop.bucket, &shop.keys, list.as_bytes(), &[]);
+    publish(list("1.1.0", "")).unwrap();
+    let refused = publish(list("1.1.0", r#", "beta": "1.0.0""#)).unwrap_err();
+    assert!(
+        matches!(refused, ListError::Verify(VerifyError::Expired { .. })),
+        "{refused}"
+    );
+}
+
+#[test]
 fn a_list_that_agents_could_not_use_is_refused() {
     let shop = Shop::new();
     shop.publish("1.0.0", "").unwrap();
