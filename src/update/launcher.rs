@@ -50,7 +50,7 @@ pub(super) fn run(settings: &Settings, setup: &Setup) -> Boot {
         return own(PathBuf::new());
     };
     let mut lock = None;
-    let mut watcher = None;
+    let mut watcher: Option<Watcher> = None;
     loop {
         let mut state = State::load(agent_dir);
         if state.is_trial() && lock.is_none() {

@@ -362,7 +362,7 @@ impl Disk {
             }
             Step::Truncate(name) => self.inode(name).now.content = Rc::default(),
             Step::Write(name, more) => {
-                Rc::make_mut(&mut self.inode(name).now.content).extend_from_slice(more)
+                Rc::make_mut(&mut self.inode(name).now.content).extend_from_slice(more);
             }
             Step::Mode(name, executable) => self.inode(name).now.executable = *executable,
             Step::Time(name, time) => self.inode(name).now.time = Some(*time),
