@@ -147,6 +147,11 @@ fn an_interruption_with_many_lines_costs_none_and_repeats_none() {
         differs.map(|place| &seen[place.saturating_sub(2)..place + 3]),
         None
     );
+    let doubts = viewer.output();
+    assert!(
+        !doubts.iter().any(|line| line.contains("may be missing")),
+        "it knows that none is"
+    );
     drop(viewer);
     fleet.studio(&["remove", "meter-1", "burst", "--wait"]).ok();
 }
