@@ -9,6 +9,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, OFlags};
 
@@ -46,6 +47,31 @@ pub enum LockError {
     /// The file is replaced again and again.
     #[error("{path} is being replaced by another program")]
     Restless { path: PathBuf },
+}
+
+/// What an agent that is ending gets until it has let go of the lock (1.16); it bounds itself at 10 s.
+const PATIENCE: Duration = Duration::from_secs(12);
+/// Between looks at a lock that somebody still holds.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// The same as [`acquire`], but an agent that is just ending is waited for: starts overlap with ends. Blocks for at most
+/// 12 s, and not after `stopped` says so.
+pub fn acquire_soon(stopped: impl FnMut() -> bool) -> Result<InstanceLock, LockError> {
+    wait(PATIENCE, stopped, acquire)
+}
+
+fn wait<T>(
+    patience: Duration,
+    mut stopped: impl FnMut() -> bool,
+    attempt: impl Fn() -> Result<T, LockError>,
+) -> Result<T, LockError> {
+    let end = Instant::now() + patience;
+    loop {
+        match attempt() {
+            Err(LockError::Taken) if Instant::now() < end && !stopped() => std::thread::sleep(LOOK),
+            ended => return ended,
+        }
+    }
 }
 
 /// Takes the lock of this machine; with the environment variable `REAGENT_LOCK_FILE` the one it names.
@@ -129,6 +155,27 @@ mod tests {
         );
         drop(first);
         lock(&path).unwrap();
+    }
+
+    #[test]
+    fn an_instance_that_is_ending_is_waited_for_but_not_for_ever() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        let mut first = Some(lock(&path).unwrap());
+        let mut looks = 0;
+        let ends_soon = || {
+            looks += 1;
+            if looks == 3 {
+                first.take();
+            }
+            false
+        };
+        let second = wait(Duration::from_secs(60), ends_soon, || lock(&path)).unwrap();
+        let stays = wait(Duration::from_millis(1), || false, || lock(&path));
+        assert!(matches!(stays, Err(LockError::Taken)));
+        let stopped = wait(Duration::from_secs(60), || true, || lock(&path));
+        assert!(matches!(stopped, Err(LockError::Taken)));
+        drop(second);
     }
 
     #[test]

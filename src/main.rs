@@ -77,7 +77,7 @@ fn serve(
     setup: Setup,
     stop: CancellationToken,
 ) -> anyhow::Result<u8> {
-    let _lock = instance::acquire()?;
+    let _lock = instance::acquire_soon(|| stop.is_cancelled())?;
     journal::start(&settings);
     tracing::info!(
         version = VERSION,

@@ -10,13 +10,14 @@ use std::io;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use protocol::flock::FlockDocument;
 use rustix::fs::FlockOperation;
-use rustix::process::{Pid, Signal};
+use rustix::process::Pid;
 use tokio::process::Child;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::boot::Boot;
@@ -37,10 +38,10 @@ use crate::{exit, instance, journal};
 const LOCK: &str = ".update.lock";
 /// What a version that shall end gets before it is killed; it bounds itself at 10 s.
 const GRACE: Duration = Duration::from_secs(12);
-/// Between looks at a lock that somebody still holds.
-const LOOK: Duration = Duration::from_millis(100);
 /// Before a version that ended is started again, times its starts.
 const PAUSE: Duration = Duration::from_secs(1);
+/// For a signal that came while a version was being ended to be noticed.
+const SETTLE: Duration = Duration::from_millis(10);
 
 /// Starts what is to run. Returns when that is this process, or when what was started has ended.
 pub(super) fn run(settings: &Settings, setup: &Setup) -> Boot {
@@ -49,6 +50,7 @@ pub(super) fn run(settings: &Settings, setup: &Setup) -> Boot {
         return own(PathBuf::new());
     };
     let mut lock = None;
+    let mut watcher: Option<Watcher> = None;
     loop {
         let mut state = State::load(agent_dir);
         if state.is_trial() && lock.is_none() {
@@ -79,14 +81,21 @@ pub(super) fn run(settings: &Settings, setup: &Setup) -> Boot {
         }
         match next {
             Launch::Myself | Launch::Active => return proven(agent_dir, &state, launcher),
-            Launch::Candidate => match watch(settings, setup, &launcher, &state) {
-                Ok(Watched::Stopped(code) | Watched::Done(code)) => return Boot::End(code),
-                Ok(Watched::Again) => {}
-                Err(error) => journal::complain(&format!(
-                    "the new version {} cannot be tried: {error}",
-                    state.new_version
-                )),
-            },
+            Launch::Candidate => {
+                let watched = match &mut watcher {
+                    Some(watcher) => watcher.watch(settings, setup, &launcher, &state),
+                    None => Watcher::new()
+                        .and_then(|new| watcher.insert(new).watch(settings, setup, &launcher, &state)),
+                };
+                match watched {
+                    Ok(Watched::Stopped(code) | Watched::Done(code)) => return Boot::End(code),
+                    Ok(Watched::Again) => {}
+                    Err(error) => journal::complain(&format!(
+                        "the new version {} cannot be tried: {error}",
+                        state.new_version
+                    )),
+                }
+            }
         }
     }
 }
@@ -168,14 +177,7 @@ fn watch_lock(agent_dir: &Path) -> Result<File, LockError> {
         Err(error) => return Err(unusable(error.into())),
     }
     // An agent that still runs would keep the version under test from starting; one that is ending is waited for.
-    let end = Instant::now() + GRACE;
-    loop {
-        match instance::acquire() {
-            Ok(_free) => return Ok(file),
-            Err(LockError::Taken) if Instant::now() < end => std::thread::sleep(LOOK),
-            Err(error) => return Err(error),
-        }
-    }
+    instance::acquire_soon(|| false).map(|_free| file)
 }
 
 /// How the watch over one start ended.
@@ -188,89 +190,147 @@ enum Watched {
     Again,
 }
 
-fn watch(settings: &Settings, setup: &Setup, launcher: &Path, state: &State) -> io::Result<Watched> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        let notifier = Notifier::from_environment();
-        let ear = Ear::open()?;
-        let mut command = launched(&state.new_file, launcher);
-        command.env(WATCHED, "1");
-        let interval = notifier.interval().unwrap_or(setup.silence).min(setup.silence);
-        ear.listen_to(&mut command, interval);
-        let mut child = tokio::process::Command::from(command)
-            .kill_on_drop(true)
-            .spawn()?;
-        notifier.ready();
-        let agent_dir = settings.agent_dir.as_path();
-        let proof = CancellationToken::new();
-        let proven = async {
-            let mut ticks = tokio::time::interval(setup.tick);
-            loop {
-                ticks.tick().await;
-                if !State::load(agent_dir).is_trial() {
-                    proof.cancel();
-                    return std::future::pending().await;
-                }
-            }
-        };
-        let endpoint = endpoint(&settings.config);
-        let overdue = async {
-            tokio::select! {
-                () = proof.cancelled() => std::future::pending().await,
-                () = overdue::passed(setup, state.was_connected, endpoint.as_deref()) => {}
-            }
-        };
-        // A trial has bounds of its own. Afterwards the manager hears the version and nobody in its name.
-        let alive = async {
-            tokio::select! {
-                () = proof.cancelled() => std::future::pending().await,
-                () = notifier.keep_alive() => {}
-            }
-        };
-        let silent = async {
-            while tokio::time::timeout(setup.silence, ear.sign_of_life())
-                .await
-                .is_ok()
-            {
-                notifier.lives();
-            }
-        };
+/// Hears signals from the first start that is watched to the last, also between them.
+struct Watcher {
+    runtime: Runtime,
+    stop: Stop,
+}
+
+/// SIGINT and SIGTERM. A signal that comes while nobody waits is kept.
+struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Stop {
+    async fn asked(&mut self) {
         tokio::select! {
-            status = child.wait() => Ok(after(agent_dir, state, status?).await),
-            _ = interrupt.recv() => Ok(stopped(agent_dir, &mut child).await),
-            _ = terminate.recv() => Ok(stopped(agent_dir, &mut child).await),
-            () = alive => unreachable!("a watchdog is served for ever"),
-            () = proven => unreachable!("it never ends"),
-            () = silent => {
-                journal::complain(&format!(
-                    "the version {} gave no sign of life for {} s and is ended",
-                    state.new_version,
-                    setup.silence.as_secs()
-                ));
-                // One of its starts, like any other that came to nothing.
-                end(&mut child).await;
-                Ok(Watched::Again)
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+
+    /// Waits for `span`, or less; whether the end was asked for.
+    async fn within(&mut self, span: Duration) -> bool {
+        tokio::time::timeout(span, self.asked()).await.is_ok()
+    }
+}
+
+impl Watcher {
+    fn new() -> io::Result<Watcher> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let context = runtime.enter();
+        let stop = Stop {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        };
+        drop(context);
+        Ok(Watcher { runtime, stop })
+    }
+
+    /// One start of the version under test, to its end.
+    fn watch(
+        &mut self,
+        settings: &Settings,
+        setup: &Setup,
+        launcher: &Path,
+        state: &State,
+    ) -> io::Result<Watched> {
+        let Watcher { runtime, stop } = self;
+        runtime.block_on(async {
+            let watched = watch(settings, setup, launcher, state, stop).await?;
+            // What comes next may not be watched any more.
+            if matches!(watched, Watched::Again) && stop.within(SETTLE).await {
+                return Ok(Watched::Stopped(exit::OK));
             }
-            () = overdue => {
-                end(&mut child).await;
-                let mut state = State::load(agent_dir);
-                if state.is_trial() {
-                    let reason = format!("it did not prove its health within {} s", setup.proof.as_secs());
-                    state.roll_back(&reason);
-                    state.save(agent_dir)?;
-                }
-                Ok(Watched::Again)
+            Ok(watched)
+        })
+    }
+}
+
+async fn watch(
+    settings: &Settings,
+    setup: &Setup,
+    launcher: &Path,
+    state: &State,
+    stop: &mut Stop,
+) -> io::Result<Watched> {
+    let notifier = Notifier::from_environment();
+    let ear = Ear::open()?;
+    let mut command = launched(&state.new_file, launcher);
+    command.env(WATCHED, "1");
+    let interval = notifier.interval().unwrap_or(setup.silence).min(setup.silence);
+    ear.listen_to(&mut command, interval);
+    let mut child = tokio::process::Command::from(command)
+        .kill_on_drop(true)
+        .spawn()?;
+    notifier.ready();
+    let agent_dir = settings.agent_dir.as_path();
+    let proof = CancellationToken::new();
+    let proven = async {
+        let mut ticks = tokio::time::interval(setup.tick);
+        loop {
+            ticks.tick().await;
+            if !State::load(agent_dir).is_trial() {
+                proof.cancel();
+                return std::future::pending().await;
             }
         }
-    })
+    };
+    let endpoint = endpoint(&settings.config);
+    let overdue = async {
+        tokio::select! {
+            () = proof.cancelled() => std::future::pending().await,
+            () = overdue::passed(setup, state.was_connected, endpoint.as_deref()) => {}
+        }
+    };
+    // A trial has bounds of its own. Afterwards the manager hears the version and nobody in its name.
+    let alive = async {
+        tokio::select! {
+            () = proof.cancelled() => std::future::pending().await,
+            () = notifier.keep_alive() => {}
+        }
+    };
+    let silent = async {
+        while tokio::time::timeout(setup.silence, ear.sign_of_life())
+            .await
+            .is_ok()
+        {
+            notifier.lives();
+        }
+    };
+    tokio::select! {
+        status = child.wait() => Ok(after(agent_dir, state, status?, stop).await),
+        () = stop.asked() => Ok(stopped(agent_dir, &mut child).await),
+        () = alive => unreachable!("a watchdog is served for ever"),
+        () = proven => unreachable!("it never ends"),
+        () = silent => {
+            journal::complain(&format!(
+                "the version {} gave no sign of life for {} s and is ended",
+                state.new_version,
+                setup.silence.as_secs()
+            ));
+            // One of its starts, like any other that came to nothing.
+            end(&mut child).await;
+            Ok(Watched::Again)
+        }
+        () = overdue => {
+            end(&mut child).await;
+            let mut state = State::load(agent_dir);
+            if state.is_trial() {
+                let reason = format!("it did not prove its health within {} s", setup.proof.as_secs());
+                state.roll_back(&reason);
+                state.save(agent_dir)?;
+            }
+            Ok(Watched::Again)
+        }
+    }
 }
 
 /// It ended by itself.
-async fn after(agent_dir: &Path, tried: &State, status: ExitStatus) -> Watched {
+async fn after(agent_dir: &Path, tried: &State, status: ExitStatus, stop: &mut Stop) -> Watched {
     let state = State::load(agent_dir);
     if !state.is_trial() {
         return Watched::Done(code_of(status));
@@ -282,7 +342,9 @@ async fn after(agent_dir: &Path, tried: &State, status: ExitStatus) -> Watched {
             state.attempts,
             trial::STARTS
         ));
-        tokio::time::sleep(PAUSE * state.attempts).await;
+        if stop.within(PAUSE * state.attempts).await {
+            return Watched::Stopped(exit::OK);
+        }
     }
     Watched::Again
 }
@@ -307,7 +369,7 @@ async fn end(child: &mut Child) -> u8 {
         .and_then(|id| i32::try_from(id).ok())
         .and_then(Pid::from_raw)
     {
-        let _ = rustix::process::kill_process(pid, Signal::TERM);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
     }
     match tokio::time::timeout(GRACE, child.wait()).await {
         Ok(Ok(status)) => code_of(status),

@@ -110,6 +110,28 @@ async fn a_version_that_failed_does_not_keep_out_what_was_issued_before_it() {
     gateway.runs(NEW).await;
 }
 
+#[tokio::test]
+async fn a_signal_between_two_starts_of_a_version_under_test_is_not_lost() {
+    let mut gateway = Gateway::new().await;
+    gateway.release(NEW, Build::Crashes);
+    gateway.power();
+    assert_eq!(gateway.update().await["DidUpdate"], true);
+    let mut agent = gateway.agent.take().unwrap();
+    let status = tokio::task::spawn_blocking(move || {
+        // A pause of two seconds follows.
+        agent.wait_for_line("start 2 of 3", SOON);
+        agent.terminate(SOON)
+    })
+    .await
+    .unwrap();
+    assert_eq!(status.code(), Some(0));
+    let state = gateway.state();
+    assert_eq!(
+        (&state["phase"], state["outcome"].is_null()),
+        (&json!("probation"), true)
+    );
+}
+
 /// A release that is never started: `spoil` does something to a good one.
 async fn refuses(spoil: impl FnOnce(&mut Gateway), reason: &str) -> Gateway {
     let mut gateway = Gateway::new().await;
