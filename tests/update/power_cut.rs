@@ -3,7 +3,8 @@
 
 use std::collections::HashSet;
 use std::os::unix::fs::PermissionsExt as _;
-use std::time::{Duration, Instant};
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::json;
 use testkit::process::Process;
@@ -13,7 +14,8 @@ use testkit::wait;
 use super::SOON;
 use super::builds::{self, Build, NEW, OLD};
 use super::gateway::{Gateway, state};
-use super::recording::{Cut, Recording};
+use super::manager::Manager;
+use super::recording::{Cut, File, Recording};
 
 impl Gateway {
     /// After the power came back: one version answers, and whatever could be started is whole.
@@ -132,7 +134,7 @@ async fn whatever_reached_the_disk(build: Build, end: fn(&serde_json::Value) -> 
     let skipped = cuts.len().saturating_sub(from_the_end);
     let mut ran = [0, 0];
     for cut in &cuts[skipped..] {
-        restore(&gateway, cut);
+        restore(&gateway, &cut.files);
         gateway.power();
         let version = gateway.is_healthy_after(cut, &new, build).await;
         ran[usize::from(version == NEW)] += 1;
@@ -154,13 +156,21 @@ impl Gateway {
     }
 }
 
-fn restore(gateway: &Gateway, cut: &Cut) {
+fn restore(gateway: &Gateway, files: &[File]) {
     let directory = gateway.path("agent");
     std::fs::remove_dir_all(&directory).unwrap();
     std::fs::create_dir_all(directory.join("downloads")).unwrap();
-    for file in &cut.files {
+    for file in files {
         let path = directory.join(&file.name);
+        if let Some(target) = &file.link {
+            std::os::unix::fs::symlink(target, &path).unwrap();
+            continue;
+        }
         std::fs::write(&path, &*file.content).unwrap();
+        if let Some(time) = file.time {
+            let opened = std::fs::File::options().write(true).open(&path).unwrap();
+            opened.set_modified(time).unwrap();
+        }
         let mode = if file.executable { 0o755 } else { 0o600 };
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
     }
@@ -174,4 +184,90 @@ async fn whatever_of_a_good_update_reached_the_disk_one_healthy_version_runs() {
 #[tokio::test]
 async fn whatever_of_the_return_from_a_bad_update_reached_the_disk_the_old_version_runs() {
     whatever_reached_the_disk(Build::Crashes, |state| state["phase"] == "rolledback", 12).await;
+}
+
+/// A device of the manager script on which a bad version has used up its starts.
+fn before_a_demotion(gateway: &Gateway, bad: Vec<u8>) -> Vec<File> {
+    let directory = gateway.path("agent");
+    let (old, new) = (format!("reagent-v{OLD}"), format!("reagent-v{NEW}"));
+    let state = json!({
+        "phase": "probation", "new_version": NEW, "old_version": OLD, "attempts": 3,
+        "new_sha256": testkit::release::digest(&bad), "new_size": bad.len(),
+        "new_file": directory.join(&new), "old_file": directory.join(&old), "was_connected": true,
+    });
+    let file = |name: &str, content: Vec<u8>, age: u64| File {
+        name: name.to_owned(),
+        content: Rc::new(content),
+        executable: name.starts_with("reagent-v"),
+        time: Some(SystemTime::now() - Duration::from_secs(age)),
+        link: None,
+    };
+    let link = |name: &str, target: &str| File {
+        name: name.to_owned(),
+        content: Rc::default(),
+        executable: false,
+        time: None,
+        link: Some(directory.join(target).to_string_lossy().into_owned()),
+    };
+    vec![
+        file(&old, builds::agent(), 200),
+        file(&new, bad, 100),
+        file("update-state.json", state.to_string().into_bytes(), 50),
+        link("Reagent-latest", &new),
+        link("Reagent-active", &new),
+        link("Reagent-previous", &old),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_of_a_demotion_under_the_manager_script_reached_the_disk_it_settles_on_the_old_version() {
+    let gateway = Gateway::new().await;
+    let bad = builds::build(NEW, Build::EndsEarly);
+    let before = before_a_demotion(&gateway, bad.clone());
+    restore(&gateway, &before);
+    let trace = gateway.path("trace");
+    std::fs::create_dir(&trace).unwrap();
+    let active = gateway.path("agent/Reagent-active");
+    let mut command = Recording::command(&trace, &active);
+    let agent = gateway.command(&active, &["-update=false"]);
+    command.args(agent.get_args());
+    command.envs(agent.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut fourth = Process::start("the fourth start, recorded", &mut command);
+    let status = tokio::task::block_in_place(|| fourth.wait(SOON));
+    assert_eq!(status.code(), Some(1));
+
+    let recording = Recording::read(&trace, &gateway.path("agent"), &bad).after(before);
+    let cuts = recording.cuts();
+    eprintln!(
+        "{} steps, {} different states of the disk",
+        recording.steps(),
+        cuts.len()
+    );
+    assert!(cuts.len() >= 8, "{}", cuts.len());
+    for cut in &cuts {
+        eprintln!("{}", cut.after);
+        restore(&gateway, &cut.files);
+        let mut manager = Manager::boot();
+        let settled = || {
+            manager.cycle(&gateway);
+            let leads_to = |name: &str, version: &str| {
+                let target = std::fs::read_link(gateway.path("agent").join(name)).unwrap();
+                target == gateway.path(&format!("agent/reagent-v{version}"))
+            };
+            let rolled_back = gateway.state()["phase"] == "rolledback";
+            (rolled_back && leads_to("Reagent-active", OLD) && leads_to("Reagent-previous", NEW))
+                .then_some(())
+        };
+        tokio::task::block_in_place(|| wait::until("the old version is linked for good", SOON, settled));
+        // The one that took itself out has ended; the next check starts the good one, and later ones leave it.
+        let checks = manager.checks;
+        tokio::task::block_in_place(|| {
+            wait::until("more checks", SOON, || {
+                manager.cycle(&gateway);
+                (manager.checks >= checks + 3).then_some(())
+            });
+        });
+        gateway.runs(OLD).await;
+        assert_eq!(manager.history.last().unwrap(), &format!("reagent-v{OLD}"));
+    }
 }

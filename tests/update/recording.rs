@@ -7,7 +7,11 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::process::Command;
 use std::rc::Rc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+/// What changes a disk.
+const CALLS: &str = "trace=openat,write,fchmod,fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat,ftruncate,\
+                     symlink,symlinkat,utimensat";
 /// Longer than any state that is written.
 const SHOWN: &str = "16384";
 
@@ -21,6 +25,9 @@ enum Step {
     Sync(String),
     Rename(String, String),
     Unlink(String),
+    /// The name of a link, and its target.
+    Link(String, String),
+    Time(String, SystemTime),
 }
 
 /// A file in one state of the disk.
@@ -29,6 +36,19 @@ pub(crate) struct File {
     pub(crate) name: String,
     pub(crate) content: Rc<Vec<u8>>,
     pub(crate) executable: bool,
+    /// When it was changed, if somebody said so.
+    pub(crate) time: Option<SystemTime>,
+    /// A link, and where it leads.
+    pub(crate) link: Option<String>,
+}
+
+/// What a disk keeps of a file besides its name.
+#[derive(Clone, Debug, Default)]
+struct Matter {
+    content: Rc<Vec<u8>>,
+    executable: bool,
+    time: Option<SystemTime>,
+    link: Option<String>,
 }
 
 /// What is on the disk when the power comes back.
@@ -40,17 +60,23 @@ pub(crate) struct Cut {
 }
 
 pub(crate) struct Recording {
+    before: Vec<File>,
     steps: Vec<Step>,
 }
 
 impl Recording {
+    /// The same for a directory in which something was, and was on disk, before the story began.
+    pub(crate) fn after(self, before: Vec<File>) -> Recording {
+        Recording { before, ..self }
+    }
+
     /// Runs `program` recorded; its arguments follow.
     pub(crate) fn command(trace: &Path, program: &Path) -> Command {
         let mut command = Command::new("strace");
         command
             .args(["-ff", "-ttt", "-y", "-s", SHOWN, "--seccomp-bpf", "-o"])
             .arg(trace.join("t"))
-            .args(["-e", "trace=openat,write,fchmod,fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat,ftruncate"])
+            .args(["-e", CALLS])
             .arg(program);
         command
     }
@@ -77,7 +103,10 @@ impl Recording {
         for (_, call) in &lines {
             reader.read(call);
         }
-        Recording { steps: reader.steps }
+        Recording {
+            before: Vec::new(),
+            steps: reader.steps,
+        }
     }
 
     pub(crate) fn steps(&self) -> usize {
@@ -86,7 +115,7 @@ impl Recording {
 
     /// Every different state that the disk may be in after some step.
     pub(crate) fn cuts(&self) -> Vec<Cut> {
-        let mut disk = Disk::default();
+        let mut disk = Disk::holding(&self.before);
         let mut known = HashSet::new();
         let mut cuts = Vec::new();
         for (number, step) in self.steps.iter().enumerate() {
@@ -107,6 +136,8 @@ impl Recording {
                             file.content.len(),
                             small.then(|| file.content.clone()),
                             file.executable,
+                            file.time,
+                            file.link.clone(),
                         )
                     })
                     .collect();
@@ -132,6 +163,8 @@ impl Step {
             Step::Sync(name) => format!("sync {name:?}"),
             Step::Rename(from, to) => format!("rename {from} to {to}"),
             Step::Unlink(name) => format!("unlink {name}"),
+            Step::Link(name, target) => format!("link {name} to {target}"),
+            Step::Time(name, _) => format!("set the time of {name}"),
         }
     }
 }
@@ -219,6 +252,19 @@ impl Reader<'_> {
                 self.lengths.remove(&path);
                 self.steps.push(Step::Unlink(path));
             }
+            "symlink" | "symlinkat" => {
+                let paths = quoted(arguments);
+                let Some(path) = self.own(&paths[1]) else {
+                    return;
+                };
+                self.steps.push(Step::Link(path, paths[0].clone()));
+            }
+            "utimensat" => {
+                let Some(path) = self.described(arguments) else {
+                    return;
+                };
+                self.steps.push(Step::Time(path, modified(arguments)));
+            }
             _ => {}
         }
     }
@@ -236,6 +282,16 @@ impl Reader<'_> {
         let (_, rest) = arguments.split_once('<')?;
         self.own(rest.split_once('>')?.0)
     }
+}
+
+/// The second of the two times, which is that of the content.
+fn modified(arguments: &str) -> SystemTime {
+    let number = |name: &str| {
+        let (_, rest) = arguments.rsplit_once(name).unwrap();
+        let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap();
+        rest[..end].parse().unwrap()
+    };
+    UNIX_EPOCH + Duration::from_secs(number("tv_sec=")) + Duration::from_nanos(number("tv_nsec="))
 }
 
 /// The texts in an argument list, without their escapes.
@@ -267,9 +323,8 @@ fn quoted(arguments: &str) -> Vec<String> {
 /// A file, whatever its names.
 #[derive(Clone, Debug, Default)]
 struct Inode {
-    content: Rc<Vec<u8>>,
-    executable: bool,
-    synced: (Rc<Vec<u8>>, bool),
+    now: Matter,
+    synced: Matter,
 }
 
 #[derive(Debug, Default)]
@@ -280,19 +335,53 @@ struct Disk {
 }
 
 impl Disk {
+    fn holding(files: &[File]) -> Disk {
+        let mut disk = Disk::default();
+        for file in files {
+            let matter = Matter {
+                content: file.content.clone(),
+                executable: file.executable,
+                time: file.time,
+                link: file.link.clone(),
+            };
+            disk.names.insert(file.name.clone(), disk.inodes.len());
+            disk.inodes.push(Inode {
+                now: matter.clone(),
+                synced: matter,
+            });
+        }
+        disk.durable.clone_from(&disk.names);
+        disk
+    }
+
     fn apply(&mut self, step: &Step) {
         match step {
             Step::Create(name) => {
                 self.names.insert(name.clone(), self.inodes.len());
                 self.inodes.push(Inode::default());
             }
-            Step::Truncate(name) => self.inode(name).content = Rc::default(),
-            Step::Write(name, more) => Rc::make_mut(&mut self.inode(name).content).extend_from_slice(more),
-            Step::Mode(name, executable) => self.inode(name).executable = *executable,
+            Step::Truncate(name) => self.inode(name).now.content = Rc::default(),
+            Step::Write(name, more) => {
+                Rc::make_mut(&mut self.inode(name).now.content).extend_from_slice(more);
+            }
+            Step::Mode(name, executable) => self.inode(name).now.executable = *executable,
+            Step::Time(name, time) => self.inode(name).now.time = Some(*time),
+            Step::Link(name, target) => {
+                // A link is its name: it cannot be synced by itself and is never there without its target.
+                let matter = Matter {
+                    link: Some(target.clone()),
+                    ..Matter::default()
+                };
+                self.names.insert(name.clone(), self.inodes.len());
+                self.inodes.push(Inode {
+                    now: matter.clone(),
+                    synced: matter,
+                });
+            }
             Step::Sync(name) => match self.names.get(name) {
                 Some(inode) => {
                     let inode = &mut self.inodes[*inode];
-                    inode.synced = (inode.content.clone(), inode.executable);
+                    inode.synced = inode.now.clone();
                 }
                 None => self.sync_directory(name),
             },
@@ -326,14 +415,13 @@ impl Disk {
         let all = |names: &BTreeMap<String, usize>, synced: bool| {
             let file = |(name, inode): (&String, &usize)| {
                 let inode = &self.inodes[*inode];
-                let (content, executable) = match synced {
-                    true => inode.synced.clone(),
-                    false => (inode.content.clone(), inode.executable),
-                };
+                let matter = if synced { &inode.synced } else { &inode.now };
                 File {
                     name: name.clone(),
-                    content,
-                    executable,
+                    content: matter.content.clone(),
+                    executable: matter.executable,
+                    time: matter.time,
+                    link: matter.link.clone(),
                 }
             };
             names.iter().map(file).collect()
