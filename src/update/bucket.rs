@@ -66,11 +66,6 @@ impl Bucket {
         format!("{}.manifest.json", self.binary(version))
     }
 
-    /// The manifest's signature.
-    pub(crate) fn signature(&self, version: &str) -> String {
-        format!("{}.minisig", self.manifest(version))
-    }
-
     /// Another object in the directory of a version.
     pub(crate) fn beside(&self, version: &str, name: &str) -> String {
         format!(
@@ -78,6 +73,11 @@ impl Bucket {
             self.base, self.os, self.arch
         )
     }
+}
+
+/// Where the signature of the object at `url` lies.
+pub(crate) fn signature(url: &str) -> String {
+    format!("{url}.minisig")
 }
 
 /// The version for `environment` in a version list: its own, else that of `all`. `Err` says what is wrong with the list.
@@ -110,7 +110,7 @@ mod tests {
             "https://appliance.example/dl/re-agent/windows/amd64/0.20.20/reagent.exe"
         );
         assert_eq!(
-            appliance.signature("1.0.0"),
+            signature(&appliance.manifest("1.0.0")),
             "https://appliance.example/dl/re-agent/windows/amd64/1.0.0/reagent.exe.manifest.json.minisig"
         );
         assert_eq!(

@@ -4,6 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
@@ -148,7 +150,7 @@ impl Installer {
         bucket::offered(&list, device.effective_environment()).map_err(InstallError::List)
     }
 
-    async fn get(&self, what: &'static str, url: &str, limit: usize) -> Result<bytes::Bytes, InstallError> {
+    async fn get(&self, what: &'static str, url: &str, limit: usize) -> Result<Bytes, InstallError> {
         let fetched = self.client.get(url, limit).await;
         fetched.map_err(|source| InstallError::Fetch { what, source })
     }
@@ -273,13 +275,7 @@ impl Installer {
             Err(absence) if absence.is_absence() => return Ok(Turn::Now),
             Err(source) => return Err(InstallError::Fetch { what, source }),
         };
-        let signature = self.get(what, &format!("{url}.minisig"), SIGNATURE_SIZE).await?;
-        let schedule: Schedule = self
-            .context
-            .setup
-            .keys
-            .open(&content, &signature)
-            .map_err(InstallError::Refused)?;
+        let schedule: Schedule = self.open(what, &url, rollout::MAX_SIZE, Some(content)).await?;
         let issued = schedule.issued;
         if self
             .memory
@@ -306,6 +302,32 @@ impl Installer {
         ))
     }
 
+    /// What the signed object at `url` says; `content`: it was fetched already. Publishers write the object and its
+    /// signature one after the other, so two that do not fit together are both fetched once more.
+    async fn open<T: DeserializeOwned>(
+        &self,
+        what: &'static str,
+        url: &str,
+        limit: usize,
+        content: Option<Bytes>,
+    ) -> Result<T, InstallError> {
+        let keys = &self.context.setup.keys;
+        let content = match content {
+            Some(content) => content,
+            None => self.get(what, url, limit).await?,
+        };
+        let beside = bucket::signature(url);
+        let signature = self.get("the signature", &beside, SIGNATURE_SIZE).await?;
+        match keys.open(&content, &signature) {
+            Err(Refused::Signature) => {}
+            opened => return opened.map_err(InstallError::Refused),
+        }
+        tokio::time::sleep(self.context.setup.patience.pauses.first).await;
+        let content = self.get(what, url, limit).await?;
+        let signature = self.get("the signature", &beside, SIGNATURE_SIZE).await?;
+        keys.open(&content, &signature).map_err(InstallError::Refused)
+    }
+
     /// The manifest of `wanted`, proven and found to allow it.
     async fn prove(&self, wanted: &str, explicit: bool) -> Result<Manifest, InstallError> {
         let bucket = self.bucket();
@@ -315,18 +337,8 @@ impl Installer {
         if !self.has_keys() {
             return Err(InstallError::Refused(Refused::NoKeys));
         }
-        let content = self
-            .get("the manifest", &bucket.manifest(wanted), manifest::MAX_SIZE)
-            .await?;
-        let signature = self
-            .get("the signature", &bucket.signature(wanted), SIGNATURE_SIZE)
-            .await?;
-        let manifest: Manifest = self
-            .context
-            .setup
-            .keys
-            .open(&content, &signature)
-            .map_err(InstallError::Refused)?;
+        let url = bucket.manifest(wanted);
+        let manifest: Manifest = self.open("the manifest", &url, manifest::MAX_SIZE, None).await?;
         let device = self.context.device.current();
         let wish = Wish {
             version: wanted,

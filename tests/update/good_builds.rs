@@ -308,6 +308,35 @@ async fn when_a_trial_can_be_neither_locked_nor_counted_the_version_that_proved_
 }
 
 #[tokio::test]
+async fn a_manifest_that_is_being_issued_again_is_fetched_once_more() {
+    let mut gateway = Gateway::new().await;
+    // Time for the publisher to write the second of its two objects.
+    gateway.set_up(json!({"pause": 3000}));
+    gateway.release(NEW, Build::Good);
+    let binary = builds::build(NEW, Build::Good);
+    let mut manifest = gateway.bucket.manifest(NEW, &binary);
+    manifest["issued"] = json!("2026-02-01T00:00:00Z");
+    let content = serde_json::to_vec(&manifest).unwrap();
+    gateway.bucket.put(NEW, "reagent.manifest.json", &content);
+    gateway.power();
+    let publisher = async {
+        wait::until_async("the old signature was fetched", SOON, || async {
+            (gateway.server.sent("manifest.json.minisig") > 0).then_some(())
+        })
+        .await;
+        let signature = gateway.signer.sign(&content);
+        gateway
+            .bucket
+            .put(NEW, "reagent.manifest.json.minisig", &signature);
+    };
+    let (answer, ()) = tokio::join!(gateway.update(), publisher);
+    assert_eq!(answer["DidUpdate"], true, "{answer}");
+    assert_eq!(gateway.server.asked("manifest.json").len(), 2);
+    assert_eq!(gateway.server.asked("manifest.json.minisig").len(), 2);
+    gateway.runs(NEW).await;
+}
+
+#[tokio::test]
 async fn while_one_update_is_under_way_others_are_told_so() {
     let mut gateway = Gateway::new().await;
     gateway.release(NEW, Build::Good);
