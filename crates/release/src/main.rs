@@ -12,7 +12,7 @@ use release::layout::{self, Platform};
 use release::manifest::Terms;
 use release::publish::{self, Release};
 use release::schedule::{self, Pace, Rollout};
-use release::{built, keys, lists, verify};
+use release::{Unproven, built, keys, lists, verify};
 
 /// Signs releases of the agent and publishes them to update buckets.
 #[derive(Debug, Parser)]
@@ -83,6 +83,9 @@ enum Command {
         /// production, test, local, or all for every other
         #[arg(long, value_name = "NAME", default_value = "all")]
         channel: String,
+        /// Begin a new schedule if the one there is not signed by a key that devices know; say its other versions again
+        #[arg(long)]
+        replace_unproven: bool,
         #[command(flatten)]
         pace: PaceArgs,
         #[command(flatten)]
@@ -256,6 +259,7 @@ fn run(cli: Cli) -> Result<()> {
             bucket,
             version,
             channel,
+            replace_unproven,
             pace,
             validity,
         } => {
@@ -276,17 +280,35 @@ fn run(cli: Cli) -> Result<()> {
                 pace,
             };
             let signer = Signer::from_environment()?;
+            let bucket = Bucket::open(&bucket)?;
+            let public = public()?;
+            if replace_unproven
+                && let Err(error) = schedule::read(&bucket, &public)
+                && let Some(text) = bucket.read(layout::ROLLOUTS)?
+            {
+                // Whoever wrote it may have written it for a terminal.
+                let text = String::from_utf8_lossy(&text).replace(|c: char| c.is_control() && c != '\n', " ");
+                eprintln!("release: {error:#}\nrelease: what is replaced, for you to read:\n{text}");
+            }
             let schedule = schedule::set(
-                &Bucket::open(&bucket)?,
+                &bucket,
                 &signer,
-                &public()?,
+                &public,
                 rollout,
                 validity.days,
+                unproven(replace_unproven),
             )?;
             println!("{}", serde_json::to_string_pretty(&schedule)?);
         }
     }
     Ok(())
+}
+
+fn unproven(replace: bool) -> Unproven {
+    match replace {
+        true => Unproven::Replace,
+        false => Unproven::Refuse,
+    }
 }
 
 fn report(published: &publish::Published) {
