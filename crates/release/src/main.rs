@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use release::bucket::{Bucket, Created};
 use release::keys::{PublicKeys, Signer};
 use release::layout::{self, Platform};
-use release::manifest::Terms;
+use release::manifest::{Changes, Terms};
 use release::publish::{self, Release};
 use release::schedule::{self, Pace, Rollout};
 use release::{Unproven, built, keys, lists, verify};
@@ -53,10 +53,12 @@ enum Command {
         #[command(flatten)]
         validity: Validity,
     },
-    /// Issue the manifests of a published version again before they expire
+    /// Issue the manifests of a published version again before they expire; what is not said stays as it is
     Renew {
         bucket: String,
         version: String,
+        #[command(flatten)]
+        changes: ChangeArgs,
         #[command(flatten)]
         validity: Validity,
     },
@@ -91,6 +93,41 @@ enum Command {
         #[command(flatten)]
         validity: Validity,
     },
+}
+
+#[derive(Debug, Args)]
+struct ChangeArgs {
+    /// From now on only for devices of this environment; may be repeated
+    #[arg(long = "channel", value_name = "NAME")]
+    channels: Vec<String>,
+    /// From now on for devices of all environments
+    #[arg(long, conflicts_with = "channels")]
+    all_channels: bool,
+    /// Older agents have to go through another version first
+    #[arg(long, value_name = "X.Y.Z", value_parser = strict)]
+    minimum_version: Option<String>,
+    /// May replace a newer version; =false: not any more
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    allow_downgrade: Option<bool>,
+}
+
+impl From<ChangeArgs> for Changes {
+    fn from(args: ChangeArgs) -> Changes {
+        let are_said = args.all_channels || !args.channels.is_empty();
+        Changes {
+            channels: are_said.then_some(args.channels),
+            minimum_version: args.minimum_version,
+            allow_downgrade: args.allow_downgrade,
+        }
+    }
+}
+
+/// A version that agents read.
+fn strict(text: &str) -> Result<String, String> {
+    match layout::is_strict(text) {
+        true => Ok(text.to_owned()),
+        false => Err("write it like 1.4.0".to_owned()),
+    }
 }
 
 #[derive(Debug, Args)]
@@ -179,8 +216,8 @@ fn run(cli: Cli) -> Result<()> {
                     channels,
                     minimum_version,
                     allow_downgrade,
-                    days: validity.days,
                 },
+                days: validity.days,
                 deltas,
             };
             publish::publish(&bucket, &release, report)?;
@@ -191,6 +228,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Renew {
             bucket,
             version,
+            changes,
             validity,
         } => {
             let signer = Signer::from_environment()?;
@@ -200,6 +238,7 @@ fn run(cli: Cli) -> Result<()> {
                 &public()?,
                 &version,
                 validity.days,
+                &changes.into(),
             )?;
             println!(
                 "release: version {version} is good for {} more days on {}",
@@ -328,4 +367,34 @@ fn report(published: &publish::Published) {
 fn join(platforms: &[Platform]) -> String {
     let names: Vec<_> = platforms.iter().map(ToString::to_string).collect();
     names.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn changes(words: &[&str]) -> Option<Changes> {
+        let words = [&["release", "renew", "bucket", "1.4.0"], words].concat();
+        match Cli::try_parse_from(words).ok()?.command {
+            Command::Renew { changes, .. } => Some(changes.into()),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn renewing_changes_what_is_said_and_nothing_else() {
+        assert_eq!(changes(&[]), Some(Changes::default()));
+        let told = changes(&["--channel", "test", "--allow-downgrade"]).unwrap();
+        assert_eq!(told.channels, Some(vec!["test".to_owned()]));
+        assert_eq!(told.allow_downgrade, Some(true));
+        let told = changes(&["--all-channels", "--allow-downgrade=false"]).unwrap();
+        assert_eq!(told.channels, Some(Vec::new()));
+        assert_eq!(told.allow_downgrade, Some(false));
+        for wrong in [
+            &["--all-channels", "--channel", "test"][..],
+            &["--minimum-version", "1.0"],
+        ] {
+            assert_eq!(changes(wrong), None, "{wrong:?}");
+        }
+    }
 }

@@ -9,7 +9,7 @@ use crate::built::{Built, BuiltError};
 use crate::delta;
 use crate::keys::{KeyError, PublicKeys, Signer};
 use crate::layout::{self, Platform};
-use crate::manifest::{Delta, Manifest, Terms};
+use crate::manifest::{Changes, Delta, Manifest, Terms};
 use crate::verify::{self, VerifyError};
 
 /// Why a version was not published, or not completely.
@@ -25,6 +25,12 @@ pub enum PublishError {
     Key(#[from] KeyError),
     #[error(transparent)]
     Verify(#[from] VerifyError),
+    #[error("{name} is published with {published}, not with {wanted}: 'release renew' changes that")]
+    Terms {
+        name: String,
+        published: Box<Terms>,
+        wanted: Box<Terms>,
+    },
     #[error("no patch from version {from} for {platform} can be made")]
     Patch {
         from: String,
@@ -42,6 +48,8 @@ pub struct Release<'a> {
     pub signer: &'a Signer,
     pub keys: &'a PublicKeys,
     pub terms: &'a Terms,
+    /// Until the manifests have to be issued again.
+    pub days: u32,
     /// From how many of the versions before patches are made.
     pub deltas: usize,
 }
@@ -68,6 +76,7 @@ pub fn publish(
     release.keys.require(release.signer)?;
     for built in release.agents {
         built.check(release.version, release.keys)?;
+        check_terms(bucket, release, built)?;
     }
     let mut waiting = Vec::new();
     let mut done = Vec::new();
@@ -85,6 +94,7 @@ pub fn publish(
                 &built.content,
                 deltas,
                 release.terms,
+                release.days,
             );
             put_manifest(bucket, release.signer, &built.platform, &manifest)?;
         }
@@ -94,13 +104,26 @@ pub fn publish(
     Ok(done)
 }
 
-/// Issues the manifests of a published version again, for so many days; nothing else in them changes.
+/// A manifest that is there already stays as it is: then what it says has to be what is asked for.
+fn check_terms(bucket: &Bucket, release: &Release<'_>, built: &Built) -> Result<(), PublishError> {
+    match verify::manifest(bucket, release.keys, &built.platform, release.version) {
+        Ok(manifest) if manifest.terms() != *release.terms => Err(PublishError::Terms {
+            name: built.platform.manifest(release.version),
+            published: Box::new(manifest.terms()),
+            wanted: Box::new(release.terms.clone()),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Issues the manifests of a published version again, for so many days; nothing else in them changes but `changes`.
 pub fn renew(
     bucket: &Bucket,
     signer: &Signer,
     keys: &PublicKeys,
     version: &str,
     days: u32,
+    changes: &Changes,
 ) -> Result<Vec<Platform>, PublishError> {
     keys.require(signer)?;
     let platforms = verify::platforms(&bucket.list("")?, version);
@@ -109,7 +132,7 @@ pub fn renew(
     }
     for platform in &platforms {
         let mut manifest = verify::manifest(bucket, keys, platform, version)?;
-        manifest.renew(days);
+        manifest.renew(days, changes);
         put_manifest(bucket, signer, platform, &manifest)?;
     }
     Ok(platforms)
