@@ -10,7 +10,7 @@ use release::bucket::{Bucket, Created};
 use release::keys::{PublicKeys, Signer};
 use release::layout::{self, Platform};
 use release::manifest::{Changes, Terms};
-use release::publish::{self, Release};
+use release::publish::{self, Release, Renewal};
 use release::schedule::{self, Pace, Rollout};
 use release::{Unproven, built, keys, lists, verify};
 
@@ -59,6 +59,9 @@ enum Command {
         version: String,
         #[command(flatten)]
         changes: ChangeArgs,
+        /// Issue again, too, what is not signed by a key that devices know: say all its terms, and look at the digests
+        #[arg(long)]
+        replace_unproven: bool,
         #[command(flatten)]
         validity: Validity,
     },
@@ -229,21 +232,27 @@ fn run(cli: Cli) -> Result<()> {
             bucket,
             version,
             changes,
+            replace_unproven,
             validity,
         } => {
-            let signer = Signer::from_environment()?;
-            let platforms = publish::renew(
-                &Bucket::open(&bucket)?,
-                &signer,
-                &public()?,
-                &version,
-                validity.days,
-                &changes.into(),
-            )?;
+            let renewal = Renewal {
+                version: &version,
+                signer: &Signer::from_environment()?,
+                keys: &public()?,
+                days: validity.days,
+                changes: &changes.into(),
+                unproven: unproven(replace_unproven),
+            };
+            for (platform, manifest) in publish::renew(&Bucket::open(&bucket)?, &renewal)? {
+                println!(
+                    "release: {platform} has {} and {}",
+                    manifest.sha256,
+                    manifest.terms()
+                );
+            }
             println!(
-                "release: version {version} is good for {} more days on {}",
-                validity.days,
-                join(&platforms)
+                "release: version {version} is good for {} more days",
+                validity.days
             );
         }
         Command::Verify {

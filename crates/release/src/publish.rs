@@ -4,6 +4,7 @@
 
 use std::io;
 
+use crate::Unproven;
 use crate::bucket::{Bucket, BucketError, Created};
 use crate::built::{Built, BuiltError};
 use crate::delta;
@@ -31,6 +32,8 @@ pub enum PublishError {
         published: Box<Terms>,
         wanted: Box<Terms>,
     },
+    #[error("{name} is replaced only if you say what it says, which nobody has signed: {said}")]
+    Unsaid { name: String, said: Box<Terms> },
     #[error("no patch from version {from} for {platform} can be made")]
     Patch {
         from: String,
@@ -116,26 +119,45 @@ fn check_terms(bucket: &Bucket, release: &Release<'_>, built: &Built) -> Result<
     }
 }
 
-/// Issues the manifests of a published version again, for so many days; nothing else in them changes but `changes`.
-pub fn renew(
-    bucket: &Bucket,
-    signer: &Signer,
-    keys: &PublicKeys,
-    version: &str,
-    days: u32,
-    changes: &Changes,
-) -> Result<Vec<Platform>, PublishError> {
-    keys.require(signer)?;
+/// What is issued again, and how.
+#[derive(Debug)]
+pub struct Renewal<'a> {
+    pub version: &'a str,
+    pub signer: &'a Signer,
+    pub keys: &'a PublicKeys,
+    pub days: u32,
+    /// Everything else stays.
+    pub changes: &'a Changes,
+    pub unproven: Unproven,
+}
+
+/// Issues the manifests of a published version again; answers each as it is then.
+pub fn renew(bucket: &Bucket, renewal: &Renewal<'_>) -> Result<Vec<(Platform, Manifest)>, PublishError> {
+    let Renewal { version, keys, .. } = *renewal;
+    keys.require(renewal.signer)?;
     let platforms = verify::platforms(&bucket.list("")?, version);
     if platforms.is_empty() {
         return Err(VerifyError::Unpublished(version.to_owned()).into());
     }
-    for platform in &platforms {
-        let mut manifest = verify::manifest(bucket, keys, platform, version)?;
-        manifest.renew(days, changes);
-        put_manifest(bucket, signer, platform, &manifest)?;
+    let mut renewed = Vec::new();
+    for platform in platforms {
+        let mut manifest = match verify::manifest(bucket, keys, &platform, version) {
+            Err(VerifyError::Signature { name }) if renewal.unproven == Unproven::Replace => {
+                let manifest = verify::unproven(bucket, &platform, version)?;
+                // Terms that somebody else wrote into it must not be signed unseen, nor ones of ours be lost.
+                let said = Box::new(manifest.terms());
+                if *said != renewal.changes.of(Terms::default()) {
+                    return Err(PublishError::Unsaid { name, said });
+                }
+                manifest
+            }
+            proven => proven?,
+        };
+        manifest.renew(renewal.days, renewal.changes);
+        put_manifest(bucket, renewal.signer, &platform, &manifest)?;
+        renewed.push((platform, manifest));
     }
-    Ok(platforms)
+    Ok(renewed)
 }
 
 fn put_manifest(

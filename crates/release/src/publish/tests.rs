@@ -69,6 +69,22 @@ impl Shop {
         .into()
     }
 
+    fn renew(
+        &self,
+        changes: &Changes,
+        unproven: Unproven,
+    ) -> Result<Vec<(Platform, Manifest)>, PublishError> {
+        let renewal = Renewal {
+            version: "1.0.0",
+            signer: &self.signer,
+            keys: &self.keys,
+            days: 30,
+            changes,
+            unproven,
+        };
+        renew(&self.bucket, &renewal)
+    }
+
     /// Every file of the bucket with its content.
     fn contents(&self) -> Vec<(String, Vec<u8>)> {
         let names = self.bucket.list("").unwrap();
@@ -295,16 +311,7 @@ fn an_expired_manifest_keeps_its_version_from_being_offered_until_it_is_renewed(
     );
     lists::publish(&shop.bucket, &shop.keys, &Shop::list("1.0.0"), &[]).unwrap_err();
     assert_eq!(
-        renew(
-            &shop.bucket,
-            &shop.signer,
-            &shop.keys,
-            "1.0.0",
-            30,
-            &Changes::default()
-        )
-        .unwrap()
-        .len(),
+        shop.renew(&Changes::default(), Unproven::Refuse).unwrap().len(),
         2
     );
     lists::publish(&shop.bucket, &shop.keys, &Shop::list("1.0.0"), &[]).unwrap();
@@ -328,7 +335,7 @@ fn terms_of_a_published_version_are_changed_by_renewing_it_and_not_by_publishing
         let platform = Platform::parse("linux/armv7").unwrap();
         verify::manifest(&shop.bucket, &shop.keys, &platform, "1.0.0").unwrap()
     };
-    let renew = |changes| renew(&shop.bucket, &shop.signer, &shop.keys, "1.0.0", 30, &changes).unwrap();
+    let renew = |changes| shop.renew(&changes, Unproven::Refuse).unwrap();
     renew(Changes {
         allow_downgrade: Some(true),
         ..Changes::default()
@@ -342,6 +349,55 @@ fn terms_of_a_published_version_are_changed_by_renewing_it_and_not_by_publishing
     });
     let text = manifest(&shop).terms().to_string();
     assert_eq!(text, "--minimum-version 0.9.0 --allow-downgrade");
+}
+
+#[test]
+fn a_manifest_whose_signature_was_not_written_any_more_is_replaced_by_somebody_who_says_its_terms() {
+    let mut shop = Shop::new();
+    shop.terms.channels = vec!["test".to_owned()];
+    shop.publish("1.0.0", "").unwrap();
+    let platform = Platform::parse("linux/armv7").unwrap();
+    let proven = |shop: &Shop| verify::manifest(&shop.bucket, &shop.keys, &platform, "1.0.0");
+    let signature = shop.bucket.read(&platform.signature("1.0.0")).unwrap().unwrap();
+    let downgrade = Changes {
+        allow_downgrade: Some(true),
+        ..Changes::default()
+    };
+    shop.renew(&downgrade, Unproven::Refuse).unwrap();
+    shop.bucket
+        .replace(&platform.signature("1.0.0"), &signature)
+        .unwrap();
+
+    let refused = shop.renew(&downgrade, Unproven::Refuse).unwrap_err();
+    assert!(refused.to_string().contains("--replace-unproven"), "{refused}");
+    // Not every term is said.
+    let refused = shop.renew(&downgrade, Unproven::Replace).unwrap_err();
+    assert!(
+        refused.to_string().ends_with("--channel test --allow-downgrade"),
+        "{refused}"
+    );
+    proven(&shop).unwrap_err();
+    let both = Changes {
+        channels: Some(shop.terms.channels.clone()),
+        ..downgrade
+    };
+    let renewed = shop.renew(&both, Unproven::Replace).unwrap();
+    assert_eq!(renewed.len(), 2);
+    assert_eq!(proven(&shop).unwrap(), renewed[1].1);
+    let names = shop.bucket.list("").unwrap();
+    verify::version(&shop.bucket, &names, &shop.keys, "1.0.0").unwrap();
+
+    // What it names has to be there as it says.
+    let mut forged = proven(&shop).unwrap();
+    forged.sha256 = crate::digest(b"something else");
+    shop.bucket
+        .replace(&platform.manifest("1.0.0"), &forged.to_text())
+        .unwrap();
+    let refused = shop.renew(&both, Unproven::Replace).unwrap_err();
+    assert!(
+        matches!(refused, PublishError::Verify(VerifyError::Differs { .. })),
+        "{refused}"
+    );
 }
 
 #[test]
