@@ -18,6 +18,15 @@ pub mod verify;
 
 use sha2::{Digest as _, Sha256};
 
+/// What is done about something in the bucket that its signature does not fit: a write that broke off between the two
+/// leaves that, and so does somebody else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unproven {
+    Refuse,
+    /// It is replaced: somebody has said so.
+    Replace,
+}
+
 /// SHA-256 as the bucket and the manifests write it: 64 lower-case hex digits.
 pub fn digest(content: &[u8]) -> String {
     Sha256::digest(content)

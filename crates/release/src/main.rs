@@ -9,10 +9,10 @@ use jiff::Timestamp;
 use release::bucket::{Bucket, Created};
 use release::keys::{PublicKeys, Signer};
 use release::layout::{self, Platform};
-use release::manifest::Terms;
-use release::publish::{self, Release};
+use release::manifest::{Changes, Terms};
+use release::publish::{self, Release, Renewal};
 use release::schedule::{self, Pace, Rollout};
-use release::{built, keys, lists, verify};
+use release::{Unproven, built, keys, lists, verify};
 
 /// Signs releases of the agent and publishes them to update buckets.
 #[derive(Debug, Parser)]
@@ -53,10 +53,15 @@ enum Command {
         #[command(flatten)]
         validity: Validity,
     },
-    /// Issue the manifests of a published version again before they expire
+    /// Issue the manifests of a published version again before they expire; what is not said stays as it is
     Renew {
         bucket: String,
         version: String,
+        #[command(flatten)]
+        changes: ChangeArgs,
+        /// Issue again, too, what is not signed by a key that devices know: say all its terms, and look at the digests
+        #[arg(long)]
+        replace_unproven: bool,
         #[command(flatten)]
         validity: Validity,
     },
@@ -83,11 +88,49 @@ enum Command {
         /// production, test, local, or all for every other
         #[arg(long, value_name = "NAME", default_value = "all")]
         channel: String,
+        /// Begin a new schedule if the one there is not signed by a key that devices know; say its other versions again
+        #[arg(long)]
+        replace_unproven: bool,
         #[command(flatten)]
         pace: PaceArgs,
         #[command(flatten)]
         validity: Validity,
     },
+}
+
+#[derive(Debug, Args)]
+struct ChangeArgs {
+    /// From now on only for devices of this environment; may be repeated
+    #[arg(long = "channel", value_name = "NAME")]
+    channels: Vec<String>,
+    /// From now on for devices of all environments
+    #[arg(long, conflicts_with = "channels")]
+    all_channels: bool,
+    /// Older agents have to go through another version first
+    #[arg(long, value_name = "X.Y.Z", value_parser = strict)]
+    minimum_version: Option<String>,
+    /// May replace a newer version; =false: not any more
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    allow_downgrade: Option<bool>,
+}
+
+impl From<ChangeArgs> for Changes {
+    fn from(args: ChangeArgs) -> Changes {
+        let are_said = args.all_channels || !args.channels.is_empty();
+        Changes {
+            channels: are_said.then_some(args.channels),
+            minimum_version: args.minimum_version,
+            allow_downgrade: args.allow_downgrade,
+        }
+    }
+}
+
+/// A version that agents read.
+fn strict(text: &str) -> Result<String, String> {
+    match layout::is_strict(text) {
+        true => Ok(text.to_owned()),
+        false => Err("write it like 1.4.0".to_owned()),
+    }
 }
 
 #[derive(Debug, Args)]
@@ -176,8 +219,8 @@ fn run(cli: Cli) -> Result<()> {
                     channels,
                     minimum_version,
                     allow_downgrade,
-                    days: validity.days,
                 },
+                days: validity.days,
                 deltas,
             };
             publish::publish(&bucket, &release, report)?;
@@ -188,20 +231,28 @@ fn run(cli: Cli) -> Result<()> {
         Command::Renew {
             bucket,
             version,
+            changes,
+            replace_unproven,
             validity,
         } => {
-            let signer = Signer::from_environment()?;
-            let platforms = publish::renew(
-                &Bucket::open(&bucket)?,
-                &signer,
-                &public()?,
-                &version,
-                validity.days,
-            )?;
+            let renewal = Renewal {
+                version: &version,
+                signer: &Signer::from_environment()?,
+                keys: &public()?,
+                days: validity.days,
+                changes: &changes.into(),
+                unproven: unproven(replace_unproven),
+            };
+            for (platform, manifest) in publish::renew(&Bucket::open(&bucket)?, &renewal)? {
+                println!(
+                    "release: {platform} has {} and {}",
+                    manifest.sha256,
+                    manifest.terms()
+                );
+            }
             println!(
-                "release: version {version} is good for {} more days on {}",
-                validity.days,
-                join(&platforms)
+                "release: version {version} is good for {} more days",
+                validity.days
             );
         }
         Command::Verify {
@@ -256,6 +307,7 @@ fn run(cli: Cli) -> Result<()> {
             bucket,
             version,
             channel,
+            replace_unproven,
             pace,
             validity,
         } => {
@@ -276,17 +328,35 @@ fn run(cli: Cli) -> Result<()> {
                 pace,
             };
             let signer = Signer::from_environment()?;
+            let bucket = Bucket::open(&bucket)?;
+            let public = public()?;
+            if replace_unproven
+                && let Err(error) = schedule::read(&bucket, &public)
+                && let Some(text) = bucket.read(layout::ROLLOUTS)?
+            {
+                // Whoever wrote it may have written it for a terminal.
+                let text = String::from_utf8_lossy(&text).replace(|c: char| c.is_control() && c != '\n', " ");
+                eprintln!("release: {error:#}\nrelease: what is replaced, for you to read:\n{text}");
+            }
             let schedule = schedule::set(
-                &Bucket::open(&bucket)?,
+                &bucket,
                 &signer,
-                &public()?,
+                &public,
                 rollout,
                 validity.days,
+                unproven(replace_unproven),
             )?;
             println!("{}", serde_json::to_string_pretty(&schedule)?);
         }
     }
     Ok(())
+}
+
+fn unproven(replace: bool) -> Unproven {
+    match replace {
+        true => Unproven::Replace,
+        false => Unproven::Refuse,
+    }
 }
 
 fn report(published: &publish::Published) {
@@ -306,4 +376,34 @@ fn report(published: &publish::Published) {
 fn join(platforms: &[Platform]) -> String {
     let names: Vec<_> = platforms.iter().map(ToString::to_string).collect();
     names.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn changes(words: &[&str]) -> Option<Changes> {
+        let words = [&["release", "renew", "bucket", "1.4.0"], words].concat();
+        match Cli::try_parse_from(words).ok()?.command {
+            Command::Renew { changes, .. } => Some(changes.into()),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn renewing_changes_what_is_said_and_nothing_else() {
+        assert_eq!(changes(&[]), Some(Changes::default()));
+        let told = changes(&["--channel", "test", "--allow-downgrade"]).unwrap();
+        assert_eq!(told.channels, Some(vec!["test".to_owned()]));
+        assert_eq!(told.allow_downgrade, Some(true));
+        let told = changes(&["--all-channels", "--allow-downgrade=false"]).unwrap();
+        assert_eq!(told.channels, Some(Vec::new()));
+        assert_eq!(told.allow_downgrade, Some(false));
+        for wrong in [
+            &["--all-channels", "--channel", "test"][..],
+            &["--minimum-version", "1.0"],
+        ] {
+            assert_eq!(changes(wrong), None, "{wrong:?}");
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! The release manifest as devices read it (`update-and-system.md` 9.1 U1). Must not know where it is put.
 
+use std::fmt;
+
 use jiff::{Timestamp, ToSpan as _};
 use serde::{Deserialize, Serialize};
 
@@ -41,13 +43,45 @@ pub struct Delta {
 }
 
 /// What whoever makes the release decides.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Terms {
     pub channels: Vec<String>,
     pub minimum_version: Option<String>,
     pub allow_downgrade: bool,
-    /// Days until it has to be issued again.
-    pub days: u32,
+}
+
+/// What is decided otherwise when a manifest is issued again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    pub channels: Option<Vec<String>>,
+    pub minimum_version: Option<String>,
+    pub allow_downgrade: Option<bool>,
+}
+
+impl Changes {
+    /// `terms` with these changes.
+    pub fn of(&self, terms: Terms) -> Terms {
+        Terms {
+            channels: self.channels.clone().unwrap_or(terms.channels),
+            minimum_version: self.minimum_version.clone().or(terms.minimum_version),
+            allow_downgrade: self.allow_downgrade.unwrap_or(terms.allow_downgrade),
+        }
+    }
+}
+
+/// As options of the command.
+impl fmt::Display for Terms {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let channels = self.channels.iter().map(|channel| format!("--channel {channel}"));
+        let minimum = self.minimum_version.iter();
+        let minimum = minimum.map(|version| format!("--minimum-version {version}"));
+        let downgrade = self.allow_downgrade.then(|| "--allow-downgrade".to_owned());
+        let words: Vec<_> = channels.chain(minimum).chain(downgrade).collect();
+        match words.is_empty() {
+            true => formatter.write_str("no limits"),
+            false => formatter.write_str(&words.join(" ")),
+        }
+    }
 }
 
 impl Manifest {
@@ -58,6 +92,7 @@ impl Manifest {
         binary: &[u8],
         deltas: Vec<Delta>,
         terms: &Terms,
+        days: u32,
     ) -> Manifest {
         let issued = seconds(Timestamp::now());
         Manifest {
@@ -70,14 +105,26 @@ impl Manifest {
             channels: terms.channels.clone(),
             minimum_version: terms.minimum_version.clone(),
             issued,
-            expires: later(issued, terms.days),
+            expires: later(issued, days),
             allow_downgrade: terms.allow_downgrade,
             deltas,
         }
     }
 
-    /// The same, issued again now for so many days.
-    pub fn renew(&mut self, days: u32) {
+    pub fn terms(&self) -> Terms {
+        Terms {
+            channels: self.channels.clone(),
+            minimum_version: self.minimum_version.clone(),
+            allow_downgrade: self.allow_downgrade,
+        }
+    }
+
+    /// The same but for `changes`, issued again now for so many days.
+    pub fn renew(&mut self, days: u32, changes: &Changes) {
+        let terms = changes.of(self.terms());
+        self.channels = terms.channels;
+        self.minimum_version = terms.minimum_version;
+        self.allow_downgrade = terms.allow_downgrade;
         self.issued = seconds(Timestamp::now());
         self.expires = later(self.issued, days);
     }

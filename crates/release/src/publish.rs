@@ -4,12 +4,13 @@
 
 use std::io;
 
+use crate::Unproven;
 use crate::bucket::{Bucket, BucketError, Created};
 use crate::built::{Built, BuiltError};
 use crate::delta;
 use crate::keys::{KeyError, PublicKeys, Signer};
 use crate::layout::{self, Platform};
-use crate::manifest::{Delta, Manifest, Terms};
+use crate::manifest::{Changes, Delta, Manifest, Terms};
 use crate::verify::{self, VerifyError};
 
 /// Why a version was not published, or not completely.
@@ -25,6 +26,14 @@ pub enum PublishError {
     Key(#[from] KeyError),
     #[error(transparent)]
     Verify(#[from] VerifyError),
+    #[error("{name} is published with {published}, not with {wanted}: 'release renew' changes that")]
+    Terms {
+        name: String,
+        published: Box<Terms>,
+        wanted: Box<Terms>,
+    },
+    #[error("{name} is replaced only if you say what it says, which nobody has signed: {said}")]
+    Unsaid { name: String, said: Box<Terms> },
     #[error("no patch from version {from} for {platform} can be made")]
     Patch {
         from: String,
@@ -42,6 +51,8 @@ pub struct Release<'a> {
     pub signer: &'a Signer,
     pub keys: &'a PublicKeys,
     pub terms: &'a Terms,
+    /// Until the manifests have to be issued again.
+    pub days: u32,
     /// From how many of the versions before patches are made.
     pub deltas: usize,
 }
@@ -68,6 +79,7 @@ pub fn publish(
     release.keys.require(release.signer)?;
     for built in release.agents {
         built.check(release.version, release.keys)?;
+        check_terms(bucket, release, built)?;
     }
     let mut waiting = Vec::new();
     let mut done = Vec::new();
@@ -85,6 +97,7 @@ pub fn publish(
                 &built.content,
                 deltas,
                 release.terms,
+                release.days,
             );
             put_manifest(bucket, release.signer, &built.platform, &manifest)?;
         }
@@ -94,25 +107,57 @@ pub fn publish(
     Ok(done)
 }
 
-/// Issues the manifests of a published version again, for so many days; nothing else in them changes.
-pub fn renew(
-    bucket: &Bucket,
-    signer: &Signer,
-    keys: &PublicKeys,
-    version: &str,
-    days: u32,
-) -> Result<Vec<Platform>, PublishError> {
-    keys.require(signer)?;
+/// A manifest that is there already stays as it is: then what it says has to be what is asked for.
+fn check_terms(bucket: &Bucket, release: &Release<'_>, built: &Built) -> Result<(), PublishError> {
+    match verify::manifest(bucket, release.keys, &built.platform, release.version) {
+        Ok(manifest) if manifest.terms() != *release.terms => Err(PublishError::Terms {
+            name: built.platform.manifest(release.version),
+            published: Box::new(manifest.terms()),
+            wanted: Box::new(release.terms.clone()),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// What is issued again, and how.
+#[derive(Debug)]
+pub struct Renewal<'a> {
+    pub version: &'a str,
+    pub signer: &'a Signer,
+    pub keys: &'a PublicKeys,
+    pub days: u32,
+    /// Everything else stays.
+    pub changes: &'a Changes,
+    pub unproven: Unproven,
+}
+
+/// Issues the manifests of a published version again; answers each as it is then.
+pub fn renew(bucket: &Bucket, renewal: &Renewal<'_>) -> Result<Vec<(Platform, Manifest)>, PublishError> {
+    let Renewal { version, keys, .. } = *renewal;
+    keys.require(renewal.signer)?;
     let platforms = verify::platforms(&bucket.list("")?, version);
     if platforms.is_empty() {
         return Err(VerifyError::Unpublished(version.to_owned()).into());
     }
-    for platform in &platforms {
-        let mut manifest = verify::manifest(bucket, keys, platform, version)?;
-        manifest.renew(days);
-        put_manifest(bucket, signer, platform, &manifest)?;
+    let mut renewed = Vec::new();
+    for platform in platforms {
+        let mut manifest = match verify::manifest(bucket, keys, &platform, version) {
+            Err(VerifyError::Signature { name }) if renewal.unproven == Unproven::Replace => {
+                let manifest = verify::unproven(bucket, &platform, version)?;
+                // Terms that somebody else wrote into it must not be signed unseen, nor ones of ours be lost.
+                let said = Box::new(manifest.terms());
+                if *said != renewal.changes.of(Terms::default()) {
+                    return Err(PublishError::Unsaid { name, said });
+                }
+                manifest
+            }
+            proven => proven?,
+        };
+        manifest.renew(renewal.days, renewal.changes);
+        put_manifest(bucket, renewal.signer, &platform, &manifest)?;
+        renewed.push((platform, manifest));
     }
-    Ok(platforms)
+    Ok(renewed)
 }
 
 fn put_manifest(

@@ -5,6 +5,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::Unproven;
 use crate::bucket::{Bucket, BucketError};
 use crate::keys::{KeyError, PublicKeys, Signer};
 use crate::layout::{self, ROLLOUTS};
@@ -17,7 +18,9 @@ pub enum ScheduleError {
     Bucket(#[from] BucketError),
     #[error(transparent)]
     Key(#[from] KeyError),
-    #[error("{ROLLOUTS} in the bucket is not signed by a key that devices know")]
+    #[error(
+        "{ROLLOUTS} in the bucket is not signed by a key that devices know: begin a new one with --replace-unproven"
+    )]
     Signature,
     #[error("{ROLLOUTS} in the bucket cannot be read")]
     Malformed(#[source] serde_json::Error),
@@ -76,8 +79,14 @@ pub fn set(
     keys: &PublicKeys,
     rollout: Rollout,
     days: u32,
+    unproven: Unproven,
 ) -> Result<Schedule, ScheduleError> {
-    let mut rollouts = read(bucket, keys)?;
+    let mut rollouts = match read(bucket, keys) {
+        Err(ScheduleError::Signature | ScheduleError::Malformed(_)) if unproven == Unproven::Replace => {
+            Vec::new()
+        }
+        known => known?,
+    };
     rollouts.retain(|known| (&known.version, &known.channel) != (&rollout.version, &rollout.channel));
     rollouts.push(rollout);
     write(bucket, signer, keys, rollouts, days)
@@ -162,12 +171,69 @@ mod tests {
             channel: "all".to_owned(),
             pace,
         };
-        set(&bucket, &signer, &keys, rollout(Pace::Percent(1)), 30).unwrap();
-        let schedule = set(&bucket, &signer, &keys, rollout(Pace::Stopped {}), 30).unwrap();
+        set(
+            &bucket,
+            &signer,
+            &keys,
+            rollout(Pace::Percent(1)),
+            30,
+            Unproven::Refuse,
+        )
+        .unwrap();
+        let schedule = set(
+            &bucket,
+            &signer,
+            &keys,
+            rollout(Pace::Stopped {}),
+            30,
+            Unproven::Refuse,
+        )
+        .unwrap();
         assert_eq!(schedule.rollouts, [rollout(Pace::Stopped {})]);
         assert_eq!(read(&bucket, &keys).unwrap(), schedule.rollouts);
         bucket.replace(ROLLOUTS, b"{}").unwrap();
-        let refused = set(&bucket, &signer, &keys, rollout(Pace::Percent(1)), 30).unwrap_err();
+        let forged = bucket.read(ROLLOUTS).unwrap();
+        let refused = set(
+            &bucket,
+            &signer,
+            &keys,
+            rollout(Pace::Percent(1)),
+            30,
+            Unproven::Refuse,
+        )
+        .unwrap_err();
         assert!(matches!(refused, ScheduleError::Signature), "{refused}");
+        assert_eq!(bucket.read(ROLLOUTS).unwrap(), forged);
+    }
+
+    #[test]
+    fn a_schedule_whose_signature_was_not_written_any_more_is_replaced_when_somebody_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        crate::keys::generate(&path("a.key"), &path("a.pub")).unwrap();
+        let signer = Signer::from_file(&path("a.key")).unwrap();
+        let keys = PublicKeys::in_directory(folder.path()).unwrap();
+        let bucket = Bucket::open(path("bucket").to_str().unwrap()).unwrap();
+        let rollout = |version: &str, pace| Rollout {
+            version: version.to_owned(),
+            channel: "all".to_owned(),
+            pace,
+        };
+        let set = |version, unproven| {
+            let rollout = rollout(version, Pace::Stopped {});
+            super::set(&bucket, &signer, &keys, rollout, 30, unproven)
+        };
+        set("1.0.1", Unproven::Replace).unwrap();
+        // A proven one is never thrown away.
+        let signature = layout::signature(ROLLOUTS);
+        let before = bucket.read(&signature).unwrap().unwrap();
+        let whole = set("1.0.2", Unproven::Replace).unwrap();
+        assert_eq!(whole.rollouts.len(), 2);
+        bucket.replace(&signature, &before).unwrap();
+        let refused = set("1.0.3", Unproven::Refuse).unwrap_err();
+        assert!(refused.to_string().contains("--replace-unproven"), "{refused}");
+        let replaced = set("1.0.3", Unproven::Replace).unwrap();
+        assert_eq!(replaced.rollouts, [rollout("1.0.3", Pace::Stopped {})]);
+        assert_eq!(read(&bucket, &keys).unwrap(), replaced.rollouts);
     }
 }

@@ -10,6 +10,7 @@ struct Shop {
     signer: Signer,
     keys: PublicKeys,
     terms: Terms,
+    days: u32,
 }
 
 impl Shop {
@@ -21,10 +22,8 @@ impl Shop {
             bucket: Bucket::open(path("bucket").to_str().unwrap()).unwrap(),
             signer: Signer::from_file(&path("release.key")).unwrap(),
             keys: PublicKeys::in_directory(folder.path()).unwrap(),
-            terms: Terms {
-                days: 30,
-                ..Terms::default()
-            },
+            terms: Terms::default(),
+            days: 30,
             folder,
         }
     }
@@ -57,6 +56,7 @@ impl Shop {
             signer: &self.signer,
             keys: &self.keys,
             terms: &self.terms,
+            days: self.days,
             deltas: 2,
         };
         publish(&self.bucket, &release, |_| {})
@@ -67,6 +67,22 @@ impl Shop {
             r#"{{"production": "{version}", "test": "{version}", "local": "{version}", "all": "{version}"}}"#
         )
         .into()
+    }
+
+    fn renew(
+        &self,
+        changes: &Changes,
+        unproven: Unproven,
+    ) -> Result<Vec<(Platform, Manifest)>, PublishError> {
+        let renewal = Renewal {
+            version: "1.0.0",
+            signer: &self.signer,
+            keys: &self.keys,
+            days: 30,
+            changes,
+            unproven,
+        };
+        renew(&self.bucket, &renewal)
     }
 
     /// Every file of the bucket with its content.
@@ -179,6 +195,7 @@ fn no_platform_loses_its_version_unless_somebody_says_so() {
         signer: &shop.signer,
         keys: &shop.keys,
         terms: &shop.terms,
+        days: shop.days,
         deltas: 0,
     };
     publish(&shop.bucket, &release, |_| {}).unwrap();
@@ -239,7 +256,7 @@ fn a_version_whose_manifest_has_expired_stays_where_it_is_offered_and_goes_nowhe
     lists::publish(&shop.bucket, &shop.keys, &Shop::list("1.0.0"), &[]).unwrap();
     for platform in verify::platforms(&shop.bucket.list("").unwrap(), "1.0.0") {
         let mut manifest = verify::manifest(&shop.bucket, &shop.keys, &platform, "1.0.0").unwrap();
-        manifest.renew(0);
+        manifest.renew(0, &Changes::default());
         put_manifest(&shop.bucket, &shop.signer, &platform, &manifest).unwrap();
     }
     let list = |test: &str, more: &str| {
@@ -286,7 +303,7 @@ fn the_alias_is_a_copy_of_the_production_version() {
 #[test]
 fn an_expired_manifest_keeps_its_version_from_being_offered_until_it_is_renewed() {
     let mut shop = Shop::new();
-    shop.terms.days = 0;
+    shop.days = 0;
     let expired = shop.publish("1.0.0", "").unwrap_err();
     assert!(
         matches!(expired, PublishError::Verify(VerifyError::Expired { .. })),
@@ -294,12 +311,93 @@ fn an_expired_manifest_keeps_its_version_from_being_offered_until_it_is_renewed(
     );
     lists::publish(&shop.bucket, &shop.keys, &Shop::list("1.0.0"), &[]).unwrap_err();
     assert_eq!(
-        renew(&shop.bucket, &shop.signer, &shop.keys, "1.0.0", 30)
-            .unwrap()
-            .len(),
+        shop.renew(&Changes::default(), Unproven::Refuse).unwrap().len(),
         2
     );
     lists::publish(&shop.bucket, &shop.keys, &Shop::list("1.0.0"), &[]).unwrap();
+}
+
+#[test]
+fn terms_of_a_published_version_are_changed_by_renewing_it_and_not_by_publishing_it_again() {
+    let mut shop = Shop::new();
+    shop.terms.channels = vec!["test".to_owned()];
+    shop.publish("1.0.0", "").unwrap();
+    let before = shop.contents();
+    shop.terms.allow_downgrade = true;
+    let refused = shop.publish("1.0.0", "").unwrap_err();
+    let text = refused.to_string();
+    assert!(
+        text.contains("with --channel test, not with --channel test --allow-downgrade"),
+        "{text}"
+    );
+    assert!(shop.contents() == before);
+    let manifest = |shop: &Shop| {
+        let platform = Platform::parse("linux/armv7").unwrap();
+        verify::manifest(&shop.bucket, &shop.keys, &platform, "1.0.0").unwrap()
+    };
+    let renew = |changes| shop.renew(&changes, Unproven::Refuse).unwrap();
+    renew(Changes {
+        allow_downgrade: Some(true),
+        ..Changes::default()
+    });
+    assert_eq!(manifest(&shop).terms(), shop.terms);
+    shop.publish("1.0.0", "").unwrap();
+    renew(Changes {
+        channels: Some(Vec::new()),
+        minimum_version: Some("0.9.0".to_owned()),
+        allow_downgrade: None,
+    });
+    let text = manifest(&shop).terms().to_string();
+    assert_eq!(text, "--minimum-version 0.9.0 --allow-downgrade");
+}
+
+#[test]
+fn a_manifest_whose_signature_was_not_written_any_more_is_replaced_by_somebody_who_says_its_terms() {
+    let mut shop = Shop::new();
+    shop.terms.channels = vec!["test".to_owned()];
+    shop.publish("1.0.0", "").unwrap();
+    let platform = Platform::parse("linux/armv7").unwrap();
+    let proven = |shop: &Shop| verify::manifest(&shop.bucket, &shop.keys, &platform, "1.0.0");
+    let signature = shop.bucket.read(&platform.signature("1.0.0")).unwrap().unwrap();
+    let downgrade = Changes {
+        allow_downgrade: Some(true),
+        ..Changes::default()
+    };
+    shop.renew(&downgrade, Unproven::Refuse).unwrap();
+    shop.bucket
+        .replace(&platform.signature("1.0.0"), &signature)
+        .unwrap();
+
+    let refused = shop.renew(&downgrade, Unproven::Refuse).unwrap_err();
+    assert!(refused.to_string().contains("--replace-unproven"), "{refused}");
+    // Not every term is said.
+    let refused = shop.renew(&downgrade, Unproven::Replace).unwrap_err();
+    assert!(
+        refused.to_string().ends_with("--channel test --allow-downgrade"),
+        "{refused}"
+    );
+    proven(&shop).unwrap_err();
+    let both = Changes {
+        channels: Some(shop.terms.channels.clone()),
+        ..downgrade
+    };
+    let renewed = shop.renew(&both, Unproven::Replace).unwrap();
+    assert_eq!(renewed.len(), 2);
+    assert_eq!(proven(&shop).unwrap(), renewed[1].1);
+    let names = shop.bucket.list("").unwrap();
+    verify::version(&shop.bucket, &names, &shop.keys, "1.0.0").unwrap();
+
+    // What it names has to be there as it says.
+    let mut forged = proven(&shop).unwrap();
+    forged.sha256 = crate::digest(b"something else");
+    shop.bucket
+        .replace(&platform.manifest("1.0.0"), &forged.to_text())
+        .unwrap();
+    let refused = shop.renew(&both, Unproven::Replace).unwrap_err();
+    assert!(
+        matches!(refused, PublishError::Verify(VerifyError::Differs { .. })),
+        "{refused}"
+    );
 }
 
 #[test]
