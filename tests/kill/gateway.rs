@@ -285,7 +285,7 @@ impl Gateway {
 
     fn is_unfinished(&self) -> Option<bool> {
         let found: Option<(bool, i64)> =
-            self.row("SELECT unfinished <> 0, app_key FROM ReagentApps WHERE app_key = ?1")?;
+            self.row("SELECT unfinished > 0, app_key FROM ReagentApps WHERE app_key = ?1")?;
         Some(found.is_some_and(|(unfinished, _)| unfinished))
     }
 
