@@ -3,6 +3,8 @@
 //! Waits for nobody: the store is written, the router asked and messages are sent by tasks of their own, which end
 //! with this one.
 
+mod sending;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,7 +28,7 @@ use super::listeners::{self, Gate};
 use super::lost::Lost;
 use super::news::News;
 use super::project::Project;
-use super::publisher::{self, Fate, Outgoing, Sent};
+use super::publisher::Sent;
 use super::ring::Ring;
 use super::shelf::{CURSORS, Shelf};
 use super::spool::Spools;
@@ -44,8 +46,6 @@ const FOLLOWED: usize = 4;
 const MAX_CURSORS: usize = 256;
 /// Messages on their way, of as many topics. Further ones wait in their topic, which drops the oldest and says so.
 const SENDING: usize = 8;
-/// Bound of waiting, at the end, for the router's word on messages that are on their way.
-const FINISHING: Duration = Duration::from_secs(1);
 
 /// What the handle asks for.
 #[derive(Debug)]
@@ -184,18 +184,6 @@ impl Pipeline {
         self.save_all();
         written.cancel();
         let _ = writer.await;
-    }
-
-    /// What the router confirms now, the next run does not send again.
-    async fn finish_sending(&mut self) {
-        let confirmed = async {
-            while let Some(sent) = self.sending.join_next().await {
-                self.on_sent(sent);
-            }
-        };
-        // Without its word they are sent again.
-        let _ = tokio::time::timeout(FINISHING, confirmed).await;
-        self.sending.shutdown().await;
     }
 
     async fn restore_cursors(&mut self) {
@@ -509,56 +497,6 @@ impl Pipeline {
         });
         self.ledger.begin(name, follower::now(), read.collect());
         self.ledger.save();
-    }
-
-    /// Sends one message of the topic that has waited longest. `false` when nothing is due.
-    fn send_next(&mut self, now: Instant) -> bool {
-        let Some(attached) = self.attached.as_ref().filter(|_| self.is_live()) else {
-            return false;
-        };
-        let ready = self
-            .entries
-            .iter_mut()
-            .filter_map(|(name, entry)| Some((entry.ready(now)?, name, entry)));
-        let Some((_, name, entry)) = ready.min_by_key(|(due, ..)| *due) else {
-            return false;
-        };
-        let Some(message) = entry.take() else {
-            return true;
-        };
-        self.sending.spawn(publisher::publish(Outgoing {
-            session: attached.session.clone(),
-            serial: Arc::clone(&self.serial),
-            topic: name.clone(),
-            message,
-        }));
-        true
-    }
-
-    fn on_sent(&mut self, sent: Result<Sent, tokio::task::JoinError>) {
-        // Aborted only when we end.
-        let Ok(Sent { topic, message, fate }) = sent else {
-            return;
-        };
-        let marks = message.marks();
-        let back = match fate {
-            Fate::Published => None,
-            // Said with the next lines: at once it would be refused again.
-            Fate::Refused => {
-                self.lost.add(&topic, message.lines());
-                None
-            }
-            Fate::Unsent => Some(message),
-            Fate::Lost => Some(message.into_gap()),
-        };
-        // Before the next one is sent: a kill in between repeats at most this message.
-        if fate == Fate::Published && !marks.is_empty() {
-            self.ledger.advance(&topic, marks);
-            self.ledger.save();
-        }
-        if let Some(entry) = self.entries.get_mut(&topic) {
-            entry.sent(back);
-        }
     }
 
     /// Saves histories and gives up waiting for listeners, where it is time.
