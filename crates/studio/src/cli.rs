@@ -478,8 +478,7 @@ pub struct Remove {
 
 #[derive(Debug, Args)]
 pub struct Logs {
-    /// Name, key or serial number; every device when none is named. Without -f, one that cannot be asked is a failure
-    /// (exit 5 when it is offline), and the others are shown
+    /// Name, key or serial number; every device when none is named
     pub device: Option<String>,
     /// Name or key; every app when none is named
     pub app: Option<String>,

@@ -9,7 +9,6 @@ mod crossbar;
 mod devices;
 mod harness;
 mod interruptions;
-mod logs;
 mod registry;
 mod rights;
 mod rollouts;
