@@ -3,7 +3,7 @@
 
 use protocol::AppState::{Deleting, Present, Removed, Running, Starting, Stopping, Uninstalled};
 use protocol::{Stage, naming};
-use serde_json::json;
+use serde_json::{Value, json};
 use testkit::{docker, wait};
 
 use crate::compose::{Stack, web};
@@ -20,15 +20,20 @@ async fn runs_alone(stack: &Stack) {
     assert_eq!(stack.leftovers()[0], 0, "the project is gone first");
 }
 
+/// A document whose service keeps something in a volume.
+fn with_state(image: &str) -> Value {
+    json!({
+        "services": {"web": {"image": image, "volumes": ["state:/state"]}},
+        "volumes": {"state": {}},
+    })
+}
+
 #[tokio::test]
 async fn a_compose_app_that_becomes_one_container_leaves_no_project_behind() {
     let stack = Stack::start(Stage::Prod).await;
     let device = &stack.device;
     let image = stack.image("web", FOREVER);
-    let compose = json!({
-        "services": {"web": {"image": image, "volumes": ["state:/state"]}},
-        "volumes": {"state": {}},
-    });
+    let compose = with_state(&image);
     device.install("1.0", FOREVER);
     stack.request(Running, &compose).await;
     device.reports(&[Starting, Running]).await;
@@ -172,10 +177,7 @@ async fn a_project_whose_name_differs_in_case_only_moves_with_its_images_and_vol
     let stack = Stack::start(Stage::Prod).await;
     let device = &stack.device;
     let image = stack.image("web", FOREVER);
-    let compose = json!({
-        "services": {"web": {"image": image, "volumes": ["state:/state"]}},
-        "volumes": {"state": {}},
-    });
+    let compose = with_state(&image);
     stack.request(Running, &compose).await;
     device.reports(&[Starting, Running]).await;
     let name = device.app_name.to_uppercase();

@@ -158,71 +158,62 @@ mod tests {
         assert_eq!(serde_json::from_value::<Schedule>(text).unwrap(), schedule);
     }
 
-    #[test]
-    fn a_rollout_replaces_the_one_before_it_and_a_foreign_schedule_stops_everything() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name);
-        crate::keys::generate(&path("a.key"), &path("a.pub")).unwrap();
-        let signer = Signer::from_file(&path("a.key")).unwrap();
-        let keys = PublicKeys::in_directory(folder.path()).unwrap();
-        let bucket = Bucket::open(path("bucket").to_str().unwrap()).unwrap();
-        let rollout = |pace| Rollout {
-            version: "1.0.1".to_owned(),
+    /// A bucket, and a key that signs what is put there.
+    struct Place {
+        _folder: tempfile::TempDir,
+        signer: Signer,
+        keys: PublicKeys,
+        bucket: Bucket,
+    }
+
+    impl Place {
+        fn new() -> Place {
+            let folder = tempfile::tempdir().unwrap();
+            let path = |name: &str| folder.path().join(name);
+            crate::keys::generate(&path("a.key"), &path("a.pub")).unwrap();
+            Place {
+                signer: Signer::from_file(&path("a.key")).unwrap(),
+                keys: PublicKeys::in_directory(folder.path()).unwrap(),
+                bucket: Bucket::open(path("bucket").to_str().unwrap()).unwrap(),
+                _folder: folder,
+            }
+        }
+
+        fn set(&self, rollout: Rollout, unproven: Unproven) -> Result<Schedule, ScheduleError> {
+            super::set(&self.bucket, &self.signer, &self.keys, rollout, 30, unproven)
+        }
+    }
+
+    fn rollout(version: &str, pace: Pace) -> Rollout {
+        Rollout {
+            version: version.to_owned(),
             channel: "all".to_owned(),
             pace,
-        };
-        set(
-            &bucket,
-            &signer,
-            &keys,
-            rollout(Pace::Percent(1)),
-            30,
-            Unproven::Refuse,
-        )
-        .unwrap();
-        let schedule = set(
-            &bucket,
-            &signer,
-            &keys,
-            rollout(Pace::Stopped {}),
-            30,
-            Unproven::Refuse,
-        )
-        .unwrap();
+        }
+    }
+
+    #[test]
+    fn a_rollout_replaces_the_one_before_it_and_a_foreign_schedule_stops_everything() {
+        let place = Place::new();
+        let (bucket, keys) = (&place.bucket, &place.keys);
+        let rollout = |pace| rollout("1.0.1", pace);
+        let set = |pace| place.set(rollout(pace), Unproven::Refuse);
+        set(Pace::Percent(1)).unwrap();
+        let schedule = set(Pace::Stopped {}).unwrap();
         assert_eq!(schedule.rollouts, [rollout(Pace::Stopped {})]);
-        assert_eq!(read(&bucket, &keys).unwrap(), schedule.rollouts);
+        assert_eq!(read(bucket, keys).unwrap(), schedule.rollouts);
         bucket.replace(ROLLOUTS, b"{}").unwrap();
         let forged = bucket.read(ROLLOUTS).unwrap();
-        let refused = set(
-            &bucket,
-            &signer,
-            &keys,
-            rollout(Pace::Percent(1)),
-            30,
-            Unproven::Refuse,
-        )
-        .unwrap_err();
+        let refused = set(Pace::Percent(1)).unwrap_err();
         assert!(matches!(refused, ScheduleError::Signature), "{refused}");
         assert_eq!(bucket.read(ROLLOUTS).unwrap(), forged);
     }
 
     #[test]
     fn a_schedule_whose_signature_was_not_written_any_more_is_replaced_when_somebody_says_so() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name);
-        crate::keys::generate(&path("a.key"), &path("a.pub")).unwrap();
-        let signer = Signer::from_file(&path("a.key")).unwrap();
-        let keys = PublicKeys::in_directory(folder.path()).unwrap();
-        let bucket = Bucket::open(path("bucket").to_str().unwrap()).unwrap();
-        let rollout = |version: &str, pace| Rollout {
-            version: version.to_owned(),
-            channel: "all".to_owned(),
-            pace,
-        };
-        let set = |version, unproven| {
-            let rollout = rollout(version, Pace::Stopped {});
-            super::set(&bucket, &signer, &keys, rollout, 30, unproven)
-        };
+        let place = Place::new();
+        let (bucket, keys) = (&place.bucket, &place.keys);
+        let set = |version, unproven| place.set(rollout(version, Pace::Stopped {}), unproven);
         set("1.0.1", Unproven::Replace).unwrap();
         // A proven one is never thrown away.
         let signature = layout::signature(ROLLOUTS);
@@ -234,6 +225,6 @@ mod tests {
         assert!(refused.to_string().contains("--replace-unproven"), "{refused}");
         let replaced = set("1.0.3", Unproven::Replace).unwrap();
         assert_eq!(replaced.rollouts, [rollout("1.0.3", Pace::Stopped {})]);
-        assert_eq!(read(&bucket, &keys).unwrap(), replaced.rollouts);
+        assert_eq!(read(bucket, keys).unwrap(), replaced.rollouts);
     }
 }
