@@ -20,6 +20,8 @@ const NARROWING: u32 = 4;
 /// because reading a line takes it so many times as long.
 const OVERSHOT: u32 = 5_000;
 const READING: u32 = 10;
+/// Lines to go further back at first when some were missing.
+const SPARE: u32 = 100;
 /// Looks at all.
 const LOOKS: usize = 40;
 
@@ -206,6 +208,9 @@ struct Search {
     next: u32,
     /// How often to look for a place that is old enough, but not as old.
     narrowing: u32,
+    /// Lines to go further back than what was missing: more after every time that it was not enough, because the log
+    /// grows between a look and the reading.
+    spare: u32,
 }
 
 impl Search {
@@ -217,6 +222,7 @@ impl Search {
             far: None,
             next: lines,
             narrowing: NARROWING,
+            spare: SPARE,
         }
     }
 
@@ -254,7 +260,8 @@ impl Search {
     fn further(&mut self, missing: u32) {
         self.narrowing = 0;
         self.far = None;
-        self.next = self.next.saturating_add(missing);
+        self.next = self.next.saturating_add(missing).saturating_add(self.spare);
+        self.spare = self.spare.saturating_mul(2);
     }
 
     /// How many lines back the moment should be, counted on from one place at the pace between two, with some to spare.
@@ -361,13 +368,23 @@ mod tests {
 
     /// Finds the place as `newest_of` does, in a log of these moments. Gives back how many lines are read, and the looks.
     fn find(log: &[u64], lines: u32, until: u64) -> (usize, usize) {
+        find_growing(log, lines, until, 0)
+    }
+
+    /// The same while the log gets so many lines more after each look.
+    fn find_growing(log: &[u64], lines: u32, until: u64, pace: usize) -> (usize, usize) {
+        let mut log = log.to_vec();
         let mut search = Search::new(lines, until, *log.last().unwrap());
         for looks in 1..=LOOKS {
             let tail = (search.next as usize).min(log.len());
             let begin = log[log.len() - tail];
-            if search.goes_on(begin) && tail < log.len() {
+            let all = tail == log.len();
+            let last = *log.last().unwrap();
+            log.extend((0..pace as u64).map(|number| last + number));
+            if search.goes_on(begin) && !all {
                 continue;
             }
+            let tail = if all { log.len() } else { tail };
             let read = &log[log.len() - tail..];
             let found = read.iter().filter(|moment| **moment <= until).count();
             if tail == log.len() || found >= lines as usize {
@@ -389,6 +406,18 @@ mod tests {
                 "{until}: {found} read"
             );
             assert!(looks <= 8, "{until}: {looks} looks");
+        }
+    }
+
+    #[test]
+    fn a_window_that_a_growing_log_moves_away_from_is_found_in_a_few_looks() {
+        let log: Vec<u64> = (0..20_000).map(|number| 1_000_000 + 5 * number).collect();
+        for (pace, most) in [(1, 4), (5, 4), (500, 8), (5_000, 12)] {
+            let (found, looks) = find_growing(&log, 5001, log[14_999], pace);
+            assert!(
+                found >= 5001 && looks <= most,
+                "{pace}: {found} read, {looks} looks"
+            );
         }
     }
 
