@@ -107,7 +107,8 @@ fn who_follows_two_devices_sees_all_of_both_although_one_goes_away_and_comes_bac
     assert_eq!(seen("south").last(), Some(&last), "nobody is there to tell");
 
     // What is there already: of the device that is away, that it is.
-    let past = two.fleet.studio(&[&BOTH[..], &["--since", "1h"]].concat()).ok();
+    let past = two.fleet.studio(&[&BOTH[..], &["--since", "1h"]].concat());
+    assert_eq!(past.code, 5, "{past:?}");
     let lines: Vec<String> = past.stdout.lines().map(str::to_owned).collect();
     let of_one = numbers(&lines, "number of north ");
     assert_eq!(of_one[0], 1);

@@ -1,19 +1,23 @@
 //! `studio logs`: history from the devices, then live events (`logs-terminal-tunnel.md` 2.2, 2.11, 2.12), of one app or
 //! of many.
 
+mod dated;
 pub(super) mod lines;
+mod seam;
+mod watch;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt as _;
-use futures_util::stream::{self, SelectAll};
+use futures_util::stream::{self, FuturesUnordered};
 use protocol::AppId;
 use serde_json::{Map, Value, json};
 use wamp::Dict;
-use wamp::client::{Event, Subscription};
 
-use self::lines::{Seam, is_gap, resumed};
+use self::lines::is_gap;
+use self::watch::{Look, Phase, look, watch};
 use super::client::{Client, DEADLINE};
 use super::{Out, with_client};
 use crate::api::{CallDevice, InstallView, MaybeDevice, uri};
@@ -26,8 +30,8 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 /// Lines remembered to find out where to go on after an interruption: what a device keeps.
 const REMEMBERED: usize = 100;
 
-/// Lines asked for with `--since`: as many as a device gives.
-const SINCE: u64 = 5000;
+/// Devices that are asked at once.
+const AT_ONCE: usize = 16;
 
 /// The log of one app on one device.
 #[derive(Debug, Default)]
@@ -40,6 +44,8 @@ struct Stream {
     begun: bool,
     /// The newest lines that were shown, or would have been without `--grep`.
     last: VecDeque<String>,
+    /// When the newest of them came.
+    at: Option<SystemTime>,
 }
 
 /// Everything that is watched, by topic.
@@ -56,26 +62,27 @@ enum Ended {
 pub(super) async fn run(place: &Place, out: Out, options: Logs) -> Result<(), Failure> {
     let mut streams = Streams::new();
     let mut pause = RETRY.0;
-    let mut told = false;
+    let told = Cell::new(false);
     // Ctrl-C is how following ends: no failure.
     let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
     loop {
         let attempt = with_client(place, async |client: &Client| {
-            show(client, out, &options, &mut streams, &mut told).await
+            show(client, out, &options, &mut streams, &told).await
         });
         let ended = tokio::select! {
             ended = attempt => ended,
             _ = &mut interrupted, if options.follow => return Ok(()),
         };
+        let mut reason = "lost the connection".to_owned();
         let begun = options.follow && streams.values().any(|stream| stream.begun);
         match ended {
             Ok(Ended::Done) => return Ok(()),
             Ok(Ended::Lost) => pause = RETRY.0,
-            Err(failure) if begun && matches!(failure.exit, Exit::Unreachable | Exit::Offline) => {}
+            Err(failure) if begun && passes(&failure) => reason = failure.text,
             Err(failure) => return Err(failure),
         }
-        if !std::mem::replace(&mut told, true) {
-            eprintln!("(lost the connection; trying again until Ctrl-C)");
+        if !told.replace(true) {
+            eprintln!("({reason}; trying again until Ctrl-C)");
         }
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
@@ -85,123 +92,116 @@ pub(super) async fn run(place: &Place, out: Out, options: Logs) -> Result<(), Fa
     }
 }
 
+/// Whether trying again may help, once there was something to see.
+fn passes(failure: &Failure) -> bool {
+    !matches!(failure.exit, Exit::Denied | Exit::Usage)
+}
+
 async fn show(
     client: &Client,
     out: Out,
     options: &Logs,
     streams: &mut Streams,
-    interruption: &mut bool,
+    interrupted: &Cell<bool>,
 ) -> Result<Ended, Failure> {
     let installs = select(client, options).await?;
     let several = installs.len() > 1;
-    let mut events = SelectAll::new();
-    let mut seams: BTreeMap<String, Seam> = BTreeMap::new();
-    let mut failure = None;
-    let mut any = false;
+    let mut lives = BTreeMap::new();
     for install in &installs {
         let topic = topic(install);
         // Subscribed first: what comes while the history is fetched is kept, not lost.
-        let mut live = match options.follow {
-            true => Some(client.session.subscribe(&topic, Dict::new()).await?),
-            false => None,
-        };
-        let stream = streams.entry(topic.clone()).or_default();
+        if options.follow {
+            let live = client.session.subscribe(&topic, Dict::new()).await?;
+            lives.insert(topic.clone(), live);
+        }
+        let stream = streams.entry(topic).or_default();
         stream.device.clone_from(&install.device);
         stream.app.clone_from(&install.app);
         if several {
             stream.label = format!("{} {} | ", install.device, install.app);
         }
-        match past(client, install, options, stream.begun).await {
-            Ok(history) => {
-                any = true;
-                if std::mem::take(interruption) {
-                    eprintln!("(connected again)");
-                }
-                let early = live.as_mut().map(buffered).unwrap_or_default();
-                let fresh = resumed(stream.last.make_contiguous(), &history, early.clone());
-                if !stream.show(out, options, &fresh) {
-                    return Ok(Ended::Done);
-                }
-                stream.begun = true;
-                let mut seam = Seam::new(history);
-                // More of what the history has may follow.
-                if seam.fresh(early).is_empty() {
-                    seams.insert(topic.clone(), seam);
-                }
-            }
-            // Of several, the others are shown.
-            Err(unreached) if several => {
-                eprintln!("({}: {})", install.device, unreached.text);
-                failure = Some(unreached);
-            }
-            Err(unreached) => return Err(unreached),
-        }
-        if let Some(live) = live {
-            events.push(follow(topic, live));
-        }
     }
-    if let (false, Some(failure)) = (any, failure) {
-        return Err(failure);
-    }
-    if events.is_empty() {
-        return Ok(Ended::Done);
-    }
-    while let Some((topic, event)) = events.next().await {
-        let Some(event) = event else {
-            if client.session.is_open() {
-                return Err(Failure::new(
-                    Exit::Denied,
-                    "your account may not read this log any more",
-                ));
-            }
-            return Ok(Ended::Lost);
-        };
+    let shown = &*streams;
+    let looks: Vec<_> = installs
+        .iter()
+        .filter_map(|install| Some(look(client, install, options, shown.get(&topic(install))?)))
+        .collect();
+    let looks: Vec<_> = stream::iter(looks).buffered(AT_ONCE).collect().await;
+    let mut failed: Vec<Failure> = Vec::new();
+    let mut phases = BTreeMap::new();
+    for (install, look) in installs.iter().zip(looks) {
+        let topic = topic(install);
         let Some(stream) = streams.get_mut(&topic) else {
             continue;
         };
-        if event.missed > 0 {
-            eprintln!(
-                "({}{} log messages were lost on the way)",
-                stream.label, event.missed
-            );
-        }
-        let mut lines = lines::lines(&event);
-        if let Some(seam) = seams.get_mut(&topic) {
-            lines = seam.fresh(lines);
-        }
-        if !stream.show(out, options, &lines) {
-            return Ok(Ended::Done);
+        match look {
+            Ok(look) => {
+                if interrupted.take() {
+                    eprintln!("(connected again)");
+                }
+                let Some(phase) = stream.take(out, options, look) else {
+                    return Ok(Ended::Done);
+                };
+                phases.insert(topic, phase);
+            }
+            Err(_) if stream.begun && !client.session.is_open() => return Ok(Ended::Lost),
+            // Of several, the others are shown; one that was seen is tried again.
+            Err(failure) if several || (stream.begun && passes(&failure)) => {
+                eprintln!("({}: {})", install.device, failure.text);
+                interrupted.set(false);
+                if passes(&failure) {
+                    phases.insert(topic, Phase::Behind);
+                }
+                failed.push(failure);
+            }
+            Err(failure) => return Err(failure),
         }
     }
-    Ok(Ended::Lost)
-}
-
-/// Events with their topic, and one `None` when there will be no more.
-fn follow(
-    topic: String,
-    live: Subscription,
-) -> impl futures_util::Stream<Item = (String, Option<Event>)> + Unpin {
-    Box::pin(stream::unfold(Some(live), move |live| {
-        let topic = topic.clone();
-        async move {
-            let mut live = live?;
-            let event = live.events.recv().await;
-            let next = event.is_some().then_some(live);
-            Some(((topic, event), next))
+    let begun = streams.values().any(|stream| stream.begun);
+    if let Some(failure) = failed.pop() {
+        if !begun || phases.is_empty() {
+            return Err(failure);
         }
-    }))
-}
-
-/// The lines of events that came already.
-fn buffered(live: &mut Subscription) -> Vec<String> {
-    let mut early = Vec::new();
-    while let Ok(event) = live.events.try_recv() {
-        early.extend(lines::lines(&event));
+        if !options.follow {
+            let text = format!("{} of {} logs cannot be read", failed.len() + 1, installs.len());
+            return Err(Failure::new(failure.exit, text));
+        }
     }
-    early
+    let mut watches = FuturesUnordered::new();
+    for (topic, stream) in streams.iter_mut() {
+        if let (Some(live), Some(phase)) = (lives.remove(topic), phases.remove(topic))
+            && let Some(install) = installs.iter().find(|install| self::topic(install) == *topic)
+        {
+            watches.push(watch(client, out, options, install, stream, live, phase));
+        }
+    }
+    let mut ended = Ok(Ended::Done);
+    while let Some(one) = watches.next().await {
+        match one {
+            Ok(over) => return Ok(over),
+            // Of several, the others go on.
+            Err(failure) => {
+                if several {
+                    eprintln!("({})", failure.text);
+                }
+                ended = Err(failure);
+            }
+        }
+    }
+    ended
 }
 
 impl Stream {
+    /// Shows what a look has found. `None` when nobody reads any more.
+    fn take(&mut self, out: Out, options: &Logs, look: Look) -> Option<Phase> {
+        if let Some(note) = look.note {
+            eprintln!("({}{note})", self.label);
+        }
+        self.begun = true;
+        self.at = Some(SystemTime::now());
+        self.show(out, options, &look.lines).then_some(look.phase)
+    }
+
     /// Prints lines and remembers them. `false` when nobody reads any more.
     fn show(&mut self, out: Out, options: &Logs, lines: &[String]) -> bool {
         for line in lines {
@@ -217,8 +217,15 @@ impl Stream {
                 self.last.pop_front();
             }
             self.last.push_back(line.clone());
+            self.at = Some(SystemTime::now());
         }
         true
+    }
+
+    /// What was shown last, and how long ago.
+    fn shown(&self) -> (Vec<String>, Duration) {
+        let ago = self.at.and_then(|at| at.elapsed().ok()).unwrap_or_default();
+        (self.last.iter().cloned().collect(), ago)
     }
 }
 
@@ -270,33 +277,6 @@ async fn select(client: &Client, options: &Logs) -> Result<Vec<InstallView>, Fai
         .hint(format!("'studio ps {device}' shows what is")),
         _ => Failure::new(Exit::NotFound, "no such app is installed there").hint("'studio ps' shows what is"),
     })
-}
-
-/// What was printed before: since the moment that was asked for, or what the device keeps.
-async fn past(
-    client: &Client,
-    install: &InstallView,
-    options: &Logs,
-    begun: bool,
-) -> Result<Vec<String>, Failure> {
-    let container = container(install);
-    if let (Some(since), false) = (&options.since, begun) {
-        let arguments = json!({
-            "containerName": container, "since": since, "tail": SINCE, "timestamps": false,
-        });
-        let answer = ask(client, &install.device, "query_app_logs", arguments).await?;
-        return match answer.get("lines") {
-            Some(Value::Array(lines)) => Ok(lines.iter().map(text_of).collect()),
-            Some(_) | None => Ok(Vec::new()),
-        };
-    }
-    let arguments = json!({"containerName": container});
-    Ok(
-        match ask(client, &install.device, "get_app_log_history", arguments).await? {
-            Value::Array(lines) => lines.iter().map(text_of).collect(),
-            _ => Vec::new(),
-        },
-    )
 }
 
 async fn ask(client: &Client, device: &str, procedure: &str, arguments: Value) -> Result<Value, Failure> {

@@ -1,0 +1,360 @@
+//! One log: a look at what there is, then live events, each line once. Knows devices and subscriptions; what it shows
+//! goes to its [`Stream`].
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use wamp::client::{Event, Subscription};
+
+use super::dated::{self, Found, PAGE};
+use super::lines::{Heard, Repeats, continuation, heard, is_gap, lines};
+use super::seam::{Expected, Seam, take_expected};
+use super::{Ended, RETRY, Stream, ask, container, passes, text_of};
+use crate::api::InstallView;
+use crate::cli::Logs;
+use crate::command::Out;
+use crate::command::client::Client;
+use crate::exit::{Exit, Failure};
+
+/// Most pages that are read back after an interruption, and with `--since`.
+const PAGES: usize = 10;
+const SINCE_PAGES: usize = 40;
+/// Lines asked for at first, to know where live lines stand: more than a history has.
+const NEWEST: usize = 1000;
+/// After an interruption we ask for what is so much older than the last that was shown: live lines come late.
+const MARGIN: Duration = Duration::from_secs(10);
+/// Shortest time between two looks while it is uncertain where the live lines stand.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What a look at a log has found.
+#[derive(Default)]
+pub(super) struct Look {
+    pub(super) lines: Vec<String>,
+    /// Something that whoever reads them has to know.
+    pub(super) note: Option<String>,
+    pub(super) phase: Phase,
+}
+
+/// How live lines are understood.
+#[derive(Default)]
+pub(super) enum Phase {
+    /// What was missed is not known yet.
+    #[default]
+    Behind,
+    /// They only say that there is something to ask for. With those that have come.
+    Uncertain(Seam, Vec<Heard>),
+    /// Some of them were shown. With where to ask again, while all that came were among them.
+    Expected(Option<Seam>, Expected),
+    /// The device has no timestamps; some of them may have been shown.
+    Repeats(Repeats),
+    Live,
+}
+
+/// What there is of a log before its live lines: at first since the moment that was asked for or what the device keeps,
+/// later what comes after what was shown.
+pub(super) async fn look(
+    client: &Client,
+    install: &InstallView,
+    options: &Logs,
+    stream: &Stream,
+) -> Result<Look, Failure> {
+    let device = Device { client, install };
+    match (stream.begun, &options.since) {
+        (true, _) => device.resume(stream).await,
+        (false, Some(since)) => device.since(since).await,
+        (false, None) => device.begin(options.follow).await,
+    }
+}
+
+/// Whom to ask about which app.
+struct Device<'a> {
+    client: &'a Client,
+    install: &'a InstallView,
+}
+
+impl Device<'_> {
+    async fn since(&self, since: &str) -> Result<Look, Failure> {
+        let found = match self.found(Some(since), PAGE, SINCE_PAGES).await {
+            // Agents before 0.20 cannot be asked, and of a container that is gone nobody knows more.
+            Err(failure) if failure.exit == Exit::NotFound => None,
+            found => Some(found?).filter(|found| found.dated),
+        };
+        let Some(found) = found else {
+            let mut look = self.begin(false).await?;
+            look.note = Some("only what the device keeps is shown: it does not know since when".to_owned());
+            return Ok(look);
+        };
+        let lines: Vec<String> = found.lines.iter().map(|line| line.text.clone()).collect();
+        let note = format!("only the newest {} lines since {since} are shown", lines.len());
+        Ok(Look {
+            note: (!found.whole).then_some(note),
+            lines,
+            phase: Phase::Uncertain(Seam::after(&found.lines), Vec::new()),
+        })
+    }
+
+    async fn begin(&self, follow: bool) -> Result<Look, Failure> {
+        let mut lines = self.history().await?;
+        let mut phase = Phase::Repeats(Repeats::new(lines.clone()));
+        if follow && let Some(found) = self.dated(None, NEWEST, 1).await? {
+            let (seam, step) = Seam::begin(lines.clone(), found);
+            lines.extend(step.show);
+            phase = Phase::Uncertain(seam, Vec::new());
+        }
+        Ok(Look {
+            lines,
+            note: None,
+            phase,
+        })
+    }
+
+    async fn resume(&self, stream: &Stream) -> Result<Look, Failure> {
+        let since = dated::ago(stream.shown().1 + MARGIN);
+        let mut found = self.dated(Some(&since), PAGE, PAGES).await?;
+        let mut history = Vec::new();
+        if found.is_none() {
+            history = self.history().await?;
+            // It may have come up in between.
+            found = self.dated(Some(&since), PAGE, PAGES).await?;
+        }
+        let (shown, ago) = stream.shown();
+        let (lines, sure, phase) = match found {
+            Some(found) => {
+                let (seam, step) = Seam::resume(&shown, ago, &found);
+                (step.show, !step.unsure, Phase::Uncertain(seam, Vec::new()))
+            }
+            None => {
+                let (from, sure) = continuation(&shown, &history);
+                let lines = history[from..].to_vec();
+                (lines, sure, Phase::Repeats(Repeats::new(history)))
+            }
+        };
+        Ok(Look {
+            note: (!sure).then(unsure),
+            lines,
+            phase,
+        })
+    }
+
+    async fn history(&self) -> Result<Vec<String>, Failure> {
+        let arguments = json!({"containerName": container(self.install)});
+        let answer = ask(
+            self.client,
+            &self.install.device,
+            "get_app_log_history",
+            arguments,
+        )
+        .await?;
+        Ok(match answer {
+            Value::Array(lines) => lines.iter().map(text_of).collect(),
+            _ => Vec::new(),
+        })
+    }
+
+    /// Lines with timestamps; `None` from a device that has none, for whatever reason.
+    async fn dated(&self, since: Option<&str>, page: usize, pages: usize) -> Result<Option<Found>, Failure> {
+        match self.found(since, page, pages).await {
+            Ok(found) => Ok(Some(found).filter(|found| found.dated)),
+            Err(failure) if matches!(failure.exit, Exit::NotFound | Exit::Failed) => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    async fn found(&self, since: Option<&str>, page: usize, pages: usize) -> Result<Found, Failure> {
+        let device = &self.install.device;
+        let question = async |query| ask(self.client, device, "query_app_logs", query).await;
+        dated::read(question, &container(self.install), since, page, pages).await
+    }
+}
+
+fn unsure() -> String {
+    "lines may be missing here, or shown twice".to_owned()
+}
+
+/// Shows live lines until nobody reads, the connection is lost, or the account may not read them any more.
+pub(super) async fn watch(
+    client: &Client,
+    out: Out,
+    options: &Logs,
+    install: &InstallView,
+    stream: &mut Stream,
+    live: Subscription,
+    mut phase: Phase,
+) -> Result<Ended, Failure> {
+    let mut watch = Watch {
+        device: Device { client, install },
+        live,
+        pause: RETRY.0,
+        next: Instant::now(),
+    };
+    loop {
+        let (lines, next) = match phase {
+            Phase::Behind => match watch.catch_up(options, stream).await? {
+                Some(look) => {
+                    eprintln!("({}: connected again)", install.device);
+                    match stream.take(out, options, look) {
+                        Some(phase) => (Vec::new(), phase),
+                        None => return Ok(Ended::Done),
+                    }
+                }
+                None if client.session.is_open() => (Vec::new(), Phase::Behind),
+                None => return Ok(Ended::Lost),
+            },
+            Phase::Uncertain(seam, lines) => match watch.ask_behind(seam, lines).await? {
+                Some((lines, note, phase)) => {
+                    if let Some(note) = note {
+                        eprintln!("({}{note})", stream.label);
+                    }
+                    (lines, phase)
+                }
+                None => return watch.ended(),
+            },
+            Phase::Expected(seam, expected) => match watch.live.events.recv().await {
+                Some(event) => after_expected(stream, seam, expected, &event),
+                None => return watch.ended(),
+            },
+            Phase::Repeats(mut repeats) => {
+                let event = tokio::select! {
+                    event = watch.live.events.recv() => event.map(Some),
+                    () = tokio::time::sleep_until(repeats.until), if !repeats.is_over() => Some(None),
+                };
+                let Some(event) = event else {
+                    return watch.ended();
+                };
+                let lines = event.map(|event| live_lines(stream, &event)).unwrap_or_default();
+                let lines = repeats.fresh(lines);
+                match repeats.is_over() {
+                    true => (lines, Phase::Live),
+                    false => (lines, Phase::Repeats(repeats)),
+                }
+            }
+            Phase::Live => match watch.live.events.recv().await {
+                Some(event) => (live_lines(stream, &event), Phase::Live),
+                None => return watch.ended(),
+            },
+        };
+        if !stream.show(out, options, &lines) {
+            return Ok(Ended::Done);
+        }
+        phase = next;
+    }
+}
+
+struct Watch<'a> {
+    device: Device<'a>,
+    live: Subscription,
+    pause: Duration,
+    /// Not asked again before.
+    next: Instant,
+}
+
+impl Watch<'_> {
+    /// There are no more events: why.
+    fn ended(&self) -> Result<Ended, Failure> {
+        match self.device.client.session.is_open() {
+            true => Err(Failure::new(
+                Exit::Denied,
+                "your account may not read this log any more",
+            )),
+            false => Ok(Ended::Lost),
+        }
+    }
+
+    /// Tries once more after a pause. `None`: not yet, or the connection is lost. Meanwhile live lines wait in their
+    /// queue; of those that find no place there, the look knows.
+    async fn catch_up(&mut self, options: &Logs, stream: &Stream) -> Result<Option<Look>, Failure> {
+        let client = self.device.client;
+        tokio::select! {
+            () = tokio::time::sleep(self.pause) => {}
+            _ = client.session.closed() => return Ok(None),
+        }
+        self.pause = (self.pause * 2).min(RETRY.1);
+        match look(client, self.device.install, options, stream).await {
+            Ok(look) => Ok(Some(look)),
+            Err(failure) if passes(&failure) => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Waits for live lines, then asks what there is since the last time. `None` when the connection is lost.
+    async fn ask_behind(
+        &mut self,
+        mut seam: Seam,
+        mut lines: Vec<Heard>,
+    ) -> Result<Option<(Vec<String>, Option<String>, Phase)>, Failure> {
+        if lines.is_empty() {
+            let Some(event) = self.live.events.recv().await else {
+                return Ok(None);
+            };
+            lines = heard(&event);
+        }
+        let found = loop {
+            tokio::time::sleep_until(self.next).await;
+            while let Ok(event) = self.live.events.try_recv() {
+                lines.extend(heard(&event));
+            }
+            let found = self.device.found(seam.since().as_deref(), PAGE, PAGES).await;
+            self.next = Instant::now() + PAUSE;
+            match found {
+                Ok(found) => break found,
+                Err(failure) if !passes(&failure) => return Err(failure),
+                Err(_) if !self.device.client.session.is_open() => return Ok(None),
+                Err(_) => self.next = Instant::now() + RETRY.1,
+            }
+        };
+        // The container is gone: these are all that there is of it.
+        let found = match found.dated {
+            true => found,
+            false => Found {
+                whole: true,
+                ..Found::default()
+            },
+        };
+        let step = seam.look(&lines, found);
+        let phase = match step.over {
+            Some(expected) if expected.is_empty() => Phase::Live,
+            Some(expected) => Phase::Expected(Some(seam), expected),
+            None => Phase::Uncertain(seam, Vec::new()),
+        };
+        Ok(Some((step.show, step.unsure.then(unsure), phase)))
+    }
+}
+
+/// Live lines while some of them were shown already.
+fn after_expected(
+    stream: &Stream,
+    seam: Option<Seam>,
+    mut expected: Expected,
+    event: &Event,
+) -> (Vec<String>, Phase) {
+    let lines = heard(event);
+    let gap = lines.iter().any(|line| is_gap(&line.text)) || event.missed > 0;
+    let seam = match seam {
+        // Which ones are missing, the device can be asked.
+        Some(seam) if gap => return (Vec::new(), Phase::Uncertain(seam, lines)),
+        seam => seam,
+    };
+    say_missed(stream, event);
+    let (rest, go_on) = take_expected(&mut expected, lines);
+    let seam = seam.filter(|_| rest.iter().all(|line| line.by_agent));
+    let phase = match go_on && !expected.is_empty() {
+        true => Phase::Expected(seam, expected),
+        false => Phase::Live,
+    };
+    (rest.into_iter().map(|line| line.text).collect(), phase)
+}
+
+fn live_lines(stream: &Stream, event: &Event) -> Vec<String> {
+    say_missed(stream, event);
+    lines(event)
+}
+
+fn say_missed(stream: &Stream, event: &Event) {
+    if event.missed > 0 {
+        eprintln!(
+            "({}{} log messages were lost on the way)",
+            stream.label, event.missed
+        );
+    }
+}
