@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::sync::Notify;
 use wamp::Payload;
 
 use crate::harness::{Device, Running, Studio, within};
@@ -13,11 +14,15 @@ const APP: &str = "prod_1_dash";
 
 /// What a device answers to `query_app_logs`: these lines, of one second each from 1970 on.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<String>>>);
+struct Log {
+    lines: Arc<Mutex<Vec<String>>>,
+    /// An answer was made.
+    answered: Arc<Notify>,
+}
 
 impl Log {
     fn print(&self, lines: &[&str]) {
-        let mut all = self.0.lock().unwrap();
+        let mut all = self.lines.lock().unwrap();
         all.extend(lines.iter().map(|line| (*line).to_owned()));
     }
 
@@ -29,7 +34,7 @@ impl Log {
                 let bound = |name: &str| query[name].as_str()?.parse::<jiff::Timestamp>().ok();
                 let stamp =
                     |index: usize| jiff::Timestamp::from_second(i64::try_from(index).unwrap()).unwrap();
-                let lines = log.0.lock().unwrap();
+                let lines = log.lines.lock().unwrap();
                 let inside = |index: &usize| {
                     bound("since").is_none_or(|since| stamp(*index) >= since)
                         && bound("until").is_none_or(|until| stamp(*index) <= until)
@@ -41,6 +46,7 @@ impl Log {
                 let tail = usize::try_from(query["tail"].as_u64().unwrap()).unwrap();
                 let newest = &all[all.len().saturating_sub(tail)..];
                 let now = stamp(lines.len());
+                log.answered.notify_one();
                 Payload::one(&json!({
                     "lines": newest, "returned": newest.len(), "source": "docker", "truncated": false,
                     "device_time": now, "oldest_available": stamp(0),
@@ -112,6 +118,19 @@ async fn what_a_device_held_comes_once_and_in_order_although_it_comes_after_the_
     for number in numbers(901, 904) {
         assert_eq!(follow.line().await, number);
     }
+}
+
+#[tokio::test]
+async fn a_line_before_the_gate_of_the_device_opened_is_shown() {
+    let (studio, device) = installed().await;
+    let log = Log::default();
+    log.offer(&device).await;
+    keep(&device, Vec::new()).await;
+    let mut follow = follow(&studio);
+    // It was asked for all that there was by then.
+    within("a question", log.answered.notified()).await;
+    log.print(&["the only one"]);
+    assert_eq!(follow.line().await, "the only one");
 }
 
 #[tokio::test]

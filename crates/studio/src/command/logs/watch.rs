@@ -26,6 +26,9 @@ const NEWEST: usize = 1000;
 const MARGIN: Duration = Duration::from_secs(10);
 /// Shortest time between two looks while it is uncertain where the live lines stand.
 const PAUSE: Duration = Duration::from_secs(1);
+/// After a look there is another one, whether or not live lines come: a device may learn a little late that somebody
+/// listens, and says nothing of the lines until then.
+const DEAF: Duration = Duration::from_secs(2);
 
 /// What a look at a log has found.
 #[derive(Default)]
@@ -187,11 +190,13 @@ pub(super) async fn watch(
         live,
         pause: RETRY.0,
         next: Instant::now(),
+        look_at: Some(Instant::now() + DEAF),
     };
     loop {
         let (lines, next) = match phase {
             Phase::Behind => match watch.catch_up(options, stream).await? {
                 Some(look) => {
+                    watch.look_at = Some(Instant::now() + DEAF);
                     eprintln!("({}: connected again)", install.device);
                     match stream.take(out, options, look) {
                         Some(phase) => (Vec::new(), phase),
@@ -247,6 +252,8 @@ struct Watch<'a> {
     pause: Duration,
     /// Not asked again before.
     next: Instant,
+    /// Asked again then in any case.
+    look_at: Option<Instant>,
 }
 
 impl Watch<'_> {
@@ -277,17 +284,21 @@ impl Watch<'_> {
         }
     }
 
-    /// Waits for live lines, then asks what there is since the last time. `None` when the connection is lost.
+    /// Waits for live lines or the time of [`DEAF`], then asks what there is since the last time. `None` when the connection is lost.
     async fn ask_behind(
         &mut self,
         mut seam: Seam,
         mut lines: Vec<Heard>,
     ) -> Result<Option<(Vec<String>, Option<String>, Phase)>, Failure> {
         if lines.is_empty() {
-            let Some(event) = self.live.events.recv().await else {
-                return Ok(None);
-            };
-            lines = heard(&event);
+            let look_at = self.look_at.unwrap_or_else(Instant::now);
+            tokio::select! {
+                event = self.live.events.recv() => match event {
+                    Some(event) => lines = heard(&event),
+                    None => return Ok(None),
+                },
+                () = tokio::time::sleep_until(look_at), if self.look_at.is_some() => self.look_at = None,
+            }
         }
         let found = loop {
             tokio::time::sleep_until(self.next).await;
