@@ -14,6 +14,9 @@ use super::lines::{BATCH, Heard, is_gap};
 /// Longest time between a line's moment and its live event while nothing is in the way.
 const LATE: SignedDuration = SignedDuration::from_secs(2);
 
+/// Looks after which lines that all look alike are taken as they come, rather than have the device asked for ever.
+const ENOUGH: u32 = 10;
+
 /// Lines that are shown but may still come live.
 pub(super) type Expected = HashMap<String, usize>;
 
@@ -28,6 +31,8 @@ pub(super) struct Seam {
     newest: Option<(Timestamp, usize)>,
     /// Lines were left out between those that were found, so what the agent says of gaps may be of them.
     gap: bool,
+    /// Looks that found lines, none of which was like no other.
+    alike: u32,
 }
 
 /// What to do after one look.
@@ -122,6 +127,10 @@ impl Seam {
         for line in &new {
             *count.entry(&line.text).or_default() += 1;
         }
+        let alone = |line: &&Line| count[line.text.as_str()] == 1 && !self.known.contains(&line.text);
+        if !new.is_empty() && !new.iter().any(|line| alone(&line)) {
+            self.alike += 1;
+        }
         let mut live: HashMap<&str, usize> = HashMap::new();
         for line in heard.iter().filter(|line| !line.by_agent) {
             *live.entry(&line.text).or_default() += 1;
@@ -142,14 +151,13 @@ impl Seam {
             .map(|line| line.text.clone())
             .collect();
         // A line that there was only once, and that came: what is behind it is still to come, all others are through.
-        let reached = new.iter().rposition(|line| {
-            let text = line.text.as_str();
-            count.get(text) == Some(&1) && live.get(text) == Some(&1) && !self.known.contains(text)
-        });
+        let reached = new
+            .iter()
+            .rposition(|line| alone(&line) && live.get(line.text.as_str()) == Some(&1));
         let behind = match reached {
             Some(place) => Some(&new[place + 1..]),
-            // So many that asking does not keep pace.
-            None if !whole => Some(&new[..]),
+            // So many that asking does not keep pace, or one more or less of them is the same.
+            None if !whole || self.alike >= ENOUGH => Some(&new[..]),
             None => None,
         };
         let over = behind.map(|behind| {
@@ -337,6 +345,20 @@ mod tests {
         // The first that is like no other ends it.
         let step = seam.look(&live("tick end"), found("1002:tick 1003:tick 1004:end 1004:tick"));
         assert_eq!((step.show, step.over), (words("tick end tick"), expected("")));
+    }
+
+    #[test]
+    fn a_device_is_not_asked_for_ever_about_lines_that_look_alike() {
+        let mut seam = Seam::after(&dated("1:tick"));
+        for second in 2..=ENOUGH + 1 {
+            let step = seam.look(
+                &live("tick"),
+                found(&format!("{}:tick {second}:tick", second - 1)),
+            );
+            assert_eq!(step.show, words("tick"));
+            let ends = second > ENOUGH;
+            assert_eq!(step.over, ends.then(Expected::new), "{second}");
+        }
     }
 
     #[test]
