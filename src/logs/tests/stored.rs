@@ -87,3 +87,48 @@ async fn a_history_that_could_not_be_read_is_not_written_over() {
     logs.close().await;
     assert_eq!(store.log_history(app(1)).await.unwrap(), ["anew"]);
 }
+
+#[tokio::test]
+async fn lines_of_a_history_that_was_not_saved_are_read_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let scope = Scope::new();
+    let app_name = scope.name("app");
+    let script = "seq 1 3; while ! [ -e /tmp/go ]; do sleep 0.1; done; seq 4 6; sleep 100";
+    let name = run(&scope, 13, script);
+    let _removed = Removed(name.clone());
+    let read_until = async |logs: &Logs, last: &str| {
+        wait::until_async("the log is read", SOON, || async {
+            let history = logs.history(app(13), &app_name).await;
+            (history.last().map(String::as_str) == Some(last)).then_some(history)
+        })
+        .await
+    };
+    let (logs, store) = start(directory.path()).await;
+    logs.follow(app(13), &app_name);
+    read_until(&logs, "3").await;
+    logs.close().await;
+    store.close().await;
+
+    let other = database(directory.path());
+    let (store, _) = Store::open(&directory.path().join("reagent.db")).await.unwrap();
+    other
+        .execute_batch("ALTER TABLE LogHistory RENAME TO Away")
+        .unwrap();
+    assert!(store.log_history(app(13)).await.is_err());
+    let engine = Engine::new().unwrap();
+    let logs = Logs::start(SERIAL.to_owned(), store.clone(), engine, CancellationToken::new());
+    logs.follow(app(13), &app_name);
+    docker::docker(&["exec", &name, "/bin/sh", "-c", ": > /tmp/go"]).unwrap();
+    read_until(&logs, "6").await;
+    logs.close().await;
+    store.close().await;
+    other
+        .execute_batch("ALTER TABLE Away RENAME TO LogHistory")
+        .unwrap();
+
+    let (logs, _store) = start(directory.path()).await;
+    logs.follow(app(13), &app_name);
+    let history = read_until(&logs, "6").await;
+    assert_eq!(history, ["1", "2", "3", "4", "5", "6"]);
+    logs.close().await;
+}
