@@ -148,9 +148,7 @@ pub(super) async fn newest(
             Err(EngineError::NoSuchContainer(_)) if containers.len() > 1 => continue,
             of_one => of_one?,
         };
-        let mut merged: Vec<Found> = std::mem::take(&mut all.lines).into();
-        merged.extend(of_one.lines);
-        merged.sort_by_key(|line| line.nanoseconds);
+        let merged = merge(std::mem::take(&mut all.lines), of_one.lines);
         all.bytes = 0;
         all.shortened |= of_one.shortened;
         for line in merged {
@@ -158,6 +156,16 @@ pub(super) async fn newest(
         }
     }
     Ok(all)
+}
+
+/// Lines of several containers in order of time. Those of each stay in the daemon's order, which is that of writing: the
+/// clock may have been set back in between.
+fn merge(mut one: VecDeque<Found>, mut other: VecDeque<Found>) -> impl Iterator<Item = Found> {
+    std::iter::from_fn(move || match (one.front(), other.front()) {
+        (Some(first), Some(second)) if second.nanoseconds < first.nanoseconds => other.pop_front(),
+        (Some(_), _) => one.pop_front(),
+        (None, _) => other.pop_front(),
+    })
 }
 
 /// The daemon takes the newest lines first and looks at an upper bound only then. So with one we look for how many lines
@@ -364,6 +372,28 @@ mod tests {
             newest.push(Found::remembered("x".repeat(KEPT / 2)), 100);
         }
         assert!(newest.shortened && newest.bytes <= KEPT);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_changes_the_order_of_no_containers_lines() {
+        let log = |name: &str, moments: &[u64]| -> VecDeque<Found> {
+            let line = |(number, moment): (usize, &u64)| Found {
+                nanoseconds: *moment,
+                ..Found::remembered(format!("{name}{number}"))
+            };
+            moments.iter().enumerate().map(line).collect()
+        };
+        let merged = |one, other| -> Vec<String> { merge(one, other).map(|line| line.text).collect() };
+        let alone = ["a0", "a1", "a2", "a3"];
+        assert_eq!(merged(VecDeque::new(), log("a", &[5, 9, 3, 4])), alone);
+        assert_eq!(merged(log("a", &[5, 9, 3, 4]), VecDeque::new()), alone);
+        assert_eq!(
+            merged(log("a", &[1, 4, 7]), log("b", &[2, 4, 5])),
+            ["a0", "b0", "a1", "b1", "b2", "a2"]
+        );
+        let both = merged(log("a", &[5, 9, 3, 4]), log("b", &[6, 7]));
+        let of_a: Vec<&String> = both.iter().filter(|text| text.starts_with('a')).collect();
+        assert_eq!(of_a, alone.iter().collect::<Vec<_>>());
     }
 
     /// Finds the place as `newest_of` does, in a log of these moments. Gives back how many lines are read, and the looks.
