@@ -75,19 +75,22 @@ async fn a_build_that_runs_and_cannot_connect() {
 
 #[tokio::test]
 async fn a_build_that_hangs_although_nothing_can_be_said_about_its_connection() {
-    let mut gateway = Gateway::new().await;
-    // As while the router is away: this span never passes.
-    gateway.set_up(json!({"proof": 600_000, "silence": 1000}));
-    gateway.release(NEW, Build::Hangs);
-    gateway.power();
-    assert_eq!(gateway.update().await["DidUpdate"], true);
-    let outcome = gateway.outcome().await;
-    assert_eq!(outcome["result"], "rolledback");
-    assert!(
-        outcome["reason"].as_str().unwrap().contains("in 3 starts"),
-        "{outcome}"
-    );
-    gateway.runs(OLD).await;
+    // It says nothing, or says that it lives and comes no further.
+    for (build, bound) in [(Build::Hangs, "silence"), (Build::HangsOnItsWay, "isolation")] {
+        let mut gateway = Gateway::new().await;
+        // As while the router is away: the first span never passes.
+        gateway.set_up(json!({"proof": 600_000, bound: 1500}));
+        gateway.release(NEW, build);
+        gateway.power();
+        assert_eq!(gateway.update().await["DidUpdate"], true);
+        let outcome = gateway.outcome().await;
+        assert_eq!(outcome["result"], "rolledback");
+        assert!(
+            outcome["reason"].as_str().unwrap().contains("in 3 starts"),
+            "{build:?}: {outcome}"
+        );
+        gateway.runs(OLD).await;
+    }
 }
 
 #[tokio::test]

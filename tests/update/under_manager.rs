@@ -204,6 +204,33 @@ async fn a_build_that_lives_and_cannot_connect() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_build_that_hangs_before_it_looks_after_updates() {
+    settles_on_the_old_version(Build::HangsOnItsWay, "within 3 s").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_build_that_hangs_on_its_way_although_nothing_can_be_said_about_its_connection() {
+    let (mut gateway, mut manager) = device().await;
+    // As while the router is away: the first span never passes.
+    gateway.set_up(json!({"proof": 600_000, "isolation": 1500}));
+    gateway.release(NEW, Build::HangsOnItsWay);
+    update(&gateway, &mut manager).await;
+    until(
+        "the bad build is out of use",
+        &gateway,
+        &mut manager,
+        |_, state| state["phase"] == "rolledback" && state["reported"] == true,
+    )
+    .await;
+    let outcome = gateway.outcome().await;
+    assert!(
+        outcome["reason"].as_str().unwrap().contains("in 3 starts"),
+        "{outcome}"
+    );
+    gateway.runs(OLD).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_the_power_goes_at_any_check_of_a_bad_build_the_device_settles_all_the_same() {
     let (gateway, mut manager) = device().await;
     gateway.release(NEW, Build::EndsEarly);
