@@ -175,6 +175,7 @@ impl Updater {
             litter::sweep(&context.settings.agent_dir, &memory.current());
         }
         tasks.spawn(checks.run(inbox, under_test));
+        tasks.spawn(keep_connected(memory.clone(), health.clone()));
         tasks.spawn(telling::tell(context, memory, health));
         // Owned by the runtime: it ends, with its tasks, when the agent stops.
         tokio::spawn(async move {
@@ -276,6 +277,25 @@ async fn prove(context: &UpdateContext, memory: &Memory, health: &Health) {
     }
     tracing::info!(from = state.old_version, "this version has proven itself");
     litter::sweep(&context.settings.agent_dir, &memory.current());
+}
+
+/// Remembers over restarts whether this device is connected as a rule: what follows a start closely, before there is a
+/// session, is an update that can be expected to connect all the same (R2). Writes when that changes, not when time
+/// passes.
+async fn keep_connected(memory: Memory, health: Health) {
+    let mut seen = 0;
+    loop {
+        let answered = tokio::time::timeout(RECENTLY, health.connected_again(seen)).await;
+        let connected = answered.is_ok();
+        seen = answered.unwrap_or(seen);
+        if memory.current().connected == connected {
+            continue;
+        }
+        // Otherwise with the next heartbeat.
+        if let Err(error) = memory.change(move |state| state.connected = connected).await {
+            tracing::warn!(%error, "whether this device is connected cannot be remembered");
+        }
+    }
 }
 
 /// The task that decides when to look for an update.

@@ -434,7 +434,8 @@ impl Installer {
     /// Remembers what is about to be tried, then gives the file its name.
     async fn stage(&self, manifest: &Manifest, sealed: &Path, target: &Path) -> Result<(), InstallError> {
         let own = custody::myself().map_err(disk_error("finding the running binary"))?;
-        let was_connected = self.health.was_connected(RECENTLY);
+        // The process may have been started since, or be a version under test that follows one which was.
+        let was_connected = self.health.was_connected(RECENTLY) || self.memory.current().connected;
         let had_docker = self.health.has_docker();
         let (signed, new_file) = (manifest.clone(), target.to_owned());
         let remembered = self.memory.change(move |state| {

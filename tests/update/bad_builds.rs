@@ -94,6 +94,30 @@ async fn a_build_that_hangs_although_nothing_can_be_said_about_its_connection() 
 }
 
 #[tokio::test]
+async fn a_version_that_a_device_takes_between_its_restart_and_its_connect_has_to_connect_all_the_same() {
+    let mut gateway = Gateway::new().await;
+    gateway.power();
+    gateway.runs(OLD).await;
+    gateway
+        .remembers("that it is connected", |state| state["connected"] == true)
+        .await;
+    gateway.cut();
+    // Somebody accepts connections there, and no more.
+    let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let flock = gateway.path("device.flock");
+    let mut identity: Value = serde_json::from_slice(&std::fs::read(&flock).unwrap()).unwrap();
+    identity["device_endpoint_url"] = json!(format!("ws://{}/ws", deaf.local_addr().unwrap()));
+    std::fs::write(&flock, identity.to_string()).unwrap();
+    gateway.release(NEW, Build::Good);
+    gateway.power_with(&[]);
+    let state = gateway
+        .remembers("that the version failed", |state| state["phase"] == "rolledback")
+        .await;
+    let reason = state["outcome"]["reason"].as_str().unwrap();
+    assert!(reason.contains("within 3 s"), "{reason}");
+}
+
+#[tokio::test]
 async fn a_version_that_failed_does_not_keep_out_what_was_issued_before_it() {
     let mut gateway = Gateway::new().await;
     let bad = builds::build("8.8.8", Build::Crashes);
@@ -344,7 +368,7 @@ async fn a_bucket_that_is_away_says_nothing_about_a_release() {
         answer["Message"].as_str().unwrap().contains("status 503"),
         "{answer}"
     );
-    assert_eq!(gateway.state(), Value::Null, "nothing to remember");
+    assert_eq!(gateway.state()["outcome"], Value::Null, "nothing to tell");
     gateway.server.heal();
     assert_eq!(
         gateway.call("update_agent", json!([])).await.unwrap()["DidUpdate"],
