@@ -156,6 +156,11 @@ impl Updater {
             installer: Arc::clone(&installer),
             newest: Arc::clone(&newest),
         };
+        if !installer.has_keys() {
+            tracing::warn!(
+                "this build carries no release key and will install no update; see docs/releasing.md, 'Once: keys'"
+            );
+        }
         let under_test = {
             let state = memory.current();
             state.is_trial() && state.new_version == VERSION

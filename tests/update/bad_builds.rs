@@ -309,6 +309,8 @@ async fn a_release_for_another_channel_or_beyond_a_barrier() {
 async fn a_build_without_release_keys_installs_nothing() {
     let keyless = |gateway: &mut Gateway| gateway.set_up(json!({"keys": ["untrusted comment: none"]}));
     let gateway = refuses(keyless, "no release keys").await;
+    let log = std::fs::read_to_string(gateway.path("reagent.log")).unwrap();
+    assert!(log.contains("this build carries no release key"), "{log}");
     let metadata = gateway.call("get_agent_metadata", json!([])).await.unwrap();
     assert_eq!(metadata["canUpdate"], false);
 }
