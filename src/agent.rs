@@ -22,7 +22,7 @@ use crate::settings::Settings;
 use crate::store::{Opened, Store};
 use crate::system::HostSampler;
 use crate::transfer::Transfers;
-use crate::update::{Custody, Setup, UpdateContext, Updater};
+use crate::update::{Custody, Footing, Setup, UpdateContext, Updater};
 
 /// How the agent ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,18 +41,12 @@ const DOCKER_GRACE: Duration = Duration::from_secs(5);
 const DOCKER_ROUND: Duration = Duration::from_secs(30);
 
 /// Runs the agent until `stop`, with the Docker daemon of this process's environment.
-pub async fn run(
-    settings: Settings,
-    device: DeviceFile,
-    custody: Custody,
-    setup: Setup,
-    stop: CancellationToken,
-) -> Exit {
+pub async fn run(settings: Settings, device: DeviceFile, footing: Footing, stop: CancellationToken) -> Exit {
     match Engine::new() {
         Ok(engine) => {
             let mut timing = Timing::default();
-            timing.heartbeat = setup.heartbeat.unwrap_or(timing.heartbeat);
-            run_updating(settings, device, engine, timing, (custody, setup), stop).await
+            timing.heartbeat = footing.setup().heartbeat.unwrap_or(timing.heartbeat);
+            run_updating(settings, device, engine, timing, footing, stop).await
         }
         Err(failure) => Exit::Failure(format!(
             "cannot set up the Docker client: {failure}; check DOCKER_HOST"
@@ -68,8 +62,8 @@ pub async fn run_with(
     timing: Timing,
     stop: CancellationToken,
 ) -> Exit {
-    let updates = (Custody::Managed, Setup::default());
-    run_updating(settings, device, engine, timing, updates, stop).await
+    let footing = Footing::take(&settings, Custody::Managed, Setup::default());
+    run_updating(settings, device, engine, timing, footing, stop).await
 }
 
 async fn run_updating(
@@ -77,7 +71,7 @@ async fn run_updating(
     device: DeviceFile,
     engine: Engine,
     timing: Timing,
-    (custody, setup): (Custody, Setup),
+    footing: Footing,
     stop: CancellationToken,
 ) -> Exit {
     let store = match open_store(&settings).await {
@@ -110,8 +104,7 @@ async fn run_updating(
             settings: settings.clone(),
             device: device.clone(),
             session,
-            custody,
-            setup,
+            footing,
         },
         stop.clone(),
     );

@@ -12,7 +12,7 @@ use reagent::journal::{self, Chain, START_UP};
 use reagent::service::{self, notify::Notifier};
 use reagent::settings::Settings;
 use reagent::system::platform;
-use reagent::update::{self, Boot, Custody, Setup};
+use reagent::update::{self, Boot, Footing, Setup};
 use reagent::{exit, instance};
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
@@ -57,13 +57,14 @@ fn start(settings: Settings) -> anyhow::Result<u8> {
         Boot::GoOn(custody) => custody,
         Boot::End(code) => return Ok(code),
     };
+    let footing = Footing::take(&settings, custody, setup);
     let runtime = Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
     let stop = exit::on_signals(&runtime).context("cannot watch for signals")?;
-    let code = serve(&runtime, settings, custody, setup, stop);
+    let code = serve(&runtime, settings, footing, stop);
     // A thread that hangs in the kernel must not keep the process.
     runtime.shutdown_background();
     exit::start_over_if_asked();
@@ -73,8 +74,7 @@ fn start(settings: Settings) -> anyhow::Result<u8> {
 fn serve(
     runtime: &Runtime,
     settings: Settings,
-    custody: Custody,
-    setup: Setup,
+    footing: Footing,
     stop: CancellationToken,
 ) -> anyhow::Result<u8> {
     let _lock = instance::acquire_soon(|| stop.is_cancelled())?;
@@ -107,7 +107,7 @@ fn serve(
     // Owned by the runtime; stops speaking when the runtime hangs, which is what it is for.
     runtime.spawn(async move { notifier.keep_alive().await });
     Ok(
-        match runtime.block_on(agent::run(settings, device, custody, setup, stop)) {
+        match runtime.block_on(agent::run(settings, device, footing, stop)) {
             Exit::Clean => {
                 tracing::info!(code = exit::code(), "reagent ends: it was asked to");
                 exit::code()

@@ -28,6 +28,7 @@ mod state;
 mod telling;
 mod trial;
 mod version;
+mod watch;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -47,15 +48,16 @@ pub use launcher::start_over;
 pub use setup::{Setup, SetupError};
 
 use crate::cli::VERSION;
+use crate::exit;
 use crate::flock::DeviceFile;
 use crate::journal::Chain;
 use crate::link::SessionWatch;
 use crate::settings::Settings;
-use crate::{exit, journal};
 use install::{Cause, Ended, Installer};
 use memory::Memory;
 use progress::Meter;
 use state::{Binary, State};
+use watch::Arrival;
 
 /// Requests that wait for the one update at a time; more are told that one is in progress.
 const QUEUE: usize = 1;
@@ -72,8 +74,35 @@ pub struct UpdateContext {
     pub settings: Settings,
     pub device: DeviceFile,
     pub session: SessionWatch,
-    pub custody: Custody,
-    pub setup: Setup,
+    pub footing: Footing,
+}
+
+/// How this process came to run, and what it does about updates from its first action on. Cloneable.
+#[derive(Clone, Debug)]
+pub struct Footing {
+    custody: Custody,
+    setup: Setup,
+    memory: Memory,
+    arrival: Arrival,
+}
+
+impl Footing {
+    /// Right after [`first`]: a version under test is watched from here on.
+    pub fn take(settings: &Settings, custody: Custody, setup: Setup) -> Footing {
+        let footing = Footing {
+            custody,
+            setup,
+            memory: Memory::open(&settings.agent_dir),
+            arrival: Arrival::default(),
+        };
+        watch::begin(settings, &footing);
+        footing
+    }
+
+    /// Spans of time and keys.
+    pub(crate) fn setup(&self) -> &Setup {
+        &self.setup
+    }
 }
 
 /// What came of a request, for the caller of `update_agent`.
@@ -113,7 +142,10 @@ impl Updater {
     /// they cancel when another version is to be started.
     pub fn start(context: UpdateContext, stop: CancellationToken) -> Updater {
         let (requests, inbox) = mpsc::channel(QUEUE);
-        let memory = Memory::open(&context.settings.agent_dir);
+        let memory = context.footing.memory.clone();
+        // The version before may have been ending when it was read.
+        memory.refresh();
+        context.footing.arrival.report();
         let health = Health::default();
         let newest = Newest::default();
         let installer = Arc::new(Installer::new(context.clone(), memory.clone(), health.clone()));
@@ -124,13 +156,15 @@ impl Updater {
             installer: Arc::clone(&installer),
             newest: Arc::clone(&newest),
         };
+        if !installer.has_keys() {
+            tracing::warn!(
+                "this build carries no release key and will install no update; see docs/releasing.md, 'Once: keys'"
+            );
+        }
         let under_test = {
             let state = memory.current();
             state.is_trial() && state.new_version == VERSION
         };
-        if under_test && context.custody == Custody::Managed {
-            watch_myself(&context, &memory);
-        }
         let checks = Checks {
             context: context.clone(),
             installer,
@@ -146,6 +180,7 @@ impl Updater {
             litter::sweep(&context.settings.agent_dir, &memory.current());
         }
         tasks.spawn(checks.run(inbox, under_test));
+        tasks.spawn(keep_connected(memory.clone(), health.clone()));
         tasks.spawn(telling::tell(context, memory, health));
         // Owned by the runtime: it ends, with its tasks, when the agent stops.
         tokio::spawn(async move {
@@ -220,7 +255,7 @@ async fn prove(context: &UpdateContext, memory: &Memory, health: &Health) {
         "this version is being tried"
     );
     health.proven(state.had_docker).await;
-    let active = match &context.custody {
+    let active = match &context.footing.custody {
         Custody::Managed => None,
         Custody::Own { launcher_version, .. } => Some(Binary {
             version: state.new_version.clone(),
@@ -229,7 +264,7 @@ async fn prove(context: &UpdateContext, memory: &Memory, health: &Health) {
             launcher: launcher_version.clone(),
         }),
     };
-    let mut pauses = context.setup.patience.pauses.start();
+    let mut pauses = context.footing.setup.patience.pauses.start();
     loop {
         let active = active.clone();
         let proven = memory.change(move |state| {
@@ -249,41 +284,22 @@ async fn prove(context: &UpdateContext, memory: &Memory, health: &Health) {
     litter::sweep(&context.settings.agent_dir, &memory.current());
 }
 
-/// Under the manager script nobody else watches a version under test: a thread of its own does, which no task of the
-/// agent can hold up.
-fn watch_myself(context: &UpdateContext, memory: &Memory) {
-    let (context, memory) = (context.clone(), memory.clone());
-    let watch = move || {
-        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
-            return;
-        };
-        let state = memory.current();
-        let endpoint = context.device.current().device_endpoint_url.clone();
-        let passed = overdue::passed(&context.setup, state.was_connected, Some(&endpoint));
-        runtime.block_on(passed);
-        let reason = format!(
-            "it did not prove its health within {} s",
-            context.setup.proof.as_secs()
-        );
-        let mut pauses = context.setup.patience.pauses.start();
-        loop {
-            match boot::give_up(&context.settings.agent_dir, &memory, &reason) {
-                Ok(true) => {
-                    tracing::error!(reason, "this version takes itself out of use");
-                    std::process::exit(i32::from(exit::FAILURE));
-                }
-                // It has proven itself, or there is nothing to return to.
-                Ok(false) => return,
-                // A disk that is full now may not be later.
-                Err(error) => {
-                    tracing::error!(%error, "this version cannot be taken out of use yet");
-                    std::thread::sleep(pauses.pause());
-                }
-            }
+/// Remembers over restarts whether this device is connected as a rule: what follows a start closely, before there is a
+/// session, is an update that can be expected to connect all the same (R2). Writes when that changes, not when time
+/// passes.
+async fn keep_connected(memory: Memory, health: Health) {
+    let mut seen = 0;
+    loop {
+        let answered = tokio::time::timeout(RECENTLY, health.connected_again(seen)).await;
+        let connected = answered.is_ok();
+        seen = answered.unwrap_or(seen);
+        if memory.current().connected == connected {
+            continue;
         }
-    };
-    if let Err(error) = std::thread::Builder::new().name("trial".to_owned()).spawn(watch) {
-        journal::complain(&format!("the new version cannot be watched: {error}"));
+        // Otherwise with the next heartbeat.
+        if let Err(error) = memory.change(move |state| state.connected = connected).await {
+            tracing::warn!(%error, "whether this device is connected cannot be remembered");
+        }
     }
 }
 
@@ -301,9 +317,14 @@ impl Checks {
     async fn run(self, mut inbox: mpsc::Receiver<Request>, under_test: bool) {
         let automatic = self.context.settings.update && !self.context.settings.offline;
         let serial = self.context.device.current().serial_number.clone();
-        let mut first = self.context.setup.start_delay.mul_f64(position(&serial, VERSION));
+        let mut first = self
+            .context
+            .footing
+            .setup
+            .start_delay
+            .mul_f64(position(&serial, VERSION));
         if under_test {
-            first += self.context.setup.isolation;
+            first += self.context.footing.setup.isolation;
         }
         let mut due = Instant::now() + first;
         loop {
@@ -316,7 +337,7 @@ impl Checks {
                 () = tokio::time::sleep_until(due), if automatic => None,
             };
             if request.is_none() {
-                due = Instant::now() + self.context.setup.period.mul_f64(0.5 + fastrand::f64());
+                due = Instant::now() + self.context.footing.setup.period.mul_f64(0.5 + fastrand::f64());
             }
             self.busy.store(true, Ordering::Release);
             let staged = self.check(request).await;
@@ -374,15 +395,15 @@ impl Checks {
 
     /// Lets the staged version be started. `false`: somebody else does that.
     async fn activate(&self) -> bool {
-        let Custody::Own { watched, .. } = &self.context.custody else {
+        let Custody::Own { watched, .. } = &self.context.footing.custody else {
             tracing::info!("the manager script starts the new version");
             return false;
         };
-        tokio::time::sleep(self.context.setup.activation).await;
+        tokio::time::sleep(self.context.footing.setup.activation).await;
         if *watched {
             exit::restart(&self.stop);
         } else {
-            exit::start_over(&self.stop, self.context.custody.clone());
+            exit::start_over(&self.stop, self.context.footing.custody.clone());
         }
         true
     }

@@ -48,6 +48,14 @@ impl Health {
         self.0.borrow().last.is_some_and(|last| last.elapsed() <= span)
     }
 
+    /// Waits until the backend accepts CONNECTED once more than `seen` times; answers how often that was.
+    pub(crate) async fn connected_again(&self, seen: u32) -> u32 {
+        let mut vitals = self.0.subscribe();
+        // The sender is `self`.
+        let newer = vitals.wait_for(|vitals| vitals.accepted != seen).await;
+        newer.map_or(seen, |vitals| vitals.accepted)
+    }
+
     /// Whether Docker was reachable at the last answer.
     pub(crate) fn has_docker(&self) -> bool {
         self.0.borrow().docker

@@ -120,7 +120,7 @@ pub(crate) struct Installer {
 
 impl Installer {
     pub(crate) fn new(context: UpdateContext, memory: Memory, health: Health) -> Installer {
-        let client = Client::new(context.setup.limits);
+        let client = Client::new(context.footing.setup.limits);
         Installer {
             context,
             client,
@@ -133,7 +133,7 @@ impl Installer {
 
     /// Whether any release can be accepted.
     pub(crate) fn has_keys(&self) -> bool {
-        !self.context.setup.keys.is_empty()
+        !self.context.footing.setup.keys.is_empty()
     }
 
     fn bucket(&self) -> Bucket {
@@ -189,7 +189,7 @@ impl Installer {
         };
         let remembered = self.memory.current();
         let isolated =
-            remembered.new_version == VERSION && self.since.elapsed() >= self.context.setup.isolation;
+            remembered.new_version == VERSION && self.since.elapsed() >= self.context.footing.setup.isolation;
         let settled = isolated || self.is_ignored(&remembered);
         if remembered.is_trial() && !settled && super::candidate_is_complete(&remembered) {
             let waiting = &remembered.new_version;
@@ -263,7 +263,7 @@ impl Installer {
         let waits = staged.unwrap_or(self.since).elapsed();
         remembered.phase == Phase::Staged
             && remembered.new_version != VERSION
-            && waits >= self.context.setup.ignored
+            && waits >= self.context.footing.setup.ignored
     }
 
     /// Whether it is this device's turn to take `wanted` by itself. Without a schedule everybody does at once.
@@ -311,7 +311,7 @@ impl Installer {
         limit: usize,
         content: Option<Bytes>,
     ) -> Result<T, InstallError> {
-        let keys = &self.context.setup.keys;
+        let keys = &self.context.footing.setup.keys;
         let content = match content {
             Some(content) => content,
             None => self.get(what, url, limit).await?,
@@ -322,7 +322,7 @@ impl Installer {
             Err(Refused::Signature) => {}
             opened => return opened.map_err(InstallError::Refused),
         }
-        tokio::time::sleep(self.context.setup.patience.pauses.first).await;
+        tokio::time::sleep(self.context.footing.setup.patience.pauses.first).await;
         let content = self.get(what, url, limit).await?;
         let signature = self.get("the signature", &beside, SIGNATURE_SIZE).await?;
         keys.open(&content, &signature).map_err(InstallError::Refused)
@@ -376,7 +376,7 @@ impl Installer {
             size: manifest.size,
             name: format!("version {}", manifest.version),
         };
-        let patience = &self.context.setup.patience;
+        let patience = &self.context.footing.setup.patience;
         download::fetch(&self.client, &directory, &order, 0, patience, meter)
             .await
             .map_err(InstallError::Download)
@@ -397,7 +397,7 @@ impl Installer {
             size: delta.size,
             name: format!("the patch to version {}", manifest.version),
         };
-        let patience = &self.context.setup.patience;
+        let patience = &self.context.footing.setup.patience;
         let patch = download::fetch(&self.client, directory, &order, manifest.size, patience, meter)
             .await
             .map_err(|failure| Chain(&failure).to_string())?;
@@ -428,13 +428,14 @@ impl Installer {
             .await
             .unwrap_or_else(|error| Err(std::io::Error::other(error)))
             .map_err(Unfit::Unreadable)?;
-        check::prints_version(sealed, &manifest.version, self.context.setup.version_run).await
+        check::prints_version(sealed, &manifest.version, self.context.footing.setup.version_run).await
     }
 
     /// Remembers what is about to be tried, then gives the file its name.
     async fn stage(&self, manifest: &Manifest, sealed: &Path, target: &Path) -> Result<(), InstallError> {
         let own = custody::myself().map_err(disk_error("finding the running binary"))?;
-        let was_connected = self.health.was_connected(RECENTLY);
+        // The process may have been started since, or be a version under test that follows one which was.
+        let was_connected = self.health.was_connected(RECENTLY) || self.memory.current().connected;
         let had_docker = self.health.has_docker();
         let (signed, new_file) = (manifest.clone(), target.to_owned());
         let remembered = self.memory.change(move |state| {
@@ -458,7 +459,7 @@ impl Installer {
         *self.staged.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         let (sealed, target) = (sealed.to_owned(), target.to_owned());
         let agent_dir = self.context.settings.agent_dir.clone();
-        let managed = self.context.custody == Custody::Managed;
+        let managed = self.context.footing.custody == Custody::Managed;
         let publish = move || {
             disk::publish(&sealed, &target, &litter::binaries(&agent_dir))?;
             match managed {

@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
-use protocol::flock::FlockDocument;
 use rustix::fs::FlockOperation;
 use rustix::process::Pid;
 use tokio::process::Child;
@@ -26,7 +25,7 @@ use super::overdue;
 use super::setup::Setup;
 use super::state::State;
 use super::trial::{self, Launch};
-use super::{binary_is_complete, candidate_is_complete, disk};
+use super::{binary_is_complete, candidate_is_complete, disk, watch};
 use crate::cli::VERSION;
 use crate::instance::LockError;
 use crate::journal::Chain;
@@ -279,7 +278,7 @@ async fn watch(
             }
         }
     };
-    let endpoint = endpoint(&settings.config);
+    let endpoint = watch::endpoint(&settings.config);
     let overdue = async {
         tokio::select! {
             () = proof.cancelled() => std::future::pending().await,
@@ -386,11 +385,4 @@ fn code_of(status: ExitStatus) -> u8 {
         .or_else(|| status.signal().map(|signal| 128 + signal));
     code.and_then(|code| u8::try_from(code).ok())
         .unwrap_or(exit::FAILURE)
-}
-
-/// The router's URL, if the identity can be read: a version under test is blamed only while the router is reachable.
-fn endpoint(config: &Path) -> Option<String> {
-    let text = std::fs::read_to_string(config).ok()?;
-    let document = FlockDocument::parse(&text).ok()?;
-    Some(document.flock().device_endpoint_url)
 }

@@ -35,6 +35,12 @@ impl Memory {
         }
     }
 
+    /// Looks again what is on disk.
+    pub(crate) fn refresh(&self) {
+        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        *state = State::load(&self.shared.agent_dir);
+    }
+
     /// The state as it is now.
     pub(crate) fn current(&self) -> State {
         self.shared

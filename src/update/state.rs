@@ -87,6 +87,8 @@ pub(crate) struct State {
     pub was_connected: bool,
     /// The old version reached Docker: the new one has to.
     pub had_docker: bool,
+    /// The backend accepted CONNECTED less than an hour ago, or less than an hour before the last process ended.
+    pub connected: bool,
     pub blocked: Vec<Blocked>,
     /// Without an external manager: what the launcher starts.
     pub active: Option<Binary>,

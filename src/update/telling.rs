@@ -39,13 +39,13 @@ pub(super) fn announce(context: UpdateContext) -> mpsc::Sender<Progress> {
 /// Tells how the last update ended as soon as the device is connected and the router has taken it; again for every
 /// new outcome.
 pub(super) async fn tell(context: UpdateContext, memory: Memory, health: Health) {
-    let mut pauses = context.setup.patience.pauses.start();
+    let mut pauses = context.footing.setup.patience.pauses.start();
     let mut news = memory.news();
     loop {
         health.connected().await;
         let state = memory.current();
         let Some(outcome) = state.outcome.filter(|_| !state.reported) else {
-            pauses = context.setup.patience.pauses.start();
+            pauses = context.footing.setup.patience.pauses.start();
             if news.changed().await.is_err() {
                 return;
             }

@@ -22,6 +22,8 @@ pub(crate) enum Build {
     Crashes,
     /// Does nothing for ever.
     Hangs,
+    /// Does its first action and then nothing more: opening its database takes for ever.
+    HangsOnItsWay,
     /// Prints no version and does not end.
     VersionHangs,
     /// Prints another version.
@@ -54,6 +56,7 @@ pub(crate) fn build(version: &str, build: Build) -> Vec<u8> {
         Build::Good => rebadged(version),
         Build::CannotConnect => replaced(rebadged(version), b"realm1", b"realmX"),
         Build::EndsEarly => replaced(rebadged(version), b"serial_number", b"serial_nXmber"),
+        Build::HangsOnItsWay => endless(rebadged(version)),
         Build::Crashes => program("crashes", version),
         Build::Hangs => program("hangs", version),
         Build::VersionHangs => program("version-hangs", version),
@@ -68,6 +71,14 @@ fn rebadged(version: &str) -> Vec<u8> {
         format!("{OLD}\n").as_bytes(),
         format!("{version}\n").as_bytes(),
     )
+}
+
+/// `binary` with a query that has no end where it prepares its tables.
+fn endless(binary: Vec<u8>) -> Vec<u8> {
+    let table = "CREATE TABLE IF NOT EXISTS ReagentSchema (id INTEGER PRIMARY KEY CHECK (id = 1), version INTEGER NOT NULL)";
+    let query = "WITH RECURSIVE a(b) AS (SELECT 1 UNION ALL SELECT b FROM a) SELECT count(*) FROM a";
+    let query = format!("{query:width$}", width = table.len());
+    replaced(binary, table.as_bytes(), query.as_bytes())
 }
 
 /// `binary` with every `from` replaced by an equally long `to`.

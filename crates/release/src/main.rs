@@ -109,6 +109,9 @@ struct ChangeArgs {
     /// Older agents have to go through another version first
     #[arg(long, value_name = "X.Y.Z", value_parser = strict)]
     minimum_version: Option<String>,
+    /// From now on for agents of every version
+    #[arg(long, conflicts_with = "minimum_version")]
+    no_minimum_version: bool,
     /// May replace a newer version; =false: not any more
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     allow_downgrade: Option<bool>,
@@ -119,7 +122,10 @@ impl From<ChangeArgs> for Changes {
         let are_said = args.all_channels || !args.channels.is_empty();
         Changes {
             channels: are_said.then_some(args.channels),
-            minimum_version: args.minimum_version,
+            minimum_version: match args.no_minimum_version {
+                true => Some(None),
+                false => args.minimum_version.map(Some),
+            },
             allow_downgrade: args.allow_downgrade,
         }
     }
@@ -399,9 +405,15 @@ mod tests {
         let told = changes(&["--all-channels", "--allow-downgrade=false"]).unwrap();
         assert_eq!(told.channels, Some(Vec::new()));
         assert_eq!(told.allow_downgrade, Some(false));
+        assert_eq!(told.minimum_version, None);
+        let told = changes(&["--minimum-version", "1.3.0"]).unwrap();
+        assert_eq!(told.minimum_version, Some(Some("1.3.0".to_owned())));
+        let told = changes(&["--no-minimum-version"]).unwrap();
+        assert_eq!(told.minimum_version, Some(None));
         for wrong in [
             &["--all-channels", "--channel", "test"][..],
             &["--minimum-version", "1.0"],
+            &["--minimum-version", "1.3.0", "--no-minimum-version"],
         ] {
             assert_eq!(changes(wrong), None, "{wrong:?}");
         }

@@ -54,7 +54,8 @@ pub struct Terms {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     pub channels: Option<Vec<String>>,
-    pub minimum_version: Option<String>,
+    /// `Some(None)`: there is none any more.
+    pub minimum_version: Option<Option<String>>,
     pub allow_downgrade: Option<bool>,
 }
 
@@ -63,7 +64,7 @@ impl Changes {
     pub fn of(&self, terms: Terms) -> Terms {
         Terms {
             channels: self.channels.clone().unwrap_or(terms.channels),
-            minimum_version: self.minimum_version.clone().or(terms.minimum_version),
+            minimum_version: self.minimum_version.clone().unwrap_or(terms.minimum_version),
             allow_downgrade: self.allow_downgrade.unwrap_or(terms.allow_downgrade),
         }
     }

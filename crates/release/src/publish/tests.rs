@@ -344,11 +344,22 @@ fn terms_of_a_published_version_are_changed_by_renewing_it_and_not_by_publishing
     shop.publish("1.0.0", "").unwrap();
     renew(Changes {
         channels: Some(Vec::new()),
-        minimum_version: Some("0.9.0".to_owned()),
+        minimum_version: Some(Some("0.9.0".to_owned())),
         allow_downgrade: None,
     });
     let text = manifest(&shop).terms().to_string();
     assert_eq!(text, "--minimum-version 0.9.0 --allow-downgrade");
+    renew(Changes {
+        minimum_version: Some(None),
+        ..Changes::default()
+    });
+    let text = manifest(&shop).terms().to_string();
+    assert_eq!(text, "--allow-downgrade");
+    assert!(
+        !String::from_utf8(manifest(&shop).to_text())
+            .unwrap()
+            .contains("minimum_version")
+    );
 }
 
 #[test]

@@ -62,7 +62,8 @@ pub(super) async fn ask(session: &Session, question: &Question) -> Answer {
 }
 
 /// What an error means. Those of agents come under the URI of a canceled call as well, with a dictionary (contract 0) that
-/// a router's have not; the code in it is an addition of this agent.
+/// a router's have not; the code in it is an addition of this agent. Neither agent answers under the URI of a call that lasted
+/// too long: that is a router's word, and says nothing about what the device did.
 fn no(answer: &WampError) -> Answer {
     let args = answer.payload.args().unwrap_or_default();
     let told = |name: &str| args.first()?.get(name)?.as_str();
@@ -70,7 +71,7 @@ fn no(answer: &WampError) -> Answer {
         (error::CANCELED, Some(text)) if told("code") != Some("unavailable") => {
             Answer::Refused(text.to_owned())
         }
-        (error::NO_SUCH_PROCEDURE | error::CANCELED | error::NETWORK_FAILURE, _) => {
+        (error::NO_SUCH_PROCEDURE | error::CANCELED | error::TIMEOUT | error::NETWORK_FAILURE, _) => {
             Answer::Later(answer.to_string())
         }
         _ => Answer::Refused(answer.to_string()),
@@ -217,6 +218,8 @@ mod tests {
             // The router's own.
             (error::CANCELED, json!("the callee left")),
             (error::NO_SUCH_PROCEDURE, json!("no callee")),
+            // Crossbar.io's, when the call has lasted too long.
+            (error::TIMEOUT, json!("the call timed out")),
             (error::NETWORK_FAILURE, json!({})),
         ] {
             let answer = error(uri, told);
