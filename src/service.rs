@@ -28,11 +28,13 @@ use crate::durable;
 #[cfg(not(target_os = "linux"))]
 pub use silent as notify;
 #[cfg(unix)]
+pub(crate) use systemd::is_supervised;
+#[cfg(unix)]
 pub use systemd::{ServiceError, host, leave, obey};
 #[cfg(windows)]
 pub use windows::{ServiceError, host, leave, obey};
 #[cfg(windows)]
-pub(crate) use windows::stop_asked;
+pub(crate) use windows::{is_supervised, stop_asked};
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
