@@ -15,6 +15,6 @@ impl Notifier {
 
     /// Says nothing, for ever.
     pub async fn keep_alive(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
