@@ -4,13 +4,13 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Deserialize;
 
 use super::file::LogPlace;
+use crate::os::FileExt as _;
 
 /// Read at once, bytes.
 const BLOCK: usize = 64 << 10;

@@ -56,7 +56,7 @@ pub(super) fn begin(settings: &Settings, footing: &Footing) {
         let is_overdue = runtime.block_on(async {
             let overdue = async {
                 // Otherwise it is the launcher who watches the time.
-                if custody != Custody::Managed {
+                if !matches!(custody, Custody::Managed | Custody::Service) {
                     return std::future::pending().await;
                 }
                 let endpoint = endpoint(&settings.config);
