@@ -8,16 +8,18 @@ mod watch;
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
-use std::time::{Duration, SystemTime};
+use std::io::Write as _;
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::StreamExt as _;
-use futures_util::stream::{self, FuturesUnordered};
+use futures_util::stream::FuturesUnordered;
 use protocol::AppId;
 use serde_json::{Map, Value, json};
+use tokio::sync::Semaphore;
 use wamp::Dict;
 
 use self::lines::is_gap;
-use self::watch::{Look, Phase, look, watch};
+use self::watch::{Device, Look, Phase, watch};
 use super::client::{Client, DEADLINE};
 use super::{Out, with_client};
 use crate::api::{CallDevice, InstallView, MaybeDevice, uri};
@@ -30,8 +32,11 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 /// Lines remembered to find out where to go on after an interruption: what a device keeps.
 const REMEMBERED: usize = 100;
 
-/// Devices that are asked at once.
+/// Questions to devices at once.
 const AT_ONCE: usize = 16;
+
+/// How often following looks for apps that were installed or removed.
+const AGAIN: Duration = Duration::from_secs(10);
 
 /// The log of one app on one device.
 #[derive(Debug, Default)]
@@ -45,7 +50,7 @@ struct Stream {
     /// The newest lines that were shown, or would have been without `--grep`.
     last: VecDeque<String>,
     /// When the newest of them came.
-    at: Option<SystemTime>,
+    at: Option<(SystemTime, Instant)>,
 }
 
 /// Everything that is watched, by topic.
@@ -54,9 +59,16 @@ type Streams = BTreeMap<String, Stream>;
 /// How following ends without a failure.
 #[derive(Debug)]
 enum Ended {
-    /// Everything was shown, or nobody reads any more.
+    /// Everything was shown.
     Done,
+    /// Nobody reads any more.
+    Unread,
+    /// The connection.
     Lost,
+    /// There are more apps, or fewer.
+    Changed,
+    /// What was followed is not there any more.
+    Gone(Failure),
 }
 
 pub(super) async fn run(place: &Place, out: Out, options: Logs) -> Result<(), Failure> {
@@ -76,13 +88,15 @@ pub(super) async fn run(place: &Place, out: Out, options: Logs) -> Result<(), Fa
         let mut reason = "lost the connection".to_owned();
         let begun = options.follow && streams.values().any(|stream| stream.begun);
         match ended {
-            Ok(Ended::Done) => return Ok(()),
+            Ok(Ended::Done | Ended::Unread) => return Ok(()),
+            Ok(Ended::Gone(failure)) => return Err(failure),
+            Ok(Ended::Changed) => continue,
             Ok(Ended::Lost) => pause = RETRY.0,
             Err(failure) if begun && passes(&failure) => reason = failure.text,
             Err(failure) => return Err(failure),
         }
         if !told.replace(true) {
-            eprintln!("({reason}; trying again until Ctrl-C)");
+            tell(&format!("{reason}; trying again until Ctrl-C"));
         }
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
@@ -97,6 +111,12 @@ fn passes(failure: &Failure) -> bool {
     !matches!(failure.exit, Exit::Denied | Exit::Usage)
 }
 
+/// Says something of the connection, which is not part of any log.
+fn tell(text: &str) {
+    // Nobody left to read it.
+    let _ = writeln!(std::io::stderr(), "({text})");
+}
+
 async fn show(
     client: &Client,
     out: Out,
@@ -104,102 +124,161 @@ async fn show(
     streams: &mut Streams,
     interrupted: &Cell<bool>,
 ) -> Result<Ended, Failure> {
-    let installs = select(client, options).await?;
-    let several = installs.len() > 1;
-    let mut lives = BTreeMap::new();
-    for install in &installs {
-        let topic = topic(install);
-        // Subscribed first: what comes while the history is fetched is kept, not lost.
-        if options.follow {
-            let live = client.session.subscribe(&topic, Dict::new()).await?;
-            lives.insert(topic.clone(), live);
+    let installs = match select(client, options).await {
+        Err(failure) if failure.exit == Exit::NotFound && !streams.is_empty() => {
+            return Ok(Ended::Gone(failure));
         }
-        let stream = streams.entry(topic).or_default();
+        installs => installs?,
+    };
+    if streams.is_empty() {
+        for app in named(options).1 {
+            if !installs.iter().any(|install| is(install, app)) {
+                tell(&format!("{app}: not installed there"));
+            }
+        }
+    }
+    streams.retain(|topic, stream| {
+        let there = installs.iter().any(|install| self::topic(install) == *topic);
+        if !there {
+            tell(&format!(
+                "{} {}: not installed any more",
+                stream.device, stream.app
+            ));
+        }
+        there
+    });
+    let several = installs.len() > 1;
+    for install in &installs {
+        let stream = streams.entry(topic(install)).or_default();
         stream.device.clone_from(&install.device);
         stream.app.clone_from(&install.app);
         if several {
             stream.label = format!("{} {} | ", install.device, install.app);
         }
     }
-    let shown = &*streams;
-    let looks: Vec<_> = installs
-        .iter()
-        .filter_map(|install| Some(look(client, install, options, shown.get(&topic(install))?)))
-        .collect();
-    let looks: Vec<_> = stream::iter(looks).buffered(AT_ONCE).collect().await;
-    let mut failed: Vec<Failure> = Vec::new();
-    let mut phases = BTreeMap::new();
-    for (install, look) in installs.iter().zip(looks) {
-        let topic = topic(install);
-        let Some(stream) = streams.get_mut(&topic) else {
-            continue;
+    let questions = Semaphore::new(AT_ONCE);
+    let mut shown = FuturesUnordered::new();
+    for (topic, stream) in streams.iter_mut() {
+        if let Some(install) = installs.iter().find(|install| self::topic(install) == *topic) {
+            let device = Device {
+                client,
+                install,
+                questions: &questions,
+            };
+            shown.push(one(device, out, options, stream, several, interrupted));
+        }
+    }
+    let mut failures = Vec::new();
+    let changed = changed(client, options, &installs);
+    let mut changed = std::pin::pin!(changed);
+    loop {
+        let ended = tokio::select! {
+            ended = shown.next() => ended,
+            changed = &mut changed, if options.follow => return changed,
         };
-        match look {
-            Ok(look) => {
-                if interrupted.take() {
-                    eprintln!("(connected again)");
+        match ended {
+            Some(Ok(Ended::Done)) => {}
+            Some(Ok(over)) => return Ok(over),
+            // Of several, the others go on.
+            Some(Err(failure)) => {
+                if several {
+                    tell(&failure.text);
                 }
-                let Some(phase) = stream.take(out, options, look) else {
-                    return Ok(Ended::Done);
-                };
-                phases.insert(topic, phase);
+                failures.push(failure);
             }
-            Err(_) if stream.begun && !client.session.is_open() => return Ok(Ended::Lost),
-            // Of several, the others are shown; one that was seen is tried again.
-            Err(failure) if several || (stream.begun && passes(&failure)) => {
-                eprintln!("({}: {})", install.device, failure.text);
-                interrupted.set(false);
-                if passes(&failure) {
-                    phases.insert(topic, Phase::Behind);
-                }
-                failed.push(failure);
+            None => break,
+        }
+    }
+    let number = failures.len();
+    match failures.pop() {
+        None => Ok(Ended::Done),
+        Some(failure) if several && !options.follow => {
+            // Which one came last is chance.
+            let denied = failures.iter().any(|other| other.exit == Exit::Denied);
+            let exit = if denied { Exit::Denied } else { failure.exit };
+            let text = format!("{number} of {} logs cannot be read", installs.len());
+            Err(Failure::new(exit, text))
+        }
+        Some(failure) => Err(failure),
+    }
+}
+
+/// Shows one log: what there is, then what comes.
+async fn one(
+    device: Device<'_>,
+    out: Out,
+    options: &Logs,
+    stream: &mut Stream,
+    several: bool,
+    interrupted: &Cell<bool>,
+) -> Result<Ended, Failure> {
+    let named = |failure: Failure| {
+        let text = match several {
+            true => format!("{}: {}", device.install.device, failure.text),
+            false => failure.text.clone(),
+        };
+        Failure { text, ..failure }
+    };
+    // Subscribed first: what comes while the history is fetched is kept, not lost.
+    let mut live = None;
+    if options.follow {
+        let topic = topic(device.install);
+        let subscribed = device.client.session.subscribe(&topic, Dict::new()).await;
+        live = Some(subscribed.map_err(|error| named(error.into()))?);
+    }
+    let phase = match device.look(options, stream).await {
+        Ok(look) => {
+            if interrupted.take() {
+                tell("connected again");
             }
+            match stream.take(out, options, look) {
+                Some(phase) => phase,
+                None => return Ok(Ended::Unread),
+            }
+        }
+        // Of several, the others are shown; one that was seen is tried again.
+        Err(failure) if options.follow && (several || stream.begun) && passes(&failure) => {
+            tell(&named(failure).text);
+            Phase::Behind
+        }
+        Err(failure) => return Err(named(failure)),
+    };
+    match live {
+        Some(live) => watch(device, out, options, stream, live, phase).await,
+        None => Ok(Ended::Done),
+    }
+}
+
+/// Ends when what the options name is something else than before.
+async fn changed(client: &Client, options: &Logs, before: &[InstallView]) -> Result<Ended, Failure> {
+    loop {
+        tokio::time::sleep(AGAIN).await;
+        match select(client, options).await {
+            Ok(now) if now.iter().map(topic).eq(before.iter().map(topic)) => {}
+            Ok(_) => return Ok(Ended::Changed),
+            Err(failure) if failure.exit == Exit::NotFound => return Ok(Ended::Gone(failure)),
+            // The connection itself is watched elsewhere.
+            Err(failure) if passes(&failure) => {}
             Err(failure) => return Err(failure),
         }
     }
-    let begun = streams.values().any(|stream| stream.begun);
-    if let Some(failure) = failed.pop() {
-        if !begun || phases.is_empty() {
-            return Err(failure);
-        }
-        if !options.follow {
-            let text = format!("{} of {} logs cannot be read", failed.len() + 1, installs.len());
-            return Err(Failure::new(failure.exit, text));
-        }
-    }
-    let mut watches = FuturesUnordered::new();
-    for (topic, stream) in streams.iter_mut() {
-        if let (Some(live), Some(phase)) = (lives.remove(topic), phases.remove(topic))
-            && let Some(install) = installs.iter().find(|install| self::topic(install) == *topic)
-        {
-            watches.push(watch(client, out, options, install, stream, live, phase));
-        }
-    }
-    let mut ended = Ok(Ended::Done);
-    while let Some(one) = watches.next().await {
-        match one {
-            Ok(over) => return Ok(over),
-            // Of several, the others go on.
-            Err(failure) => {
-                if several {
-                    eprintln!("({})", failure.text);
-                }
-                ended = Err(failure);
-            }
-        }
-    }
-    ended
 }
 
 impl Stream {
     /// Shows what a look has found. `None` when nobody reads any more.
     fn take(&mut self, out: Out, options: &Logs, look: Look) -> Option<Phase> {
-        if let Some(note) = look.note {
-            eprintln!("({}{note})", self.label);
+        if !look.note.is_none_or(|note| self.note(out, &note)) {
+            return None;
         }
         self.begun = true;
-        self.at = Some(SystemTime::now());
+        self.at = Some((SystemTime::now(), Instant::now()));
         self.show(out, options, &look.lines).then_some(look.phase)
+    }
+
+    /// Says something that whoever reads the lines has to know, in its place. `false` when nobody reads any more.
+    fn note(&self, out: Out, note: &str) -> bool {
+        let value = json!({"note": note, "device": self.device, "app": self.app});
+        out.step(&value, || format!("{}({note})\n", self.label))
     }
 
     /// Prints lines and remembers them. `false` when nobody reads any more.
@@ -217,15 +296,19 @@ impl Stream {
                 self.last.pop_front();
             }
             self.last.push_back(line.clone());
-            self.at = Some(SystemTime::now());
+            self.at = Some((SystemTime::now(), Instant::now()));
         }
         true
     }
 
     /// What was shown last, and how long ago.
     fn shown(&self) -> (Vec<String>, Duration) {
-        let ago = self.at.and_then(|at| at.elapsed().ok()).unwrap_or_default();
-        (self.last.iter().cloned().collect(), ago)
+        // One clock can be set, the other one stands still while a machine sleeps.
+        let ago = self.at.map(|(time, instant)| {
+            let elapsed = time.elapsed().unwrap_or_default();
+            elapsed.max(instant.elapsed())
+        });
+        (self.last.iter().cloned().collect(), ago.unwrap_or_default())
     }
 }
 
@@ -242,10 +325,21 @@ pub(super) fn topic(install: &InstallView) -> String {
     protocol::uri::logs(&install.serial_number, &container(install))
 }
 
+/// Devices and apps that the options name.
+fn named(options: &Logs) -> (Vec<&String>, Vec<&String>) {
+    (
+        options.device.iter().chain(&options.devices).collect(),
+        options.app.iter().chain(&options.apps).collect(),
+    )
+}
+
+fn is(install: &InstallView, app: &str) -> bool {
+    install.app.eq_ignore_ascii_case(app) || install.app_key.to_string() == app
+}
+
 /// What the options name: every app of the devices and every device of the apps, where one of both is not said.
 async fn select(client: &Client, options: &Logs) -> Result<Vec<InstallView>, Failure> {
-    let devices: Vec<&String> = options.device.iter().chain(&options.devices).collect();
-    let apps: Vec<&String> = options.app.iter().chain(&options.apps).collect();
+    let (devices, apps) = named(options);
     let mut installs: Vec<InstallView> = Vec::new();
     if devices.is_empty() {
         installs = client
@@ -257,13 +351,7 @@ async fn select(client: &Client, options: &Logs) -> Result<Vec<InstallView>, Fai
         let of_device: Vec<InstallView> = client.ask(uri::INSTALL_LIST, &MaybeDevice { device }).await?;
         installs.extend(of_device);
     }
-    let named = |install: &InstallView| {
-        apps.is_empty()
-            || apps
-                .iter()
-                .any(|app| install.app.eq_ignore_ascii_case(app) || install.app_key.to_string() == **app)
-    };
-    installs.retain(named);
+    installs.retain(|install| apps.is_empty() || apps.iter().any(|app| is(install, app)));
     installs.sort_by_key(topic);
     installs.dedup_by_key(|install| topic(install));
     if !installs.is_empty() {

@@ -30,6 +30,8 @@ pub(super) struct Found {
     pub(super) dated: bool,
     /// The device's clock, whole seconds.
     pub(super) now: Option<Timestamp>,
+    /// The moment that was asked from.
+    pub(super) from: Option<Timestamp>,
     /// The oldest line that is still there, whole seconds.
     pub(super) oldest: Option<Timestamp>,
 }
@@ -51,10 +53,10 @@ pub(super) async fn read(
     let since = since.unwrap_or_default();
     let (mut found, mut full) = answered(&ask(query(since, None)).await?, page);
     // "So long ago" is another moment at every page.
-    let since = found
+    found.from = found
         .now
-        .and_then(|now| Bound::parse(since.trim(), now))
-        .map_or(since.to_owned(), |bound| bound.moment().to_string());
+        .and_then(|now| Some(Bound::parse(since.trim(), now)?.moment()));
+    let since = found.from.map_or(since.to_owned(), |from| from.to_string());
     for _ in 1..pages {
         let Some(oldest) = found.lines.first().and_then(|line| line.at).filter(|_| full) else {
             break;
@@ -139,7 +141,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    pub(in super::super) fn at(second: i64) -> Timestamp {
+    pub(in crate::command::logs) fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
     }
 

@@ -8,14 +8,18 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
+use super::REMEMBERED;
 use super::dated::{Found, Line};
-use super::lines::{BATCH, Heard, is_gap};
+use super::lines::{BATCH, Heard, continuation, is_gap};
 
 /// Longest time between a line's moment and its live event while nothing is in the way.
 const LATE: SignedDuration = SignedDuration::from_secs(2);
 
 /// Looks after which lines that all look alike are taken as they come, rather than have the device asked for ever.
 const ENOUGH: u32 = 10;
+
+/// Most lines remembered that were shown before they were found; after that many some may be shown twice, as was said.
+const EARLY: usize = 100_000;
 
 /// Lines that are shown but may still come live.
 pub(super) type Expected = HashMap<String, usize>;
@@ -31,6 +35,8 @@ pub(super) struct Seam {
     newest: Option<(Timestamp, usize)>,
     /// Lines were left out between those that were found, so what the agent says of gaps may be of them.
     gap: bool,
+    /// Live lines that were shown before they were found.
+    early: Expected,
     /// Looks that found lines, none of which was like no other.
     alike: u32,
 }
@@ -47,51 +53,62 @@ pub(super) struct Step {
 
 impl Seam {
     /// The first look: these lines are what was shown.
-    pub(super) fn after(lines: &[Line]) -> Seam {
+    pub(super) fn after(found: &Found) -> Seam {
         let mut seam = Seam::default();
-        seam.advance(lines);
+        seam.first(found);
         seam
     }
 
     /// The first look: the device's history was shown, then its newest lines were asked for.
-    pub(super) fn begin(history: Vec<String>, found: Found) -> (Seam, Step) {
+    pub(super) fn begin(history: Vec<String>, found: &Found) -> (Seam, Step) {
         let mut seam = Seam::default();
         let ends = endings(&history, &found.lines);
-        // Lines that look alike were most likely in both.
-        let from = ends.last().copied().unwrap_or(found.lines.len());
-        let show = texts(&found.lines[from..]);
-        seam.advance(&found.lines);
+        let (from, sure) = match ends.last() {
+            // Lines that look alike were most likely in both.
+            Some(end) => (*end, true),
+            None if history.is_empty() => (found.lines.len().saturating_sub(REMEMBERED), true),
+            None => (0, found.whole || found.lines.is_empty()),
+        };
+        seam.first(found);
         let besides = history.into_iter().filter(|line| !seam.known.contains(line));
         seam.told = Some((besides.collect(), Instant::now() + BATCH));
+        seam.gap = !sure;
         let step = Step {
-            show,
-            ..Step::default()
+            show: texts(&found.lines[from..]),
+            unsure: !sure,
+            over: None,
         };
         (seam, step)
     }
 
     /// After an interruption: `shown` are the newest lines that were shown, the last of them so long ago; `found` is
-    /// everything since a little longer ago.
-    pub(super) fn resume(shown: &[String], ago: Duration, found: &Found) -> (Seam, Step) {
+    /// everything since a little longer ago. The history has, besides, what the agent said meanwhile.
+    pub(super) fn resume(shown: &[String], ago: Duration, found: &Found, history: &[String]) -> (Seam, Step) {
         let lines = &found.lines;
         // On the device's clock.
         let last = found
             .now
             .and_then(|now| now.checked_sub(SignedDuration::try_from(ago).ok()?).ok());
-        let ends = endings(shown, lines);
+        let since = |moment: Option<Timestamp>, margin| match (moment, last) {
+            (Some(moment), Some(last)) => moment.saturating_add(margin).is_ok_and(|late| late >= last),
+            _ => false,
+        };
+        let mut ends = endings(shown, lines);
+        // An app that was started anew says the same again: no line was shown before it was printed.
+        ends.retain(|end| match (lines[end - 1].at, last) {
+            (Some(at), Some(last)) => last.saturating_add(LATE).is_ok_and(|late| at <= late),
+            _ => true,
+        });
         let (from, sure) = match ends[..] {
             [end] => (end, true),
             // Nothing that was shown: printed since, or there is a gap.
             [] => {
-                let since = |moment: Option<Timestamp>, margin| match (moment, last) {
-                    (Some(moment), Some(last)) => {
-                        moment.saturating_add(margin).is_ok_and(|late| late >= last)
-                    }
-                    _ => false,
-                };
                 let later = lines.first().is_none_or(|line| since(line.at, LATE));
                 // The log itself is younger than what was shown: another container.
-                let other = since(found.oldest, SignedDuration::ZERO);
+                let other = match found.oldest {
+                    Some(oldest) => since(Some(oldest), SignedDuration::ZERO),
+                    None => !lines.is_empty(),
+                };
                 (0, later && !other)
             }
             // Lines that look alike: the clock decides.
@@ -103,13 +120,17 @@ impl Seam {
         };
         let mut seam = Seam::default();
         seam.known.extend(shown.iter().cloned());
+        seam.gap = !sure || !found.whole;
+        seam.first(found);
+        let there: HashSet<&str> = lines.iter().map(|line| line.text.as_str()).collect();
+        let said = said_since(shown, history)
+            .iter()
+            .map(|text| (text.as_str(), !there.contains(text.as_str())));
         let step = Step {
-            show: texts(&lines[from..]),
-            unsure: !sure || !found.whole,
+            show: weave(texts(&lines[from..]), said),
+            unsure: seam.gap,
             over: None,
         };
-        seam.gap = step.unsure;
-        seam.advance(lines);
         (seam, step)
     }
 
@@ -131,25 +152,16 @@ impl Seam {
         if !new.is_empty() && !new.iter().any(|line| alone(&line)) {
             self.alike += 1;
         }
+        let mut early = std::mem::take(&mut self.early);
         let mut live: HashMap<&str, usize> = HashMap::new();
         for line in heard.iter().filter(|line| !line.by_agent) {
             *live.entry(&line.text).or_default() += 1;
         }
-        let told = self.told.take().filter(|(_, until)| Instant::now() < *until);
-        let was_told = |text: &str| told.as_ref().is_some_and(|(lines, _)| lines.contains(text));
-        // Not of the container: its agent's words, or an operation's output. Gaps are filled here, if they can be.
-        let mut show: Vec<String> = heard
-            .iter()
-            .filter(|line| {
-                let text = line.text.as_str();
-                let found = match is_gap(text) {
-                    true => !self.gap,
-                    false => self.known.contains(text) || count.contains_key(text),
-                };
-                !was_told(text) && (line.by_agent || !found)
-            })
-            .map(|line| line.text.clone())
-            .collect();
+        for line in &new {
+            if let Some(count) = early.get(&line.text) {
+                *live.entry(&line.text).or_default() += count;
+            }
+        }
         // A line that there was only once, and that came: what is behind it is still to come, all others are through.
         let reached = new
             .iter()
@@ -170,7 +182,10 @@ impl Seam {
             }
             expected
         });
-        show.extend(texts(&new));
+        let own = self.not_found(heard, |text| count.contains_key(text));
+        let fresh = new.iter().filter(|line| !take(&mut early, &line.text));
+        let show = weave(fresh.map(|line| line.text.clone()).collect(), own.into_iter());
+        self.told = None;
         self.advance(&new);
         Step {
             show,
@@ -179,17 +194,69 @@ impl Seam {
         }
     }
 
-    /// Those behind the newest that was found before.
+    /// What to show of live lines when the device cannot be asked. What it has of them is not shown once more.
+    pub(super) fn ahead(&mut self, heard: &[Heard]) -> Vec<String> {
+        let own = self.not_found(heard, |_| false);
+        let show: Vec<String> = own
+            .into_iter()
+            .filter(|(text, own)| *own || is_gap(text))
+            .map(|(text, _)| text.to_owned())
+            .collect();
+        for line in heard
+            .iter()
+            .filter(|line| !line.by_agent && show.contains(&line.text))
+        {
+            *self.early.entry(line.text.clone()).or_default() += 1;
+        }
+        if self.early.len() > EARLY {
+            self.early.clear();
+        }
+        show
+    }
+
+    /// Live lines, and which of them are not of the container: its agent's words, or an operation's output. Gaps are
+    /// filled here, if they can be.
+    fn not_found<'a>(&self, heard: &'a [Heard], found: impl Fn(&str) -> bool) -> Vec<(&'a str, bool)> {
+        let told = self.told.as_ref().filter(|(_, until)| Instant::now() < *until);
+        let was_told = |text: &str| told.is_some_and(|(lines, _)| lines.contains(text));
+        let own = |line: &Heard| {
+            let text = line.text.as_str();
+            let there = match is_gap(text) {
+                true => !self.gap,
+                false => self.known.contains(text) || found(text),
+            };
+            !was_told(text) && (line.by_agent || !there)
+        };
+        heard.iter().map(|line| (line.text.as_str(), own(line))).collect()
+    }
+
+    /// Those behind the newest that was found before. They come in the order of writing, which is not that of their
+    /// moments when a clock was set back.
     fn newer(&self, mut lines: Vec<Line>) -> Vec<Line> {
-        if let Some((moment, count)) = self.newest {
-            let before = lines.partition_point(|line| line.at < Some(moment));
-            let same = lines[before..]
-                .iter()
-                .take_while(|line| line.at == Some(moment))
-                .count();
-            lines.drain(..before + same.min(count));
+        let Some((moment, count)) = self.newest else {
+            return lines;
+        };
+        let same = lines
+            .iter()
+            .enumerate()
+            .filter(|(_, line)| line.at == Some(moment));
+        match same.take(count).last() {
+            Some((place, _)) => drop(lines.drain(..=place)),
+            None => lines.retain(|line| line.at >= Some(moment)),
         }
         lines
+    }
+
+    /// The first lines that were found. When there are none, there were none up to then.
+    fn first(&mut self, found: &Found) {
+        self.advance(&found.lines);
+        if self.newest.is_none() {
+            // The device says whole seconds of its clock.
+            let now = found
+                .now
+                .and_then(|now| now.checked_sub(SignedDuration::from_secs(1)).ok());
+            self.newest = now.max(found.from).map(|moment| (moment, 0));
+        }
     }
 
     fn advance(&mut self, lines: &[Line]) {
@@ -197,11 +264,66 @@ impl Seam {
             self.known.insert(line.text.clone());
             self.newest = match (self.newest, line.at) {
                 (Some((moment, count)), Some(at)) if at == moment => Some((moment, count + 1)),
-                (Some(newest), Some(at)) if at < newest.0 => Some(newest),
                 (_, Some(at)) => Some((at, 1)),
                 (newest, None) => newest,
             };
         }
+    }
+}
+
+/// Everything that was found, with what the agent said in between, as far as the history goes back.
+pub(super) fn since(found: &Found, history: &[String]) -> Vec<String> {
+    let there: HashSet<&str> = found.lines.iter().map(|line| line.text.as_str()).collect();
+    let first = history.iter().position(|line| there.contains(line.as_str()));
+    let said = history[first.unwrap_or(history.len())..]
+        .iter()
+        .map(|text| (text.as_str(), !there.contains(text.as_str())));
+    weave(texts(&found.lines), said)
+}
+
+/// What of the history came after what was shown: behind the place that ends like it, all of it if they have nothing in
+/// common, and nothing if that cannot be said.
+fn said_since<'a>(shown: &[String], history: &'a [String]) -> &'a [String] {
+    match continuation(shown, history).0 {
+        0 if history.iter().any(|line| shown.contains(line)) => &[],
+        from => &history[from..],
+    }
+}
+
+/// Puts lines of others (`true`) between those that were found: behind the last one that was said before them.
+fn weave<'a>(found: Vec<String>, said: impl Iterator<Item = (&'a str, bool)>) -> Vec<String> {
+    let mut left = Expected::new();
+    for line in &found {
+        *left.entry(line.clone()).or_default() += 1;
+    }
+    let mut rest = found.into_iter();
+    let mut woven = Vec::new();
+    for (text, other) in said {
+        if other {
+            woven.push(text.to_owned());
+        } else if left.get(text).is_some_and(|count| *count > 0) {
+            for line in rest.by_ref() {
+                take(&mut left, &line);
+                let here = line == text;
+                woven.push(line);
+                if here {
+                    break;
+                }
+            }
+        }
+    }
+    woven.extend(rest);
+    woven
+}
+
+/// Takes one of so many. `false` when there is none.
+fn take(counts: &mut Expected, text: &str) -> bool {
+    match counts.get_mut(text) {
+        Some(count) if *count > 0 => {
+            *count -= 1;
+            true
+        }
+        Some(_) | None => false,
     }
 }
 
@@ -254,200 +376,4 @@ fn endings(shown: &[String], lines: &[Line]) -> Vec<usize> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::dated::tests::at;
-    use super::*;
-
-    /// `second:text` words.
-    fn dated(text: &str) -> Vec<Line> {
-        let line = |word: &str| {
-            let (second, text) = word.split_once(':').unwrap();
-            Line {
-                at: Some(at(second.parse().unwrap())),
-                text: text.to_owned(),
-            }
-        };
-        text.split_whitespace().map(line).collect()
-    }
-
-    fn found(text: &str) -> Found {
-        Found {
-            lines: dated(text),
-            whole: true,
-            dated: true,
-            now: Some(at(1000)),
-            oldest: Some(at(0)),
-        }
-    }
-
-    /// Words; with a `!` those of the agent.
-    fn live(text: &str) -> Vec<Heard> {
-        let line = |word: &str| Heard {
-            text: word.trim_start_matches('!').to_owned(),
-            by_agent: word.starts_with('!'),
-        };
-        text.split_whitespace().map(line).collect()
-    }
-
-    fn words(text: &str) -> Vec<String> {
-        text.split_whitespace().map(str::to_owned).collect()
-    }
-
-    fn expected(text: &str) -> Option<Expected> {
-        let mut expected = Expected::new();
-        for word in words(text) {
-            *expected.entry(word).or_default() += 1;
-        }
-        Some(expected)
-    }
-
-    #[test]
-    fn what_a_device_held_comes_once_and_in_order_whenever_its_gate_opens() {
-        let shown = words("498 499 500");
-        let numbers = (499..=900)
-            .map(|number| format!("990:{number} "))
-            .collect::<String>();
-        let (mut seam, step) = Seam::resume(&shown, Duration::from_secs(10), &found(&numbers));
-        assert_eq!(step.show.len(), 400);
-        assert_eq!((step.show[0].as_str(), step.unsure), ("501", false));
-        // Its held output, in several messages, the first again from before the interruption.
-        for message in ["499 500 501 502", "503 504 505", "899 900"] {
-            assert_eq!(seam.look(&live(message), found("")), Step::default(), "{message}");
-        }
-        let step = seam.look(
-            &live("901 902"),
-            found("990:900 999:901 999:902 1000:903 1000:904"),
-        );
-        assert_eq!(step.show, words("901 902 903 904"));
-        let mut still = step.over.unwrap();
-        assert_eq!(Some(still.clone()), expected("903 904"));
-        assert_eq!(take_expected(&mut still, live("!x 903")), (live("!x"), true));
-        assert_eq!(take_expected(&mut still, live("904 905")), (live("905"), true));
-        assert!(still.is_empty());
-    }
-
-    #[test]
-    fn lines_that_look_alike_are_counted_by_what_the_device_found() {
-        let shown = vec!["tick".to_owned(); 100];
-        let ticks = (970..1000)
-            .map(|second| format!("{second}:tick "))
-            .collect::<String>();
-        let (mut seam, step) = Seam::resume(&shown, Duration::from_secs(20), &found(&ticks));
-        // The clock says which of them were shown, and nobody can be sure.
-        assert_eq!((step.show.len(), step.unsure), (19, true));
-        for second in [1001, 1002] {
-            let step = seam.look(&live("tick"), found(&format!("999:tick {second}:tick")));
-            assert_eq!((step.show, step.unsure, step.over), (words("tick"), false, None));
-        }
-        // Held ones are among those.
-        let step = seam.look(&live("tick tick tick"), found("1002:tick"));
-        assert_eq!(step, Step::default());
-        // The first that is like no other ends it.
-        let step = seam.look(&live("tick end"), found("1002:tick 1003:tick 1004:end 1004:tick"));
-        assert_eq!((step.show, step.over), (words("tick end tick"), expected("")));
-    }
-
-    #[test]
-    fn a_device_is_not_asked_for_ever_about_lines_that_look_alike() {
-        let mut seam = Seam::after(&dated("1:tick"));
-        for second in 2..=ENOUGH + 1 {
-            let step = seam.look(
-                &live("tick"),
-                found(&format!("{}:tick {second}:tick", second - 1)),
-            );
-            assert_eq!(step.show, words("tick"));
-            let ends = second > ENOUGH;
-            assert_eq!(step.over, ends.then(Expected::new), "{second}");
-        }
-    }
-
-    #[test]
-    fn a_gap_is_said_when_nothing_shown_is_found() {
-        let shown = words("a b");
-        for (ago, lines, oldest, sure) in [
-            // Printed since.
-            (10, "995:x 996:y", 0, true),
-            (10, "", 0, true),
-            // Before the last that was shown, and not shown.
-            (10, "980:x 996:y", 0, false),
-            // Another container.
-            (10, "995:x", 995, false),
-        ] {
-            let found = Found {
-                oldest: Some(at(oldest)),
-                ..found(lines)
-            };
-            let (_, step) = Seam::resume(&shown, Duration::from_secs(ago), &found);
-            assert_eq!(step.show.len(), found.lines.len(), "all of them: {lines}");
-            assert_eq!(!step.unsure, sure, "{lines}");
-        }
-        let some = Found {
-            whole: false,
-            ..found("995:x")
-        };
-        assert!(
-            Seam::resume(&shown, Duration::from_secs(10), &some).1.unsure,
-            "more than is read back"
-        );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_the_agent_says_is_in_no_log_and_shown_once() {
-        let history = words("Starting a b");
-        let (mut seam, step) = Seam::begin(history.clone(), found("1:a 2:b 3:c"));
-        assert_eq!((step.show, step.unsure), (words("c"), false));
-        let step = seam.look(&live("!Starting b c !Stopping pulling"), found("3:c"));
-        assert_eq!((step.show, step.over), (words("Stopping pulling"), None));
-        let (mut seam, _) = Seam::begin(history, found("1:a 2:b"));
-        tokio::time::advance(BATCH).await;
-        assert_eq!(
-            seam.look(&live("!Starting"), found("")).show,
-            words("Starting"),
-            "once more"
-        );
-    }
-
-    #[test]
-    fn services_of_a_project_may_come_in_another_order() {
-        let mut seam = Seam::after(&dated("1:w1 2:d1"));
-        let step = seam.look(&live("d2 w2"), found("2:d1 3:w2 4:d2 5:w3 6:d3"));
-        assert_eq!(step.show, words("w2 d2 w3 d3"));
-        let mut still = step.over.unwrap();
-        assert_eq!(take_expected(&mut still, live("d3 d4")), (live("d4"), true));
-        assert_eq!(take_expected(&mut still, live("w3")), (live(""), true));
-        assert_eq!(take_expected(&mut still, live("w4")), (live("w4"), false));
-    }
-
-    #[test]
-    fn what_the_agent_says_of_a_gap_is_shown_unless_the_gap_was_filled() {
-        let gap = "… 7 log line(s) dropped (no connection)";
-        let heard = [Heard {
-            text: gap.to_owned(),
-            by_agent: false,
-        }];
-        for whole in [true, false] {
-            let all = Found {
-                whole,
-                ..found("999:b 999:c")
-            };
-            let (mut seam, step) = Seam::resume(&words("b"), Duration::from_secs(1), &all);
-            assert_eq!(step.unsure, !whole);
-            let shown = seam.look(&heard, found("999:c")).show;
-            assert_eq!(shown.contains(&gap.to_owned()), !whole, "{shown:?}");
-        }
-    }
-
-    #[test]
-    fn so_many_lines_that_asking_does_not_keep_pace_end_it() {
-        let mut seam = Seam::after(&dated("1:t 1:t"));
-        let some = Found {
-            whole: false,
-            ..found("2:t 2:t 2:t")
-        };
-        let step = seam.look(&live("t"), some);
-        assert_eq!(
-            (step.show, step.unsure, step.over),
-            (words("t t t"), true, expected("t t"))
-        );
-    }
-}
+mod tests;
