@@ -31,6 +31,7 @@ mod ring;
 mod shelf;
 mod spool;
 
+use batch::Cause;
 use lost::Lost;
 use pipeline::{Command, Pipeline};
 pub use query::{Found, Origin, Window};
@@ -296,7 +297,7 @@ impl Logs {
         let name = container.name.clone();
         let full = self.commands.capacity() < RESERVED;
         if full || self.commands.try_send(command(container)).is_err() {
-            self.lost.add(&name, 1);
+            self.lost.add(&name, 1, Cause::Rate);
         }
     }
 

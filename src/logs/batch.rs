@@ -18,12 +18,16 @@ const CHUNK: usize = 64 << 10;
 const AGENT_LINES: usize = 200;
 
 /// Why lines are missing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) enum Cause {
     /// They came faster than they could be published.
     Rate,
-    /// The link was down for longer than there was room.
+    /// Viewers could not be reached for longer than there was room.
     Link,
+    /// The router did not want them.
+    Refused,
+    /// No message may be as large as theirs.
+    Size,
 }
 
 impl Cause {
@@ -32,6 +36,8 @@ impl Cause {
         match self {
             Cause::Rate => "rate limit",
             Cause::Link => "no connection",
+            Cause::Refused => "refused by the router",
+            Cause::Size => "too large",
         }
     }
 }
@@ -150,11 +156,11 @@ impl Message {
         }
     }
 
-    /// What is left to say when it was lost.
+    /// What is left to say when it was too large.
     pub(super) fn into_gap(self) -> Message {
         Message::Output(vec![Item::Gap {
             lines: self.lines(),
-            cause: Cause::Rate,
+            cause: Cause::Size,
         }])
     }
 
@@ -415,6 +421,22 @@ mod tests {
         let messages = drain(&mut batch);
         assert_eq!(messages.len(), AGENT_LINES + 1);
         assert_eq!(messages[AGENT_LINES], "… 7 log line(s) dropped (rate limit)");
+    }
+
+    #[test]
+    fn what_is_missing_is_said_with_its_cause() {
+        let mut batch = Batch::default();
+        batch.push(output("x\ny"));
+        let too_large = batch.take().unwrap().into_gap();
+        batch.put_back(too_large);
+        batch.push(Item::Gap {
+            lines: 2,
+            cause: Cause::Refused,
+        });
+        assert_eq!(
+            drain(&mut batch),
+            ["… 1 log line(s) dropped (too large)\n… 2 log line(s) dropped (refused by the router)"]
+        );
     }
 
     #[derive(Clone, Debug)]

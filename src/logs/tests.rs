@@ -179,6 +179,24 @@ async fn agent_lines_arrive_at_once_and_in_order_with_output() {
 }
 
 #[tokio::test]
+async fn lines_that_are_lost_are_said_although_no_other_comes() {
+    let rig = rig().await;
+    let mut viewer = rig.viewed(app(1), "x").await;
+    wait_for_open_gate(&rig.logs, app(1), "x", &mut viewer).await;
+    rig.logs.lost.add("prod_1_x", 3, Cause::Rate);
+    assert_eq!(
+        next(&mut viewer).await,
+        json!("… 3 log line(s) dropped (rate limit)")
+    );
+    rig.logs.lost.add("prod_1_x", 2, Cause::Rate);
+    rig.logs.lost.add("prod_1_x", 1, Cause::Refused);
+    assert_eq!(
+        next(&mut viewer).await,
+        json!("… 2 log line(s) dropped (rate limit)\n… 1 log line(s) dropped (refused by the router)")
+    );
+}
+
+#[tokio::test]
 async fn a_viewer_that_comes_later_or_reloads_its_page_gets_output() {
     let rig = rig().await;
     let logs = &rig.logs;
