@@ -28,6 +28,7 @@ mod project;
 mod publisher;
 mod query;
 mod ring;
+mod rotation;
 mod shelf;
 mod spool;
 

@@ -13,6 +13,8 @@ mod query;
 mod restart;
 #[path = "logs/rig.rs"]
 mod rig;
+#[path = "logs/rotated.rs"]
+mod rotated;
 #[path = "logs/several.rs"]
 mod several;
 #[path = "logs/story.rs"]

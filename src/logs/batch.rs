@@ -17,6 +17,10 @@ const CHUNK: usize = 64 << 10;
 /// Agent lines that wait: only a link that does not move makes them that many.
 const AGENT_LINES: usize = 200;
 
+/// What is said where nobody can tell how many lines are missing, or whether any is: the daemon rotated away the place in a
+/// container's log where reading was to go on.
+pub(super) const ROTATED: &str = "… an unknown number of log line(s) dropped (log rotation)";
+
 /// Why lines are missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) enum Cause {
@@ -115,14 +119,16 @@ pub(super) enum Item {
         lines: u64,
         cause: Cause,
     },
+    /// An unknown number of lines is missing here: [`ROTATED`].
+    Rotated,
 }
 
 impl Item {
-    /// How many lines it stands for.
+    /// How many lines it stands for, at least.
     pub(super) fn lines(&self) -> u64 {
         match self {
             Item::Output(chunk) => chunk.lines,
-            Item::Agent(_) => 1,
+            Item::Agent(_) | Item::Rotated => 1,
             Item::Gap { lines, .. } => *lines,
         }
     }
@@ -144,6 +150,7 @@ impl Message {
             // Never part of an output message.
             Item::Agent(line) => std::borrow::Cow::Borrowed(line.as_str()),
             Item::Gap { lines, cause } => format!("… {lines} log line(s) dropped ({})", cause.words()).into(),
+            Item::Rotated => std::borrow::Cow::Borrowed(ROTATED),
         });
         parts.collect::<Vec<_>>().join("\n")
     }
@@ -172,7 +179,7 @@ impl Message {
                 .iter()
                 .flat_map(|item| match item {
                     Item::Output(chunk) => chunk.marks.as_slice(),
-                    Item::Agent(_) | Item::Gap { .. } => &[],
+                    Item::Agent(_) | Item::Gap { .. } | Item::Rotated => &[],
                 })
                 .cloned()
                 .collect(),
@@ -199,7 +206,7 @@ impl Batch {
                     Ok(()) => return self.shorten(),
                     Err(chunk) => Item::Output(chunk),
                 },
-                Some(Item::Agent(_) | Item::Gap { .. }) | None => Item::Output(chunk),
+                Some(Item::Agent(_) | Item::Gap { .. } | Item::Rotated) | None => Item::Output(chunk),
             };
         }
         match &item {
@@ -212,6 +219,8 @@ impl Batch {
             }
             Item::Agent(_) => self.agent_lines += 1,
             Item::Gap { lines: 0, .. } => return,
+            Item::Rotated if matches!(self.waiting.back(), Some(Item::Rotated)) => return,
+            Item::Rotated => {}
             Item::Gap { lines, cause } => {
                 if let Some(Item::Gap {
                     lines: before,
@@ -301,7 +310,7 @@ impl Batch {
         while let Some(item) = self.waiting.front() {
             let size = match item {
                 Item::Output(chunk) => chunk.size(),
-                Item::Gap { .. } => 0,
+                Item::Gap { .. } | Item::Rotated => 0,
                 Item::Agent(_) => break,
             };
             // A line above the limit travels alone.
@@ -426,6 +435,15 @@ mod tests {
     #[test]
     fn what_is_missing_is_said_with_its_cause() {
         let mut batch = Batch::default();
+        for item in [output("a"), Item::Rotated, Item::Rotated, output("b")] {
+            batch.push(item);
+        }
+        let message = batch.take().unwrap();
+        assert!(message.lines() >= 3);
+        let Message::Output(items) = &message else {
+            panic!("no agent line")
+        };
+        assert_eq!(Message::text(items), format!("a\n{ROTATED}\nb"));
         batch.push(output("x\ny"));
         let too_large = batch.take().unwrap().into_gap();
         batch.put_back(too_large);
@@ -476,7 +494,7 @@ mod tests {
                                 assert_eq!((taken.len() - before) as u64, chunk.lines);
                             }
                             Item::Gap { lines, .. } => missing += lines,
-                            Item::Agent(_) => unreachable!("agent lines travel alone"),
+                            Item::Agent(_) | Item::Rotated => unreachable!("agent lines travel alone"),
                         }
                     }
                 }

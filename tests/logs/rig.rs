@@ -55,17 +55,19 @@ impl Writer {
 
     /// Its container with the image of another one.
     pub(crate) fn run_image_of(&self, other: &Writer) {
-        docker::docker(&[
-            "run",
-            "--detach",
-            "--tty",
-            "--network",
-            "none",
-            "--name",
-            &self.container,
-            &other.image,
-        ])
-        .unwrap();
+        self.run_with(&[], other);
+    }
+
+    /// The same with a log of two files of so many bytes each, the older of which goes with all it has.
+    pub(crate) fn run_rotating(&self, bytes: u32) {
+        let size = format!("max-size={bytes}");
+        self.run_with(&["--log-opt", &size, "--log-opt", "max-file=2"], self);
+    }
+
+    fn run_with(&self, options: &[&str], image_of: &Writer) {
+        let names = ["--name", &self.container, &image_of.image];
+        let run = ["run", "--detach", "--tty", "--network", "none"];
+        docker::docker(&[&run[..], options, &names].concat()).unwrap();
     }
 
     /// Prints `1`, `2`, … with a pause in between.
@@ -239,7 +241,7 @@ impl Viewer {
     }
 
     /// The lines of the next message.
-    async fn next(&mut self) -> Option<Vec<String>> {
+    pub(crate) async fn next(&mut self) -> Option<Vec<String>> {
         let event = tokio::time::timeout(SOON, self.subscription.events.recv()).await;
         let event = event.expect("a message in time")?;
         let message = event.payload.args().unwrap()[0].to_json();
@@ -274,7 +276,8 @@ impl Tally {
     }
 
     /// The link was cut, or the agent killed, at any moment: viewers may have a message of which the router's
-    /// confirmation got lost on its way. That one, and no other, may come once more from its first line on.
+    /// confirmation got lost on its way. That one, and no other, may come once more from its first line on, before any
+    /// new one.
     pub(crate) fn cut(&mut self) {
         self.unconfirmed = true;
     }

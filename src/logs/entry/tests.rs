@@ -229,7 +229,7 @@ async fn for_nobody_only_agent_lines_wait() {
         lines: 1,
         cause: Cause::Rate,
     };
-    entry.gaps([gap], &spools);
+    entry.gaps([gap, Item::Rotated], &spools);
     entry.agent_line("no link".to_owned(), false, &spools);
     assert_eq!(publish(&mut entry), [""; 0]);
     entry.asked();
