@@ -2,6 +2,8 @@
 //! everything in between that can break.
 #![allow(clippy::unwrap_used, reason = "the whole file is a test")]
 
+#[path = "logs/daemon.rs"]
+mod daemon;
 #[path = "logs/forgotten.rs"]
 mod forgotten;
 #[path = "session/plane.rs"]

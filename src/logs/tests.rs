@@ -16,6 +16,7 @@ use super::*;
 
 mod stored;
 mod unanswered;
+mod unheard;
 
 const SOON: Duration = Duration::from_secs(20);
 const SERIAL: &str = "S-1";
@@ -33,6 +34,10 @@ async fn router(forbidden: Option<&str>) -> String {
 }
 
 async fn router_of(forbidden: Option<&str>, limits: Limits) -> String {
+    router_and_url(forbidden, limits).await.1
+}
+
+async fn router_and_url(forbidden: Option<&str>, limits: Limits) -> (Router, String) {
     let permission = |uri: &str, allowed: bool| Permission {
         uri: uri.to_owned(),
         prefix: true,
@@ -60,8 +65,9 @@ async fn router_of(forbidden: Option<&str>, limits: Limits) -> String {
     });
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let url = format!("ws://{}/ws", listener.local_addr().unwrap());
-    tokio::spawn(async move { router.serve(listener, CancellationToken::new()).await });
-    url
+    let serving = router.clone();
+    tokio::spawn(async move { serving.serve(listener, CancellationToken::new()).await });
+    (router, url)
 }
 
 async fn join(url: &str) -> Session {

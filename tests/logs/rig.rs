@@ -7,6 +7,7 @@ use protocol::{AppId, Stage};
 use reagent::engine::Engine;
 use reagent::logs::Logs;
 use reagent::store::Store;
+use testkit::docker::daemon::Daemon;
 use testkit::docker::{self, Scope};
 use testkit::wait;
 use tokio::sync::{mpsc, oneshot};
@@ -62,6 +63,17 @@ impl Writer {
     pub(crate) fn run_rotating(&self, bytes: u32) {
         let size = format!("max-size={bytes}");
         self.run_with(&["--log-opt", &size, "--log-opt", "max-file=2"], self);
+    }
+
+    /// The same in another daemon, without TTY.
+    pub(crate) fn run_at(&self, daemon: &Daemon) {
+        let archive = tempfile::NamedTempFile::new().unwrap();
+        let archive = archive.path().to_str().unwrap();
+        docker::docker(&["save", "--output", archive, &self.image]).unwrap();
+        daemon.docker(&["load", "--input", archive]).unwrap();
+        let names = ["--name", &self.container, &self.image];
+        let run = ["run", "--detach", "--network", "none"];
+        daemon.docker(&[&run[..], &names].concat()).unwrap();
     }
 
     fn run_with(&self, options: &[&str], image_of: &Writer) {
@@ -291,8 +303,8 @@ impl Tally {
 
     fn take(&mut self, lines: &[String]) {
         let first = lines.first().and_then(|line| line.parse().ok());
-        if self.unconfirmed && first == Some(self.before_message + 1) {
-            self.unconfirmed = false;
+        let may_be_repeated = std::mem::take(&mut self.unconfirmed);
+        if may_be_repeated && first == Some(self.before_message + 1) {
             self.delivered -= self.last - self.before_message;
             self.last = self.before_message;
         }
