@@ -273,8 +273,8 @@ pub(crate) struct Tally {
     pub(crate) dropped: u64,
     /// The line before the first of the last message.
     before_message: u64,
-    /// Whether that message may come again.
-    unconfirmed: bool,
+    /// That message may come again, of which no line is beyond this one.
+    unconfirmed: Option<u64>,
 }
 
 impl Tally {
@@ -289,9 +289,9 @@ impl Tally {
 
     /// The link was cut, or the agent killed, at any moment: viewers may have a message of which the router's
     /// confirmation got lost on its way. That one, and no other, may come once more from its first line on, before any
-    /// new one.
-    pub(crate) fn cut(&mut self) {
-        self.unconfirmed = true;
+    /// that begins with what was printed later. `printed`: the number of lines at the moment of the cut, or just after.
+    pub(crate) fn cut(&mut self, printed: u64) {
+        self.unconfirmed = Some(printed);
     }
 
     /// Takes what still comes from a viewer whose router ended.
@@ -303,8 +303,11 @@ impl Tally {
 
     fn take(&mut self, lines: &[String]) {
         let first = lines.first().and_then(|line| line.parse().ok());
-        let may_be_repeated = std::mem::take(&mut self.unconfirmed);
-        if may_be_repeated && first == Some(self.before_message + 1) {
+        if first > self.unconfirmed {
+            self.unconfirmed = None;
+        }
+        if self.unconfirmed.is_some() && first == Some(self.before_message + 1) {
+            self.unconfirmed = None;
             self.delivered -= self.last - self.before_message;
             self.last = self.before_message;
         }
