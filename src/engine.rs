@@ -128,6 +128,8 @@ pub struct ContainerFacts {
     /// Image reference the container was created from.
     pub image: String,
     pub network_mode: String,
+    /// The file that the daemon writes its log to, on the daemon's machine; empty when its log driver has none.
+    pub log_path: String,
 }
 
 /// One published port.

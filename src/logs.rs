@@ -28,9 +28,11 @@ mod project;
 mod publisher;
 mod query;
 mod ring;
+mod rotation;
 mod shelf;
 mod spool;
 
+use batch::Cause;
 use lost::Lost;
 use pipeline::{Command, Pipeline};
 pub use query::{Found, Origin, Window};
@@ -251,13 +253,10 @@ impl Logs {
             });
         }
         let newest = query::newest(&self.engine, &containers, window).await?;
-        let oldest_available = match (origin, containers.first()) {
-            // Not worth failing for.
-            (Origin::Docker, Some((facts, _))) => query::first_moment(&self.engine, &facts.id, None)
-                .await
-                .unwrap_or_default(),
-            _ => None,
-        };
+        // Not worth failing for.
+        let oldest_available = query::complete_since(&self.engine, &containers)
+            .await
+            .unwrap_or_default();
         Ok(Answer {
             origin,
             lines: newest.lines.into(),
@@ -296,7 +295,7 @@ impl Logs {
         let name = container.name.clone();
         let full = self.commands.capacity() < RESERVED;
         if full || self.commands.try_send(command(container)).is_err() {
-            self.lost.add(&name, 1);
+            self.lost.add(&name, 1, Cause::Rate);
         }
     }
 
@@ -315,7 +314,8 @@ pub struct Answer {
     pub lines: Vec<Found>,
     /// The oldest lines were left out because of their size.
     pub shortened: bool,
-    /// When the oldest line that there is was printed, nanoseconds since 1970.
+    /// When the oldest line that there is was printed, nanoseconds since 1970. Of several containers the youngest of their
+    /// oldest lines: from then on all of them is there. `None` of a history.
     pub oldest_available: Option<u64>,
 }
 

@@ -15,6 +15,8 @@ mod compose_trouble;
 mod compose_update;
 #[path = "apps/device.rs"]
 mod device;
+#[path = "apps/pull.rs"]
+mod pull;
 #[path = "apps/trouble.rs"]
 mod trouble;
 #[path = "apps/update.rs"]

@@ -2,6 +2,8 @@
 //! everything in between that can break.
 #![allow(clippy::unwrap_used, reason = "the whole file is a test")]
 
+#[path = "logs/daemon.rs"]
+mod daemon;
 #[path = "logs/forgotten.rs"]
 mod forgotten;
 #[path = "session/plane.rs"]
@@ -13,6 +15,8 @@ mod query;
 mod restart;
 #[path = "logs/rig.rs"]
 mod rig;
+#[path = "logs/rotated.rs"]
+mod rotated;
 #[path = "logs/several.rs"]
 mod several;
 #[path = "logs/story.rs"]

@@ -263,6 +263,7 @@ mod tests {
             bindings: Vec::new(),
             image: spec.image.clone(),
             network_mode: "bridge".to_owned(),
+            log_path: String::new(),
         }
     }
 

@@ -22,6 +22,8 @@ struct Inspected {
     id: String,
     name: String,
     #[serde(default)]
+    log_path: Option<String>,
+    #[serde(default)]
     state: State,
     #[serde(default)]
     config: Config,
@@ -238,6 +240,7 @@ impl From<Inspected> for ContainerFacts {
             bindings: bindings_of(inspected.host_config.port_bindings.unwrap_or_default()),
             image: inspected.config.image,
             network_mode: inspected.host_config.network_mode,
+            log_path: inspected.log_path.unwrap_or_default(),
         }
     }
 }

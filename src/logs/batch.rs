@@ -17,13 +17,21 @@ const CHUNK: usize = 64 << 10;
 /// Agent lines that wait: only a link that does not move makes them that many.
 const AGENT_LINES: usize = 200;
 
+/// What is said where nobody can tell how many lines are missing, or whether any is: the daemon rotated away the place in a
+/// container's log where reading was to go on.
+pub(super) const ROTATED: &str = "… an unknown number of log line(s) dropped (log rotation)";
+
 /// Why lines are missing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) enum Cause {
     /// They came faster than they could be published.
     Rate,
-    /// The link was down for longer than there was room.
+    /// Viewers could not be reached for longer than there was room.
     Link,
+    /// The router did not want them.
+    Refused,
+    /// No message may be as large as theirs.
+    Size,
 }
 
 impl Cause {
@@ -32,6 +40,8 @@ impl Cause {
         match self {
             Cause::Rate => "rate limit",
             Cause::Link => "no connection",
+            Cause::Refused => "refused by the router",
+            Cause::Size => "too large",
         }
     }
 }
@@ -109,14 +119,16 @@ pub(super) enum Item {
         lines: u64,
         cause: Cause,
     },
+    /// An unknown number of lines is missing here: [`ROTATED`].
+    Rotated,
 }
 
 impl Item {
-    /// How many lines it stands for.
+    /// How many lines it stands for, at least.
     pub(super) fn lines(&self) -> u64 {
         match self {
             Item::Output(chunk) => chunk.lines,
-            Item::Agent(_) => 1,
+            Item::Agent(_) | Item::Rotated => 1,
             Item::Gap { lines, .. } => *lines,
         }
     }
@@ -138,6 +150,7 @@ impl Message {
             // Never part of an output message.
             Item::Agent(line) => std::borrow::Cow::Borrowed(line.as_str()),
             Item::Gap { lines, cause } => format!("… {lines} log line(s) dropped ({})", cause.words()).into(),
+            Item::Rotated => std::borrow::Cow::Borrowed(ROTATED),
         });
         parts.collect::<Vec<_>>().join("\n")
     }
@@ -150,11 +163,11 @@ impl Message {
         }
     }
 
-    /// What is left to say when it was lost.
+    /// What is left to say when it was too large.
     pub(super) fn into_gap(self) -> Message {
         Message::Output(vec![Item::Gap {
             lines: self.lines(),
-            cause: Cause::Rate,
+            cause: Cause::Size,
         }])
     }
 
@@ -166,7 +179,7 @@ impl Message {
                 .iter()
                 .flat_map(|item| match item {
                     Item::Output(chunk) => chunk.marks.as_slice(),
-                    Item::Agent(_) | Item::Gap { .. } => &[],
+                    Item::Agent(_) | Item::Gap { .. } | Item::Rotated => &[],
                 })
                 .cloned()
                 .collect(),
@@ -193,7 +206,7 @@ impl Batch {
                     Ok(()) => return self.shorten(),
                     Err(chunk) => Item::Output(chunk),
                 },
-                Some(Item::Agent(_) | Item::Gap { .. }) | None => Item::Output(chunk),
+                Some(Item::Agent(_) | Item::Gap { .. } | Item::Rotated) | None => Item::Output(chunk),
             };
         }
         match &item {
@@ -206,6 +219,8 @@ impl Batch {
             }
             Item::Agent(_) => self.agent_lines += 1,
             Item::Gap { lines: 0, .. } => return,
+            Item::Rotated if matches!(self.waiting.back(), Some(Item::Rotated)) => return,
+            Item::Rotated => {}
             Item::Gap { lines, cause } => {
                 if let Some(Item::Gap {
                     lines: before,
@@ -295,7 +310,7 @@ impl Batch {
         while let Some(item) = self.waiting.front() {
             let size = match item {
                 Item::Output(chunk) => chunk.size(),
-                Item::Gap { .. } => 0,
+                Item::Gap { .. } | Item::Rotated => 0,
                 Item::Agent(_) => break,
             };
             // A line above the limit travels alone.
@@ -417,6 +432,31 @@ mod tests {
         assert_eq!(messages[AGENT_LINES], "… 7 log line(s) dropped (rate limit)");
     }
 
+    #[test]
+    fn what_is_missing_is_said_with_its_cause() {
+        let mut batch = Batch::default();
+        for item in [output("a"), Item::Rotated, Item::Rotated, output("b")] {
+            batch.push(item);
+        }
+        let message = batch.take().unwrap();
+        assert!(message.lines() >= 3);
+        let Message::Output(items) = &message else {
+            panic!("no agent line")
+        };
+        assert_eq!(Message::text(items), format!("a\n{ROTATED}\nb"));
+        batch.push(output("x\ny"));
+        let too_large = batch.take().unwrap().into_gap();
+        batch.put_back(too_large);
+        batch.push(Item::Gap {
+            lines: 2,
+            cause: Cause::Refused,
+        });
+        assert_eq!(
+            drain(&mut batch),
+            ["… 1 log line(s) dropped (too large)\n… 2 log line(s) dropped (refused by the router)"]
+        );
+    }
+
     #[derive(Clone, Debug)]
     enum Step {
         Output(usize),
@@ -454,7 +494,7 @@ mod tests {
                                 assert_eq!((taken.len() - before) as u64, chunk.lines);
                             }
                             Item::Gap { lines, .. } => missing += lines,
-                            Item::Agent(_) => unreachable!("agent lines travel alone"),
+                            Item::Agent(_) | Item::Rotated => unreachable!("agent lines travel alone"),
                         }
                     }
                 }

@@ -24,6 +24,12 @@ const SAVE: Duration = Duration::from_secs(30);
 const GRACE: Duration = Duration::from_secs(60);
 /// The last listener of a router that stops leaves just before we do: lines wait until that is out of the question.
 const PARTING: Duration = Duration::from_secs(2);
+/// A router that takes longer for its word on a message, which may be large, does not hold up other topics.
+const SLOW: Duration = Duration::from_secs(2);
+/// Lines that were lost are said by themselves when so long no other line came; later each time that the router does not
+/// want to hear it.
+const FIRST_SAYING: Duration = Duration::from_secs(1);
+const LATEST_SAYING: Duration = Duration::from_secs(60);
 /// Output kept in memory while nobody can be told, bytes; what comes then goes to the spool.
 const HELD: usize = 256 << 10;
 
@@ -60,8 +66,11 @@ pub(super) struct Entry {
     batch: Batch,
     /// Behind the batch: what did not fit while the link was down.
     spool: Option<Spool>,
-    /// A message is on its way; the next one waits for it, so that they arrive in order.
-    sending: bool,
+    /// Since when a message is on its way; the next one waits for it, so that they arrive in order.
+    sending: Option<Instant>,
+    /// When to say that lines were lost, and how long after the loss.
+    say_lost_at: Option<Instant>,
+    say_lost_after: Duration,
     /// When what waits is to be published.
     due: Option<Instant>,
     /// When the history is to be saved; `None` when the stored one is the same.
@@ -90,7 +99,9 @@ impl Entry {
             audience,
             batch: Batch::default(),
             spool: None,
-            sending: false,
+            sending: None,
+            say_lost_at: None,
+            say_lost_after: FIRST_SAYING,
             due: None,
             save_at: None,
             following: Following::No,
@@ -150,7 +161,7 @@ impl Entry {
     fn waits_for_listeners(&self) -> bool {
         matches!(
             self.audience,
-            Audience::Held | Audience::Grace(_) | Audience::Parting(_)
+            Audience::Asked | Audience::Held | Audience::Grace(_) | Audience::Parting(_)
         )
     }
 
@@ -175,10 +186,34 @@ impl Entry {
     }
 
     /// Lines that were lost before they came here.
-    pub(super) fn gap(&mut self, gap: Item, spools: &Spools) {
-        if self.keeps_output() && gap.lines() > 0 {
-            self.wait(gap, spools);
+    pub(super) fn gaps(&mut self, gaps: impl IntoIterator<Item = Item>, spools: &Spools) {
+        for gap in gaps {
+            if self.keeps_output() && gap.lines() > 0 {
+                self.wait(gap, spools);
+                self.due.get_or_insert_with(|| Instant::now() + FLUSH);
+            }
         }
+    }
+
+    /// Somebody counts lines of this topic that were lost.
+    pub(super) fn has_lost(&mut self) {
+        let at = Instant::now() + self.say_lost_after;
+        self.say_lost_at.get_or_insert(at);
+    }
+
+    /// Whether it is time to say so.
+    pub(super) fn is_to_say_what_is_lost(&mut self, now: Instant) -> bool {
+        self.say_lost_at.take_if(|at| *at <= now).is_some()
+    }
+
+    /// The router takes messages of this topic.
+    pub(super) fn is_wanted(&mut self) {
+        self.say_lost_after = FIRST_SAYING;
+    }
+
+    /// The router does not take them.
+    pub(super) fn is_refused(&mut self) {
+        self.say_lost_after = (self.say_lost_after * 2).min(LATEST_SAYING);
     }
 
     fn wait(&mut self, item: Item, spools: &Spools) {
@@ -191,17 +226,29 @@ impl Entry {
         }
     }
 
-    /// When this topic wants something to be done, with a link or without.
-    pub(super) fn deadline(&self, live: bool) -> Option<Instant> {
+    /// When this topic wants something to be done, with a link or without. The caller leaves out what is past.
+    pub(super) fn deadlines(&self, live: bool) -> impl Iterator<Item = Instant> + use<> {
         let publish = self.due.filter(|_| live && self.may_publish());
         let grace = match self.audience {
             Audience::Grace(until) | Audience::Parting(until) => Some(until),
             Audience::Nobody | Audience::Asked | Audience::Listening | Audience::Held => None,
         };
-        [publish, grace, self.save_at, self.answer_by]
-            .into_iter()
-            .flatten()
-            .min()
+        let slow = self.sending.map(|since| since + SLOW);
+        [
+            publish,
+            grace,
+            self.save_at,
+            self.answer_by,
+            self.say_lost_at,
+            slow,
+        ]
+        .into_iter()
+        .flatten()
+    }
+
+    /// Whether a message is on its way that the router may well confirm soon.
+    pub(super) fn sends_since_shortly(&self, now: Instant) -> bool {
+        self.sending.is_some_and(|since| now < since + SLOW)
     }
 
     /// Since when a message is ready to be sent.
@@ -210,14 +257,15 @@ impl Entry {
     }
 
     fn may_publish(&self) -> bool {
-        !self.sending && (self.audience == Audience::Listening || self.batch.begins_with_agent_line())
+        self.sending.is_none()
+            && (self.audience == Audience::Listening || self.batch.begins_with_agent_line())
     }
 
     /// The next message. Until [`Entry::sent`] there is no other.
     pub(super) fn take(&mut self) -> Option<Message> {
         let message = self.batch.take();
         self.refill();
-        self.sending = message.is_some();
+        self.sending = message.is_some().then(Instant::now);
         // Behind the others, should more wait.
         self.due = (!self.batch.is_empty()).then(Instant::now);
         message
@@ -236,7 +284,7 @@ impl Entry {
 
     /// The message on its way arrived, or comes back: to be sent again, or as the gap that it leaves.
     pub(super) fn sent(&mut self, back: Option<Message>) {
-        self.sending = false;
+        self.sending = None;
         if let Some(message) = back
             && (self.keeps_output() || matches!(message, Message::Agent(_)))
         {
@@ -278,8 +326,15 @@ impl Entry {
     }
 
     fn drop_output(&mut self) {
-        self.spool = None;
         self.batch.drop_output();
+        let Some(mut spool) = self.spool.take() else {
+            return;
+        };
+        while let Some(item) = spool.pop() {
+            if matches!(item, Item::Agent(_)) {
+                self.batch.push(item);
+            }
+        }
     }
 
     /// Nobody came back in time.
@@ -305,181 +360,4 @@ impl Entry {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use protocol::{AppId, Stage};
-
-    use super::super::batch::Cause;
-    use super::*;
-
-    fn entry(audience: Audience) -> Entry {
-        let app = AppId {
-            key: 1,
-            stage: Stage::Prod,
-        };
-        Entry::new(Container::new(app, "x"), Ring::default(), audience)
-    }
-
-    fn spools(directory: &Path) -> Spools {
-        Spools::in_directory(Some(directory.to_owned()))
-    }
-
-    fn line(number: usize, size: usize) -> Chunk {
-        Chunk::line(format!("{number} {}", "x".repeat(size)))
-    }
-
-    /// Publishes all that may be.
-    fn publish(entry: &mut Entry) -> Vec<String> {
-        let mut said = Vec::new();
-        while entry.ready(Instant::now()).is_some() {
-            match entry.take() {
-                Some(Message::Output(items)) => {
-                    said.extend(Message::text(&items).split('\n').map(str::to_owned));
-                }
-                Some(Message::Agent(line)) => said.push(format!("[{line}]")),
-                None => break,
-            }
-            entry.sent(None);
-        }
-        said
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn output_waits_for_company_and_agent_lines_do_not() {
-        let directory = tempfile::tempdir().unwrap();
-        let spools = spools(directory.path());
-        let mut entry = entry(Audience::Listening);
-        entry.output(line(1, 0), &spools);
-        assert_eq!(publish(&mut entry), [""; 0]);
-        assert_eq!(entry.deadline(false), None, "without a link nothing is due");
-        tokio::time::advance(FLUSH).await;
-        assert_eq!(publish(&mut entry), ["1 "]);
-        entry.agent_line("hello".to_owned(), true, &spools);
-        assert_eq!(publish(&mut entry), ["[hello]"]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_outage_is_filled_from_memory_and_spool_and_what_is_missing_is_said_behind_them() {
-        let directory = tempfile::tempdir().unwrap();
-        let spools = spools(directory.path());
-        let mut entry = entry(Audience::Listening);
-        entry.unlinked();
-        for number in 0..200 {
-            entry.output(line(number, 60 << 10), &spools);
-        }
-        assert!(entry.batch.bytes() < HELD + (64 << 10), "memory is bounded");
-        assert_eq!(publish(&mut entry), [""; 0]);
-        entry.listened();
-        // Comes while the old lines are not through.
-        entry.output(line(200, 0), &spools);
-        let said = publish(&mut entry);
-        let numbers: Vec<usize> = said
-            .iter()
-            .filter_map(|line| line.split(' ').next()?.parse().ok())
-            .collect();
-        let kept = numbers.len();
-        assert_eq!(numbers, (0..kept).collect::<Vec<_>>());
-        assert!(kept > 100, "{kept}");
-        assert_eq!(
-            said.last().map(String::as_str),
-            Some(format!("… {} log line(s) dropped (no connection)", 201 - kept).as_str())
-        );
-        assert!(entry.spool.is_none());
-        entry.output(line(201, 0), &spools);
-        tokio::time::advance(FLUSH).await;
-        assert_eq!(publish(&mut entry), ["201 "]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_listener_that_does_not_come_back_is_waited_for_only_so_long() {
-        let directory = tempfile::tempdir().unwrap();
-        let spools = spools(directory.path());
-        let mut entry = entry(Audience::Listening);
-        entry.unlinked();
-        entry.output(line(1, 0), &spools);
-        entry.not_listened();
-        assert_eq!(entry.audience, Audience::Grace(Instant::now() + GRACE));
-        entry.not_listened();
-        assert!(
-            !entry.is_abandoned(Instant::now()),
-            "asking again does not end it"
-        );
-        entry.unlinked();
-        entry.not_listened();
-        tokio::time::advance(GRACE).await;
-        assert!(entry.is_abandoned(Instant::now()));
-        entry.agent_line("kept".to_owned(), true, &spools);
-        entry.not_listened();
-        assert_eq!(entry.audience, Audience::Nobody);
-        assert_eq!(publish(&mut entry), ["[kept]"]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn listeners_who_leave_with_the_router_get_their_lines_and_those_who_just_leave_do_not() {
-        let directory = tempfile::tempdir().unwrap();
-        let spools = spools(directory.path());
-        let mut entry = entry(Audience::Listening);
-        entry.output(line(1, 0), &spools);
-        // The router says so, then GOODBYE.
-        entry.not_listened();
-        entry.output(line(2, 0), &spools);
-        entry.unlinked();
-        entry.listened();
-        tokio::time::advance(FLUSH).await;
-        assert_eq!(publish(&mut entry), ["1 ", "2 "]);
-
-        entry.output(line(3, 0), &spools);
-        entry.not_listened();
-        entry.listened();
-        entry.output(line(4, 0), &spools);
-        tokio::time::advance(FLUSH).await;
-        assert_eq!(publish(&mut entry), ["4 "], "another listener");
-
-        entry.not_listened();
-        entry.output(line(5, 0), &spools);
-        assert_eq!(entry.deadline(true), Some(Instant::now() + PARTING));
-        tokio::time::advance(PARTING).await;
-        assert!(entry.is_abandoned(Instant::now()));
-        entry.not_listened();
-        assert_eq!((entry.audience, entry.batch.bytes()), (Audience::Nobody, 0));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_message_that_comes_back_is_the_next_one_again() {
-        let directory = tempfile::tempdir().unwrap();
-        let spools = spools(directory.path());
-        let mut entry = entry(Audience::Listening);
-        entry.output(line(1, MESSAGE), &spools);
-        let message = entry.take();
-        assert!(message.is_some() && entry.ready(Instant::now()).is_none());
-        entry.output(line(2, 0), &spools);
-        entry.unlinked();
-        entry.sent(message);
-        entry.listened();
-        let said = publish(&mut entry);
-        assert!(said[0].starts_with("1 x") && said[1] == "2 ", "in order");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn for_nobody_only_agent_lines_wait() {
-        let directory = tempfile::tempdir().unwrap();
-        let spools = spools(directory.path());
-        let mut entry = entry(Audience::Nobody);
-        entry.output(line(1, 0), &spools);
-        entry.gap(
-            Item::Gap {
-                lines: 1,
-                cause: Cause::Rate,
-            },
-            &spools,
-        );
-        entry.agent_line("no link".to_owned(), false, &spools);
-        assert_eq!(publish(&mut entry), [""; 0]);
-        entry.asked();
-        entry.output(line(2, 0), &spools);
-        entry.agent_line("waits its turn".to_owned(), true, &spools);
-        entry.not_listened();
-        assert_eq!(publish(&mut entry), ["[waits its turn]"]);
-    }
-}
+mod tests;

@@ -13,6 +13,7 @@ use super::batch::{BUFFER, Chunk, MESSAGE, Mark};
 use super::cursor::{Cursor, Position, Walk};
 use super::news::{Hearer, News};
 use super::ring;
+use super::rotation::LogFile;
 
 /// Pause before looking again after a stream ended.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -32,9 +33,15 @@ const AHEAD: usize = 3 * MESSAGE;
 const _: () = assert!(AHEAD <= BUFFER);
 /// Longest wait for some of it to leave; then the next one is handed on anyway, and the oldest lines make room.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Reading slower must not make a live log an old one: lines of the moment wait only while they are younger than this.
-/// It also keeps us well inside what the daemon has not rotated away yet.
+/// Reading slower must not make a live log an old one: lines of the moment wait only while they are younger than this. What
+/// the daemon has rotated away by then is lost, and said: at full speed a log of the usual 30 MB holds some seconds.
 const FRESH: Duration = Duration::from_secs(5);
+
+/// A line that was printed so long before the daemon was asked for the log is one that it found, not one that came later.
+const WRITTEN: Duration = Duration::from_millis(100);
+/// How often a silent log is looked at: whether it is silent, or the daemon has lost its place. Far longer than a daemon
+/// takes to find the line that it was asked for.
+const LOOK: Duration = Duration::from_secs(30);
 
 /// What the pipeline receives.
 #[derive(Debug)]
@@ -46,6 +53,12 @@ pub(super) enum Followed {
         read: Option<Mark>,
         for_history: bool,
         /// Whether viewers have not seen them yet.
+        for_viewers: bool,
+    },
+    /// The daemon has rotated away where reading was to go on: what it printed next may be lost, and how much of it.
+    Rotated {
+        topic: Arc<str>,
+        for_history: bool,
         for_viewers: bool,
     },
     /// Nothing follows for this topic any more.
@@ -80,21 +93,39 @@ pub(super) struct Follower {
 }
 
 /// What a stream still has to skip, because it begins before.
-struct Skip(Option<Cursor>);
+struct Skip {
+    cursor: Option<Cursor>,
+    /// The cursor is a line's, and none of that line's moment came yet. The daemon is asked for that moment, too, so one
+    /// that is still there comes before all that is new.
+    missing: bool,
+}
 
 impl Skip {
+    fn to(cursor: Option<Cursor>) -> Skip {
+        Skip {
+            missing: cursor.as_ref().is_some_and(|cursor| !cursor.is_moment()),
+            cursor,
+        }
+    }
+
     /// Whether the line at `position` is new; behind the last one that is not all are, whatever their timestamps say:
     /// the clock may have been set back.
     fn is_new(&mut self, position: Option<Position>) -> bool {
-        let (Some(cursor), Some(position)) = (&self.0, position) else {
-            self.0 = None;
+        let (Some(cursor), Some(position)) = (&self.cursor, position) else {
+            (self.cursor, self.missing) = (None, false);
             return true;
         };
         let covered = cursor.covers(position);
+        self.missing &= position.nanoseconds != cursor.nanoseconds;
         if !covered || cursor.is_at(position) {
-            self.0 = None;
+            self.cursor = None;
         }
         !covered
+    }
+
+    /// Whether the first new line came without the last one that is not: it is not there any more. Says so once.
+    fn has_lost_its_place(&mut self) -> bool {
+        self.cursor.is_none() && std::mem::take(&mut self.missing)
     }
 }
 
@@ -115,6 +146,17 @@ struct Portion {
     for_history: bool,
     for_viewers: bool,
     position: Option<Position>,
+    /// They came after the daemon was asked for the log: they count only while its file is the same.
+    late: bool,
+}
+
+/// One stream of the daemon's.
+struct Stream<'a> {
+    /// The container's.
+    id: &'a str,
+    file: LogFile,
+    /// Lines printed from then on are late, nanoseconds since 1970.
+    late_from: u64,
 }
 
 impl Follower {
@@ -208,7 +250,19 @@ impl Follower {
     /// Reads one stream to its end, or until it has outlived its container.
     async fn read(&mut self, facts: &ContainerFacts, follow: bool) -> Read {
         let id = &*facts.id;
+        // Before the daemon is asked: what it does to the file from then on is seen.
+        let file = LogFile::at(&facts.log_path).await;
         let now = now();
+        let written = u64::try_from(WRITTEN.as_nanos()).unwrap_or(u64::MAX);
+        let mut stream = Stream {
+            id,
+            file,
+            late_from: match follow {
+                true => now.saturating_sub(written),
+                // It ends with what was there.
+                false => u64::MAX,
+            },
+        };
         for cursor in [&mut self.read, &mut self.published] {
             if cursor.as_ref().is_none_or(|cursor| !cursor.is_of(id)) {
                 // What took the place of a container that we know printed all of it later.
@@ -239,7 +293,7 @@ impl Follower {
             Some(nanoseconds) => range.since = Some(docker_time(nanoseconds)),
             None => range.tail = u32::try_from(ring::ENTRIES).ok(),
         }
-        let (mut history, mut viewers) = (Skip(self.read.clone()), Skip(self.published.clone()));
+        let (mut history, mut viewers) = (Skip::to(self.read.clone()), Skip::to(self.published.clone()));
         let mut walk = Walk::default();
         // By id: another container may take the name meanwhile.
         let mut receiver = self.engine.log_portions(id, range);
@@ -251,7 +305,7 @@ impl Follower {
             let next = match tokio::time::timeout_at(due, receiver.recv()).await {
                 Ok(next) => next,
                 Err(_) => {
-                    if !self.hand_on(id, &mut portion).await {
+                    if !self.hand_on(&mut stream, &mut portion).await {
                         return read;
                     }
                     let finish = self.finish.clone();
@@ -259,6 +313,12 @@ impl Follower {
                         biased;
                         next = receiver.recv() => next,
                         () = finish.cancelled(), if follow => return read,
+                        () = tokio::time::sleep(LOOK), if follow => {
+                            if stream.file.is_replaced().await {
+                                return read;
+                            }
+                            continue;
+                        }
                         () = self.outlived(facts), if follow => {
                             tracing::info!(container = %self.container, "the daemon did not end a log stream");
                             return read;
@@ -276,11 +336,11 @@ impl Follower {
                 Some(Ok(lines)) => lines,
                 Some(Err(error)) => {
                     tracing::debug!(container = %self.container, %error, "log stream broke");
-                    self.hand_on(id, &mut portion).await;
+                    self.hand_on(&mut stream, &mut portion).await;
                     return read;
                 }
                 None => {
-                    read.whole = self.hand_on(id, &mut portion).await;
+                    read.whole = self.hand_on(&mut stream, &mut portion).await;
                     return read;
                 }
             };
@@ -294,13 +354,18 @@ impl Follower {
                     continue;
                 }
                 read.came = true;
+                let lost = (history.has_lost_its_place(), viewers.has_lost_its_place());
+                if lost != (false, false) && !self.hand_on_rotated(&mut stream, &mut portion, lost).await {
+                    return read;
+                }
                 let full = portion.text.len() + self.prefix.len() + text.len() >= PORTION;
-                if (full || new != (portion.for_history, portion.for_viewers))
-                    && !self.hand_on(id, &mut portion).await
-                {
+                let late = position.is_some_and(|position| position.nanoseconds >= stream.late_from);
+                let other = new != (portion.for_history, portion.for_viewers) || late != portion.late;
+                if (full || other) && !self.hand_on(&mut stream, &mut portion).await {
                     return read;
                 }
                 (portion.for_history, portion.for_viewers) = new;
+                portion.late = late;
                 portion.position = position;
                 if portion.lines > 0 {
                     portion.text.push('\n');
@@ -310,7 +375,7 @@ impl Follower {
                 portion.lines += 1;
             }
             if follow && self.finish.is_cancelled() {
-                self.hand_on(id, &mut portion).await;
+                self.hand_on(&mut stream, &mut portion).await;
                 return read;
             }
         }
@@ -342,14 +407,18 @@ impl Follower {
         }
     }
 
-    /// `false` when the pipeline is gone.
-    async fn hand_on(&mut self, id: &str, portion: &mut Portion) -> bool {
+    /// `false` when the stream is over: it cannot be relied on any more, and the next one begins before these lines; or
+    /// the pipeline is gone.
+    async fn hand_on(&mut self, stream: &mut Stream<'_>, portion: &mut Portion) -> bool {
         let portion = std::mem::take(portion);
         if portion.lines == 0 {
             return true;
         }
+        if portion.late && stream.file.is_replaced().await {
+            return false;
+        }
         let cursor = portion.position.map(|position| Cursor {
-            container_id: id.to_owned(),
+            container_id: stream.id.to_owned(),
             nanoseconds: position.nanoseconds,
             count: position.count,
         });
@@ -382,6 +451,26 @@ impl Follower {
             for_viewers: portion.for_viewers,
         };
         self.out.send(followed).await.is_ok()
+    }
+
+    /// What came before a place that is lost, then that it is. `false` as of [`Follower::hand_on`].
+    async fn hand_on_rotated(
+        &mut self,
+        stream: &mut Stream<'_>,
+        portion: &mut Portion,
+        lost: (bool, bool),
+    ) -> bool {
+        if !self.hand_on(stream, portion).await {
+            return false;
+        }
+        tracing::info!(container = %self.container, "its log was rotated before it was read");
+        let (for_history, for_viewers) = lost;
+        let rotated = Followed::Rotated {
+            topic: Arc::clone(&self.topic),
+            for_history,
+            for_viewers,
+        };
+        self.out.send(rotated).await.is_ok()
     }
 
     async fn wait_for_room(&self, portion: &Portion) -> Option<OwnedSemaphorePermit> {
@@ -429,43 +518,4 @@ pub(super) fn docker_time(nanoseconds: u64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::engine::lines::nanoseconds;
-
-    #[test]
-    fn moments_survive_the_way_to_docker_and_back() {
-        assert_eq!(
-            nanoseconds("2026-08-04T09:12:04.000000042Z")
-                .map(docker_time)
-                .as_deref(),
-            Some("1785834724.000000042")
-        );
-        assert_eq!(nanoseconds("hello"), None);
-    }
-
-    #[test]
-    fn behind_the_last_line_that_is_known_all_are_new_although_the_clock_was_set_back() {
-        let at = |nanoseconds, count| Some(Position { nanoseconds, count });
-        let mut skip = Skip(Some(Cursor {
-            container_id: "a".to_owned(),
-            nanoseconds: 1_000,
-            count: 1,
-        }));
-        assert!(!skip.is_new(at(900, 1)) && !skip.is_new(at(1_000, 1)));
-        assert!(skip.is_new(at(5, 1)) && skip.is_new(at(1_000, 1)));
-    }
-
-    #[test]
-    fn after_the_first_new_line_nothing_is_skipped_whatever_its_timestamp_says() {
-        let at = |nanoseconds, count| Some(Position { nanoseconds, count });
-        let mut skip = Skip(Some(Cursor {
-            container_id: "a".to_owned(),
-            nanoseconds: 7,
-            count: 2,
-        }));
-        assert!(!skip.is_new(at(7, 1)) && !skip.is_new(at(7, 2)) && skip.is_new(at(7, 3)));
-        assert!(skip.is_new(at(6, 1)), "two streams may be a little out of order");
-        assert!(Skip(None).is_new(None));
-    }
-}
+mod tests;

@@ -43,8 +43,6 @@ const GATES: usize = 64;
 const FOLLOWED: usize = 4;
 /// Containers of which we remember where their log was read to.
 const MAX_CURSORS: usize = 256;
-/// Messages on their way, of as many topics. Further ones wait in their topic, which drops the oldest and says so.
-const SENDING: usize = 8;
 
 /// The newest lines of a topic, and whether one of them is output.
 pub(super) type History = (Vec<String>, bool);
@@ -177,9 +175,9 @@ impl Pipeline {
             let now = Instant::now();
             self.look_after_entries(now);
             self.notice_loss_of_session();
-            while self.sending.len() < SENDING && self.send_next(now) {}
+            self.send(now);
             let live = self.is_live();
-            let deadlines = self.entries.values().filter_map(|entry| entry.deadline(live));
+            let deadlines = self.entries.values().flat_map(|entry| entry.deadlines(live));
             let deadlines = deadlines.chain(self.cursors_by);
             // What is due already waits for a message to arrive.
             let next = deadlines.filter(|deadline| *deadline > now).min();
@@ -193,6 +191,7 @@ impl Pipeline {
                 Some(restored) = self.restoring.join_next() => self.on_restored(restored),
                 Some(sent) = self.sending.join_next() => self.on_sent(sent),
                 Some(gate) = next_gate(&mut self.attached) => self.on_gate(gate),
+                () = self.lost.added() => self.on_lost(),
                 command = commands.recv() => match command {
                     Some(Command::Close) | None => break,
                     Some(command) => self.on_command(command),
@@ -304,7 +303,7 @@ impl Pipeline {
     fn agent_line(&mut self, name: &str, text: String) {
         let live = self.is_live();
         if let Some(entry) = self.entries.get_mut(name) {
-            entry.gap(self.lost.gap(name), &self.spools);
+            entry.gaps(self.lost.gaps(name), &self.spools);
             entry.agent_line(text, live, &self.spools);
         }
     }
@@ -314,13 +313,22 @@ impl Pipeline {
         let Some(entry) = self.entries.get_mut(name) else {
             return;
         };
-        entry.gap(self.lost.gap(name), &self.spools);
+        entry.gaps(self.lost.gaps(name), &self.spools);
         if for_history {
             entry.ring.push_text(&chunk.text);
             entry.changed();
         }
         if for_viewers {
             entry.output(chunk, &self.spools);
+        }
+    }
+
+    /// Lines were lost: should no other line come, that is said by itself.
+    fn on_lost(&mut self) {
+        for name in self.lost.of() {
+            if let Some(entry) = self.entries.get_mut(&name) {
+                entry.has_lost();
+            }
         }
     }
 

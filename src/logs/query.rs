@@ -317,12 +317,25 @@ async fn read(
     Ok(newest)
 }
 
-/// When the oldest of the newest `tail` lines was printed, of all without `tail`.
-pub(super) async fn first_moment(
+/// From when on the logs of all `containers` are there: when the youngest of their oldest lines was printed. One that has
+/// printed nothing does not count.
+pub(super) async fn complete_since(
     engine: &Engine,
-    id: &str,
-    tail: Option<u32>,
+    containers: &[(ContainerFacts, String)],
 ) -> Result<Option<u64>, EngineError> {
+    let mut youngest = None;
+    for (facts, _) in containers {
+        match first_moment(engine, &facts.id, None).await {
+            // Removed since it was listed.
+            Err(EngineError::NoSuchContainer(_)) if containers.len() > 1 => {}
+            oldest => youngest = youngest.max(oldest?),
+        }
+    }
+    Ok(youngest)
+}
+
+/// When the oldest of the newest `tail` lines was printed, of all without `tail`.
+async fn first_moment(engine: &Engine, id: &str, tail: Option<u32>) -> Result<Option<u64>, EngineError> {
     let range = LogRange {
         tail,
         timestamps: true,

@@ -12,6 +12,8 @@ const BYTES: usize = 256 << 10;
 pub(super) struct Ring {
     entries: VecDeque<Entry>,
     bytes: usize,
+    /// Some had no place any more, so what is older has none either.
+    full: bool,
 }
 
 #[derive(Debug)]
@@ -51,12 +53,16 @@ impl Ring {
         while self.entries.len() > ENTRIES || self.bytes > BYTES {
             if let Some(oldest) = self.entries.pop_front() {
                 self.bytes -= oldest.text.len();
+                self.full = true;
             }
         }
     }
 
     /// Puts the stored lines of an earlier run of the agent before those of this one. Who wrote them is not stored.
     pub(super) fn restore(&mut self, stored: Vec<String>) {
+        if self.full {
+            return;
+        }
         let newer = std::mem::take(self);
         for line in stored {
             self.push_output(line);
@@ -84,7 +90,36 @@ impl Ring {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// Both limits hold after every line, and what is there are the newest lines, as many as fit.
+        #[test]
+        fn the_newest_lines_that_fit_are_kept(
+            sizes in prop::collection::vec(prop_oneof![9 => 0..200_usize, 1 => 0..(BYTES + 10)], 0..300),
+            restored in 0..300_usize,
+        ) {
+            let lines: Vec<String> = sizes.iter().map(|size| "x".repeat(*size)).collect();
+            let (stored, newer) = lines.split_at(restored.min(lines.len()));
+            let mut ring = Ring::default();
+            for line in newer {
+                ring.push_output(line.clone());
+                prop_assert!(ring.entries.len() <= ENTRIES && ring.bytes <= BYTES);
+            }
+            ring.restore(stored.to_vec());
+            let kept = ring.lines();
+            prop_assert_eq!(ring.bytes, kept.iter().map(String::len).sum::<usize>());
+            let cut = |line: &String| line[..line.len().min(BYTES)].to_owned();
+            let newest: Vec<String> = lines[lines.len() - kept.len()..].iter().map(cut).collect();
+            prop_assert_eq!(&kept, &newest);
+            // One more has no room.
+            if let Some(next) = lines.len().checked_sub(kept.len() + 1) {
+                prop_assert!(kept.len() == ENTRIES || ring.bytes + cut(&lines[next]).len() > BYTES);
+            }
+        }
+    }
 
     #[test]
     fn the_oldest_lines_leave_whoever_writes() {

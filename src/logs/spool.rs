@@ -214,7 +214,7 @@ mod tests {
                     assert_eq!(cause, Cause::Link);
                     break lines;
                 }
-                Item::Agent(_) => panic!("nobody wrote one"),
+                Item::Agent(_) | Item::Rotated => panic!("nobody wrote one"),
             }
         };
         assert!((4..8).contains(&kept), "{kept}");

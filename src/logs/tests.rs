@@ -16,6 +16,7 @@ use super::*;
 
 mod stored;
 mod unanswered;
+mod unheard;
 
 const SOON: Duration = Duration::from_secs(20);
 const SERIAL: &str = "S-1";
@@ -33,6 +34,10 @@ async fn router(forbidden: Option<&str>) -> String {
 }
 
 async fn router_of(forbidden: Option<&str>, limits: Limits) -> String {
+    router_and_url(forbidden, limits).await.1
+}
+
+async fn router_and_url(forbidden: Option<&str>, limits: Limits) -> (Router, String) {
     let permission = |uri: &str, allowed: bool| Permission {
         uri: uri.to_owned(),
         prefix: true,
@@ -60,8 +65,9 @@ async fn router_of(forbidden: Option<&str>, limits: Limits) -> String {
     });
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let url = format!("ws://{}/ws", listener.local_addr().unwrap());
-    tokio::spawn(async move { router.serve(listener, CancellationToken::new()).await });
-    url
+    let serving = router.clone();
+    tokio::spawn(async move { serving.serve(listener, CancellationToken::new()).await });
+    (router, url)
 }
 
 async fn join(url: &str) -> Session {
@@ -175,6 +181,24 @@ async fn agent_lines_arrive_at_once_and_in_order_with_output() {
     assert_eq!(
         logs.history(app(1), "MyApp").await,
         ["hello", "one", "two", "bye"]
+    );
+}
+
+#[tokio::test]
+async fn lines_that_are_lost_are_said_although_no_other_comes() {
+    let rig = rig().await;
+    let mut viewer = rig.viewed(app(1), "x").await;
+    wait_for_open_gate(&rig.logs, app(1), "x", &mut viewer).await;
+    rig.logs.lost.add("prod_1_x", 3, Cause::Rate);
+    assert_eq!(
+        next(&mut viewer).await,
+        json!("… 3 log line(s) dropped (rate limit)")
+    );
+    rig.logs.lost.add("prod_1_x", 2, Cause::Rate);
+    rig.logs.lost.add("prod_1_x", 1, Cause::Refused);
+    assert_eq!(
+        next(&mut viewer).await,
+        json!("… 2 log line(s) dropped (rate limit)\n… 1 log line(s) dropped (refused by the router)")
     );
 }
 

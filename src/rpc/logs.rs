@@ -50,8 +50,7 @@ pub(super) async fn query_app_logs(context: Context, call: Call) -> Reply {
         "has_more": truncated || older,
         "device_time": rfc3339(Timestamp::now()),
     });
-    if answer.origin == Origin::Docker
-        && let Some(oldest) = answer.oldest_available
+    if let Some(oldest) = answer.oldest_available
         && let Ok(oldest) = Timestamp::from_nanosecond(oldest.into())
     {
         reply["oldest_available"] = rfc3339(oldest).into();

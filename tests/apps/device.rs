@@ -110,10 +110,11 @@ impl Device {
         self.store.close().await;
     }
 
-    /// Joins a router whose backend knows the registry token.
-    pub(crate) async fn connect(&self) {
-        let session = backend_session(Arc::clone(&self.port_reports)).await;
+    /// Joins a router whose backend knows the registry token. Gives back how others join it.
+    pub(crate) async fn connect(&self) -> ClientConfig {
+        let (session, config) = backend_session(Arc::clone(&self.port_reports)).await;
         self.session.send_replace(Some(session));
+        config
     }
 
     pub(crate) fn serial(&self) -> &str {
@@ -306,7 +307,7 @@ fn flock(registry: &str, serial: &str) -> Flock {
     }
 }
 
-async fn backend_session(port_reports: Arc<Mutex<Vec<Value>>>) -> Session {
+async fn backend_session(port_reports: Arc<Mutex<Vec<Value>>>) -> (Session, ClientConfig) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("ws://{}/ws", listener.local_addr().unwrap());
     let all = Permission {
@@ -364,5 +365,5 @@ async fn backend_session(port_reports: Arc<Mutex<Vec<Value>>>) -> Session {
         followed.closed().await;
         backend.leave().await;
     });
-    session
+    (session, config)
 }

@@ -183,7 +183,7 @@ async fn a_foreign_container_with_the_apps_name_is_never_touched() {
 }
 
 /// Pushes the app's image and returns the device that shall have it.
-async fn published(registry: &Registry, docker_host: Option<&str>) -> Device {
+pub(crate) async fn published(registry: &Registry, docker_host: Option<&str>) -> Device {
     registry.add_user(TOKEN, SECRET);
     let device = Device::with(Stage::Prod, Some(&registry.address()), docker_host).await;
     let local = device.scope.image("source", FOREVER);

@@ -7,6 +7,7 @@ use protocol::{AppId, Stage};
 use reagent::engine::Engine;
 use reagent::logs::Logs;
 use reagent::store::Store;
+use testkit::docker::daemon::Daemon;
 use testkit::docker::{self, Scope};
 use testkit::wait;
 use tokio::sync::{mpsc, oneshot};
@@ -55,17 +56,30 @@ impl Writer {
 
     /// Its container with the image of another one.
     pub(crate) fn run_image_of(&self, other: &Writer) {
-        docker::docker(&[
-            "run",
-            "--detach",
-            "--tty",
-            "--network",
-            "none",
-            "--name",
-            &self.container,
-            &other.image,
-        ])
-        .unwrap();
+        self.run_with(&[], other);
+    }
+
+    /// The same with a log of two files of so many bytes each, the older of which goes with all it has.
+    pub(crate) fn run_rotating(&self, bytes: u32) {
+        let size = format!("max-size={bytes}");
+        self.run_with(&["--log-opt", &size, "--log-opt", "max-file=2"], self);
+    }
+
+    /// The same in another daemon, without TTY.
+    pub(crate) fn run_at(&self, daemon: &Daemon) {
+        let archive = tempfile::NamedTempFile::new().unwrap();
+        let archive = archive.path().to_str().unwrap();
+        docker::docker(&["save", "--output", archive, &self.image]).unwrap();
+        daemon.docker(&["load", "--input", archive]).unwrap();
+        let names = ["--name", &self.container, &self.image];
+        let run = ["run", "--detach", "--network", "none"];
+        daemon.docker(&[&run[..], &names].concat()).unwrap();
+    }
+
+    fn run_with(&self, options: &[&str], image_of: &Writer) {
+        let names = ["--name", &self.container, &image_of.image];
+        let run = ["run", "--detach", "--tty", "--network", "none"];
+        docker::docker(&[&run[..], options, &names].concat()).unwrap();
     }
 
     /// Prints `1`, `2`, … with a pause in between.
@@ -239,7 +253,7 @@ impl Viewer {
     }
 
     /// The lines of the next message.
-    async fn next(&mut self) -> Option<Vec<String>> {
+    pub(crate) async fn next(&mut self) -> Option<Vec<String>> {
         let event = tokio::time::timeout(SOON, self.subscription.events.recv()).await;
         let event = event.expect("a message in time")?;
         let message = event.payload.args().unwrap()[0].to_json();
@@ -259,8 +273,8 @@ pub(crate) struct Tally {
     pub(crate) dropped: u64,
     /// The line before the first of the last message.
     before_message: u64,
-    /// Whether that message may come again.
-    unconfirmed: bool,
+    /// That message may come again, of which no line is beyond this one.
+    unconfirmed: Option<u64>,
 }
 
 impl Tally {
@@ -274,9 +288,10 @@ impl Tally {
     }
 
     /// The link was cut, or the agent killed, at any moment: viewers may have a message of which the router's
-    /// confirmation got lost on its way. That one, and no other, may come once more from its first line on.
-    pub(crate) fn cut(&mut self) {
-        self.unconfirmed = true;
+    /// confirmation got lost on its way. That one, and no other, may come once more from its first line on, before any
+    /// that begins with what was printed later. `printed`: the number of lines at the moment of the cut, or just after.
+    pub(crate) fn cut(&mut self, printed: u64) {
+        self.unconfirmed = Some(printed);
     }
 
     /// Takes what still comes from a viewer whose router ended.
@@ -288,8 +303,11 @@ impl Tally {
 
     fn take(&mut self, lines: &[String]) {
         let first = lines.first().and_then(|line| line.parse().ok());
-        if self.unconfirmed && first == Some(self.before_message + 1) {
-            self.unconfirmed = false;
+        if first > self.unconfirmed {
+            self.unconfirmed = None;
+        }
+        if self.unconfirmed.is_some() && first == Some(self.before_message + 1) {
+            self.unconfirmed = None;
             self.delivered -= self.last - self.before_message;
             self.last = self.before_message;
         }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use serde_json::json;
 use testkit::fleet::{Fleet, Plane};
 use testkit::process::Process;
 use testkit::wait;
@@ -57,9 +58,76 @@ fn whoever_follows_a_log_sees_every_line_once_although_the_agent_is_killed() {
     let first = seen[0];
     let expected: Vec<u64> = (first..first + seen.len() as u64).collect();
     assert_eq!(seen, expected, "every line once and in order");
+    // And while lines are on their way: a message whose confirmation the kill takes along may come again, as a whole.
+    agent.kill();
+    let _agent = device.start_agent(Path::new(AGENT), &[]);
+    let goal = numbers(&viewer).len() + 60;
+    reaches(goal);
+    let last = hold(&container);
+    wait::until("the last line is seen", MINUTE, || {
+        (numbers(&viewer).last() == Some(&last)).then_some(())
+    });
+    let seen = numbers(&viewer);
+    let again: Vec<usize> = (1..seen.len())
+        .filter(|&at| seen[at] != seen[at - 1] + 1)
+        .collect();
+    println!("repeated from {again:?} on");
+    assert!(again.len() <= 1, "{again:?}");
+    if let Some(&at) = again.first() {
+        // Lines of a fifth of a second, or of what the new run found when it came: those before the kill only.
+        assert!(first <= seen[at] && seen[at] <= seen[at - 1], "none is missing");
+    }
     drop(viewer);
 
-    // Queries over the same way.
+    // Queries over the same way, of a log that stands still.
+    let query = |arguments: serde_json::Value| {
+        let arguments = arguments.to_string();
+        let answer = fleet.studio(&["call", "meter-1", "query_app_logs", &arguments, "--json"]);
+        answer.ok().json()["args"][0].take()
+    };
+    let moment = |value: &serde_json::Value| -> jiff::Timestamp {
+        let text = value.as_str().unwrap();
+        text.split(' ').next().unwrap().parse().unwrap()
+    };
+    let before = jiff::Timestamp::now();
+    let newest = query(json!({"containerName": container, "tail": 5}));
+    assert_eq!(
+        (&newest["source"], &newest["returned"]),
+        (&json!("docker"), &json!(5))
+    );
+    // Whole seconds.
+    let now = moment(&newest["device_time"]);
+    assert!((before.as_second()..=jiff::Timestamp::now().as_second()).contains(&now.as_second()));
+    let lines = newest["lines"].as_array().unwrap().clone();
+    assert_eq!(lines.len(), 5);
+    let oldest = query(json!({"containerName": container, "tail": 5000}));
+    let all = oldest["lines"].as_array().unwrap();
+    assert_eq!((all.len() as u64, &oldest["returned"]), (last, &json!(last)));
+    assert_eq!(all[all.len() - 5..], lines);
+    let available = moment(&newest["oldest_available"]).as_second();
+    assert_eq!(available, moment(&all[0]).as_second());
+
+    let plain = json!({"containerName": container, "tail": 3, "offset": 4, "timestamps": false});
+    let page = query(plain);
+    let expected: Vec<String> = (last - 6..=last - 4)
+        .map(|number| format!("number {number}"))
+        .collect();
+    assert_eq!(page["lines"], json!(expected));
+    assert_eq!(
+        (&page["returned"], &page["truncated"]),
+        (&json!(3), &json!(false))
+    );
+    assert_eq!(page["has_more"], json!(true));
+    let (since, until) = (moment(&lines[1]).to_string(), moment(&lines[3]).to_string());
+    let window = query(json!({"containerName": container, "since": since, "until": until}));
+    assert_eq!(
+        (&window["lines"], &window["returned"]),
+        (&json!(lines[1..=3]), &json!(3))
+    );
+    let until = moment(&all[0]).to_string();
+    let window = query(json!({"containerName": container, "until": until}));
+    assert_eq!(window["lines"], json!([all[0]]));
+
     for (tail, has_more) in [(5, true), (5000, false)] {
         let arguments = format!(r#"{{"containerName":"{container}","tail":{tail}}}"#);
         let answer = fleet.studio(&["call", "meter-1", "query_app_logs", &arguments, "--json"]);

@@ -109,7 +109,7 @@ async fn a_flood_towards_a_router_that_hangs_is_dropped_in_part_and_counted() {
     );
     // Its pings unanswered, the connection is given up; what the router has of it, viewers may get.
     let _ = session.closed().await;
-    tally.cut();
+    tally.cut(LINES);
     plane.node().thaw();
     run.logs.attach(join(&plane, "system").await).await;
     tally.watch(&mut viewer, LINES).await;

@@ -53,7 +53,7 @@ async fn a_killed_agent_goes_on_with_the_next_line() {
     let (run, mut viewer, _) = Run::of(home.path(), Engine::new().unwrap(), &plane, &writer).await;
     tally.watch(&mut viewer, 50).await;
     run.kill().await;
-    tally.cut();
+    tally.cut(printed(&writer.container));
     for end in [
         End::KilledAtRest,
         End::Orderly,
@@ -76,7 +76,7 @@ async fn a_killed_agent_goes_on_with_the_next_line() {
             End::Orderly => run.close().await,
             End::Killed => {
                 run.kill().await;
-                tally.cut();
+                tally.cut(printed(&writer.container));
             }
             End::KilledAtRest => {
                 run.settle(&writer, &mut tally, &mut viewer).await;
@@ -120,13 +120,12 @@ async fn crossbar_carries_them_as_well_across_a_lost_session() {
     for at_rest in [false, true, false] {
         if at_rest {
             run.settle(&writer, &mut tally, &mut viewer).await;
-        } else {
-            tally.cut();
         }
         session.abort();
         let _ = session.closed().await;
-        if at_rest {
-            go_on(&writer.container);
+        match at_rest {
+            true => go_on(&writer.container),
+            false => tally.cut(printed(&writer.container)),
         }
         session = plane.join("system").await;
         run.logs.attach(session.clone()).await;

@@ -12,7 +12,7 @@ use super::plane::Plane;
 use super::procedures::connected;
 
 /// Procedure, arguments with which it gets past its parser, privilege, denial.
-const GATED: [(&str, &str, &str, &str); 8] = [
+const GATED: [(&str, &str, &str, &str); 10] = [
     (
         "write_data",
         r#"["BEGIN", "x.tgz", "dev_1_x", 1, "1"]"#,
@@ -42,6 +42,18 @@ const GATED: [(&str, &str, &str, &str); 8] = [
         r#"[{"containerName": "prod_1_x"}]"#,
         "READ",
         "insufficient privileges to get app log history",
+    ),
+    (
+        "query_app_logs",
+        r#"[{"containerName": "prod_1_x"}]"#,
+        "READ",
+        "insufficient privileges to query app logs",
+    ),
+    (
+        "query_device_logs",
+        "[]",
+        "READ",
+        "insufficient privileges to query device logs",
     ),
     (
         "get_storage_data",

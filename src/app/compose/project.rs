@@ -159,6 +159,7 @@ mod tests {
             bindings: Vec::new(),
             image: String::new(),
             network_mode: String::new(),
+            log_path: String::new(),
         }
     }
 

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{MAX_CURSORS, Pipeline};
 use crate::logs::Source;
+use crate::logs::batch::{Item, ROTATED};
 use crate::logs::cursor::Cursor;
 use crate::logs::entry::Following;
 use crate::logs::follower::{Followed, Follower};
@@ -35,6 +36,22 @@ impl Pipeline {
                 if let Some(mark) = read {
                     self.hold_cursor(&topic, &mark.container);
                     self.remember(mark.container, mark.cursor);
+                }
+            }
+            Followed::Rotated {
+                topic,
+                for_history,
+                for_viewers,
+            } => {
+                let Some(entry) = self.entries.get_mut(&*topic) else {
+                    return;
+                };
+                if for_history {
+                    entry.ring.push_output(ROTATED.to_owned());
+                    entry.changed();
+                }
+                if for_viewers {
+                    entry.gaps([Item::Rotated], &self.spools);
                 }
             }
             Followed::Ended { topic } => {

@@ -7,14 +7,27 @@ use tokio::task::JoinError;
 use tokio::time::Instant;
 
 use super::Pipeline;
+use crate::logs::batch::Cause;
 use crate::logs::publisher::{self, Fate, Outgoing, Sent};
 
 /// Bound of waiting, at the end, for the router's word on messages that are on their way.
 const FINISHING: Duration = Duration::from_secs(1);
 
+/// Messages on their way, of as many topics. Further ones wait in their topic, which drops the oldest and says so.
+const SENDING: usize = 8;
+
 impl Pipeline {
+    /// Sends what is due. A message that the router has not confirmed for long keeps only its own topic waiting.
+    pub(super) fn send(&mut self, now: Instant) {
+        let count = |pipeline: &Pipeline| {
+            let entries = pipeline.entries.values();
+            entries.filter(|entry| entry.sends_since_shortly(now)).count()
+        };
+        while count(self) < SENDING && self.send_next(now) {}
+    }
+
     /// Sends one message of the topic that has waited longest. `false` when nothing is due.
-    pub(super) fn send_next(&mut self, now: Instant) -> bool {
+    fn send_next(&mut self, now: Instant) -> bool {
         let Some(attached) = self.attached.as_ref().filter(|_| self.is_live()) else {
             return false;
         };
@@ -45,9 +58,9 @@ impl Pipeline {
         let marks = message.marks();
         let back = match fate {
             Fate::Published => None,
-            // Said with the next lines: at once it would be refused again.
+            // Said with the next lines, or later: at once it would be refused again.
             Fate::Refused => {
-                self.lost.add(&topic, message.lines());
+                self.lost.add(&topic, message.lines(), Cause::Refused);
                 None
             }
             Fate::Unsent => Some(message),
@@ -60,6 +73,11 @@ impl Pipeline {
         }
         if let Some(entry) = self.entries.get_mut(&topic) {
             entry.sent(back);
+            match fate {
+                Fate::Published => entry.is_wanted(),
+                Fate::Refused => entry.is_refused(),
+                Fate::Unsent | Fate::Lost => {}
+            }
         }
     }
 

@@ -115,6 +115,9 @@ impl Pipeline {
             if entry.answer_by.is_some_and(|by| by <= now) {
                 entry.answer();
             }
+            if entry.is_to_say_what_is_lost(now) {
+                entry.gaps(self.lost.gaps(name), &self.spools);
+            }
             if entry.is_abandoned(now) {
                 entry.not_listened();
                 self.ledger.end(name);

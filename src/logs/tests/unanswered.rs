@@ -42,6 +42,30 @@ async fn patient(url: &str) -> Session {
 }
 
 #[tokio::test]
+async fn topics_whose_messages_are_never_confirmed_hold_up_no_others() {
+    /// As many as may be on their way.
+    const SILENT: u64 = 8;
+    let rig = rig().await;
+    let somebody = patient(&rig.url).await;
+    let prefix = Dict::from([("match".to_owned(), wamp::Value::from("prefix"))]);
+    let mut viewer = somebody.subscribe("reswarm.logs.", prefix).await.unwrap();
+    let (hold, held) = watch::channel(false);
+    rig.logs.attach(patient(&way(&rig.url, held).await).await).await;
+    for key in 0..=SILENT {
+        wait_for_open_gate(&rig.logs, app(key), "x", &mut viewer).await;
+    }
+    hold.send_replace(true);
+    for key in 1..=SILENT {
+        rig.logs.output_line(app(key), "x", "not confirmed".to_owned());
+    }
+    // Its earlier ones all are.
+    rig.logs.output_line(app(0), "x", "not held up".to_owned());
+    while next(&mut viewer).await != json!("not held up") {}
+    hold.send_replace(false);
+    rig.logs.close().await;
+}
+
+#[tokio::test]
 async fn what_a_router_confirms_late_was_not_lost() {
     let directory = tempfile::tempdir().unwrap();
     let (logs, _) = start(directory.path()).await;
