@@ -4,8 +4,9 @@
 //! the app leaves out the files in between, and some (20.10) send lines twice. It says neither. What it found when it was
 //! asked is complete and in order; what came later is so as long as the file is the same.
 
-use std::os::unix::fs::MetadataExt as _;
 use std::time::SystemTime;
+
+use crate::os;
 
 /// The file that the daemon writes a container's log to. Where it cannot be looked at (other log drivers, a daemon on
 /// another machine), it never changes.
@@ -17,7 +18,7 @@ pub(super) struct LogFile {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Seen {
-    /// A number may be given again at once, a birthday is not.
+    /// A number may be given again at once, a birthday is not. `0` where files have none.
     inode: u64,
     born: Option<SystemTime>,
     size: u64,
@@ -50,7 +51,7 @@ async fn look(path: &str) -> Option<Seen> {
     }
     let file = tokio::fs::metadata(path).await.ok()?;
     Some(Seen {
-        inode: file.ino(),
+        inode: os::inode(&file),
         born: file.created().ok(),
         size: file.len(),
     })
