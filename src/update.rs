@@ -9,6 +9,7 @@
 mod boot;
 mod bucket;
 mod check;
+mod clock;
 mod custody;
 mod delta;
 mod disk;

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::bucket::{self, Bucket};
 use super::check::{self, Unfit};
+use super::clock::Clock;
 use super::download::{self, DownloadError, Order};
 use super::http::{Client, HttpError};
 use super::manifest::{self, Delta, Manifest, Refused, Wish};
@@ -277,6 +278,10 @@ impl Installer {
         };
         let schedule: Schedule = self.open(what, &url, rollout::MAX_SIZE, Some(content)).await?;
         let issued = schedule.issued;
+        let clock = Clock::read();
+        clock
+            .admits(issued)
+            .map_err(|ahead| InstallError::Refused(ahead.into()))?;
         if self
             .memory
             .current()
@@ -298,7 +303,7 @@ impl Installer {
             device.effective_environment(),
             wanted,
             place,
-            jiff::Timestamp::now(),
+            clock.now(Some(issued)),
         ))
     }
 
@@ -340,6 +345,7 @@ impl Installer {
         let url = bucket.manifest(wanted);
         let manifest: Manifest = self.open("the manifest", &url, manifest::MAX_SIZE, None).await?;
         let device = self.context.device.current();
+        let remembered = self.memory.current();
         let wish = Wish {
             version: wanted,
             os: bucket.os(),
@@ -347,8 +353,10 @@ impl Installer {
             environment: device.effective_environment(),
             running: VERSION,
             explicit,
-            newest_seen: self.memory.current().newest_manifest,
-            now: jiff::Timestamp::now(),
+            newest_seen: remembered
+                .newest_manifest
+                .map(|seen| (seen, remembered.newest_manifest_of.as_str())),
+            clock: Clock::read(),
         };
         manifest.admits(&wish).map_err(InstallError::Refused)?;
         Ok(manifest)

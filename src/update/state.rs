@@ -97,6 +97,7 @@ pub(crate) struct State {
     /// The version of that manifest, and what was the newest before it: a version that fails here takes its date along.
     pub newest_manifest_of: String,
     pub newest_manifest_before: Option<jiff::Timestamp>,
+    pub newest_manifest_before_of: String,
     /// When the newest schedule of rollouts seen was issued.
     pub newest_schedule: Option<jiff::Timestamp>,
     pub outcome: Option<Outcome>,
@@ -149,7 +150,8 @@ impl State {
         // The same version issued again does not outdate itself.
         if self.newest_manifest_of != version {
             self.newest_manifest_before = self.newest_manifest;
-            version.clone_into(&mut self.newest_manifest_of);
+            self.newest_manifest_before_of =
+                std::mem::replace(&mut self.newest_manifest_of, version.to_owned());
         }
         self.newest_manifest = Some(issued);
     }
@@ -160,7 +162,8 @@ impl State {
         if self.newest_manifest_of == self.new_version {
             // What was issued before a version that does not work is not outdated by it.
             self.newest_manifest = self.newest_manifest_before;
-            self.newest_manifest_of.clear();
+            self.newest_manifest_of
+                .clone_from(&self.newest_manifest_before_of);
         }
         let failed = Blocked {
             version: self.new_version.clone(),
@@ -299,6 +302,7 @@ mod tests {
         state.new_version = "1.5.0".to_owned();
         state.roll_back("it crashed");
         assert_eq!(state.newest_manifest, first);
+        assert_eq!(state.newest_manifest_of, "1.4.8");
         state.roll_back("it crashed");
         assert_eq!(state.newest_manifest, first, "never lower than that");
     }
