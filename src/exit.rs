@@ -26,6 +26,14 @@ static START_OVER: OnceLock<Custody> = OnceLock::new();
 /// A restart was asked for: part of the exit code, which is the process's own and one only.
 static RESTART: AtomicBool = AtomicBool::new(false);
 
+/// The end was asked for by a signal.
+static SIGNALLED: AtomicBool = AtomicBool::new(false);
+
+/// Whether the end was asked for by a signal.
+pub(crate) fn is_signalled() -> bool {
+    SIGNALLED.load(Ordering::Relaxed)
+}
+
 /// From now on SIGINT and SIGTERM cancel the returned token, whatever the agent is doing (weakness R15). [`BOUND`]
 /// later, or at once on a second signal, the process ends with the code it would have ended with.
 pub fn on_signals(runtime: &Runtime) -> io::Result<CancellationToken> {
@@ -39,11 +47,15 @@ pub fn on_signals(runtime: &Runtime) -> io::Result<CancellationToken> {
 }
 
 async fn watch(mut interrupt: Signal, mut terminate: Signal, stop: CancellationToken) {
-    tokio::select! {
-        _ = interrupt.recv() => tracing::info!("stopping on SIGINT"),
-        _ = terminate.recv() => tracing::info!("stopping on SIGTERM"),
+    let signal = tokio::select! {
+        _ = interrupt.recv() => Some("SIGINT"),
+        _ = terminate.recv() => Some("SIGTERM"),
         // Somebody inside wants the end; the bound holds for them too.
-        () = stop.cancelled() => {}
+        () = stop.cancelled() => None,
+    };
+    if let Some(signal) = signal {
+        tracing::info!("stopping on {signal}");
+        SIGNALLED.store(true, Ordering::Relaxed);
     }
     stop.cancel();
     tokio::select! {

@@ -69,6 +69,9 @@ const AWAY: Duration = Duration::from_secs(30);
 /// The version before must have been connected this recently for the new one to be expected to (R2).
 const RECENTLY: Duration = Duration::from_secs(60 * 60);
 
+/// A version that has lived for so long does not end at every start.
+const WORKS: Duration = Duration::from_secs(5 * 60);
+
 /// What updates need from the rest of the agent.
 #[derive(Clone, Debug)]
 pub struct UpdateContext {
@@ -98,6 +101,15 @@ impl Footing {
         };
         watch::begin(settings, &footing);
         footing
+    }
+
+    /// This start cannot go on for a reason of this machine, such as another agent that runs there: if it is one of a
+    /// version under test, it does not count.
+    pub fn excuse(&self, why: &str) {
+        let state = self.memory.current();
+        if state.is_trial() && state.new_version == VERSION {
+            watch::excuse(&self.memory, why);
+        }
     }
 
     /// Spans of time and keys.
@@ -171,16 +183,28 @@ impl Updater {
         let mut tasks = JoinSet::new();
         if under_test {
             let (context, memory, health) = (context.clone(), memory.clone(), health.clone());
+            tasks.spawn(keep_excuse(memory.clone(), health.clone()));
             tasks.spawn(async move { prove(&context, &memory, &health).await });
         } else {
             litter::sweep(&context.settings.agent_dir, &memory.current());
         }
         tasks.spawn(checks.run(inbox, under_test));
         tasks.spawn(keep_connected(memory.clone(), health.clone()));
+        let (agent_dir, connected) = (context.settings.agent_dir.clone(), health.clone());
+        tasks.spawn(async move {
+            // Out of coverage it works, too.
+            let _ = tokio::time::timeout(WORKS, connected.connected()).await;
+            launcher::forget_starts(&agent_dir);
+        });
+        let footing = context.footing.clone();
         tasks.spawn(telling::tell(context, memory, health));
         // Owned by the runtime: it ends, with its tasks, when the agent stops.
         tokio::spawn(async move {
             stop.cancelled().await;
+            // A launcher ends a version by signal that hangs, too, and excuses by itself one that does not.
+            if footing.custody == Custody::Managed && exit::is_signalled() {
+                footing.excuse("this machine or somebody ends it");
+            }
             tasks.shutdown().await;
         });
         updater
@@ -297,6 +321,29 @@ async fn keep_connected(memory: Memory, health: Health) {
             tracing::warn!(%error, "whether this device is connected cannot be remembered");
         }
     }
+}
+
+/// Remembers for whoever watches the time of this version that nobody answers it.
+async fn keep_excuse(memory: Memory, health: Health) {
+    let mut away = false;
+    loop {
+        away = health.backend_otherwise(away).await;
+        if let Err(error) = memory.change(move |state| state.backend_away = away).await {
+            tracing::warn!(%error, "whether the backend is away cannot be remembered");
+        }
+    }
+}
+
+/// What came of a check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Checked {
+    Staged,
+    /// Until the next one is due.
+    Settled,
+    /// The bucket was away, it may be there soon.
+    Away,
+    /// The device is busy with something else.
+    Postponed,
 }
 
 /// The task that decides when to look for an update.
