@@ -2,6 +2,8 @@
 //! reads it, checks every record, and knows a cancel by its token (weakness W29).
 
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bollard::errors::Error;
@@ -39,6 +41,22 @@ struct ErrorDetail {
     message: Option<String>,
 }
 
+/// One operation that is counted, also when it is dropped in the middle.
+struct Work(Arc<AtomicUsize>);
+
+impl Work {
+    fn begin(count: &Arc<AtomicUsize>) -> Work {
+        count.fetch_add(1, Ordering::Relaxed);
+        Work(Arc::clone(count))
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Engine {
     /// Sends `raw` and follows the records. Each goes to `progress` as its JSON line; a full channel drops lines, never
     /// waits. Ends with [`EngineError::Canceled`] when `cancel` fires: closing the connection is what ends the work
@@ -51,6 +69,7 @@ impl Engine {
         cancel: &CancellationToken,
     ) -> Result<(), EngineError> {
         let stream = bytes(self.client(operation.stall)?, raw);
+        let _work = Work::begin(&self.work);
         crate::crash::before(operation.name);
         let result = cancel
             .run_until_cancelled(self.follow(operation, stream, progress))

@@ -81,6 +81,8 @@ pub(crate) enum Refused {
     Replayed,
     #[error(transparent)]
     Ahead(#[from] Ahead),
+    #[error("the schedule of rollouts is gone from the bucket, although one is in force until {0}")]
+    Gone(jiff::Timestamp),
     #[error("the release is not meant for the environment {0:?}")]
     Channel(String),
     #[error("the release needs at least version {0} to update from")]

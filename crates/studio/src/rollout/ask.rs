@@ -15,6 +15,8 @@ pub(super) struct Question {
     pub(super) serial: String,
     pub(super) version: String,
     pub(super) account: AccountKey,
+    /// The device shall also try again what failed there.
+    pub(super) force: bool,
     pub(super) deadline: Duration,
 }
 
@@ -45,10 +47,13 @@ struct Reply {
 
 /// Asks; answers when the device has the version or does not want it.
 pub(super) async fn ask(session: &Session, question: &Question) -> Answer {
-    let kwargs = Dict::from([
+    let mut kwargs = Dict::from([
         ("requestor_account_key".to_owned(), question.account.0.into()),
         ("version".to_owned(), question.version.as_str().into()),
     ]);
+    if question.force {
+        kwargs.insert("force".to_owned(), true.into());
+    }
     let procedure = protocol::uri::device(&question.serial, "update_agent");
     let options = CallOptions::timeout(question.deadline);
     match session
