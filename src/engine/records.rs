@@ -182,4 +182,33 @@ mod tests {
         assert_eq!(result, Err(EngineError::Timeout(PULL.stall, "pull")));
         assert_eq!(began.elapsed(), PULL.stall);
     }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn an_operation_is_work_until_it_ends_or_is_dropped() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("docker.sock");
+        // Takes the request, and never answers.
+        let daemon = tokio::net::UnixListener::bind(&socket).unwrap();
+        let engine = Engine::at(&format!("unix://{}", socket.display())).unwrap();
+        let (progress, _received) = mpsc::channel(1);
+        let cancel = CancellationToken::new();
+        {
+            let pull = engine.pull("busybox:1", None, progress.clone(), &cancel);
+            tokio::select! {
+                ended = pull => panic!("{ended:?}"),
+                taken = daemon.accept() => drop(taken.unwrap()),
+            }
+            assert!(!engine.is_working(), "it was dropped");
+        }
+        let pull = engine.pull("busybox:1", None, progress, &cancel);
+        let work = async {
+            let _open = daemon.accept().await.unwrap();
+            assert!(engine.is_working() && engine.clone().is_working());
+            cancel.cancel();
+        };
+        let (ended, ()) = tokio::join!(pull, work);
+        assert_eq!(ended, Err(EngineError::Canceled));
+        assert!(!engine.is_working());
+    }
 }
