@@ -51,7 +51,7 @@ fn agent() -> String {
 
 fn main() {
     // `cargo test --benches` runs this with a filter; figures are only for `cargo bench`.
-    if !std::env::args().any(|argument| argument == "--bench") || logs::is_pipeline() || query::is_query() {
+    if !std::env::args().any(|argument| argument == "--bench") || query::is_query() {
         return;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -241,6 +241,11 @@ struct Device {
 
 impl Device {
     async fn new(apps: u64) -> Device {
+        Device::with(apps, "while :; do sleep 3600; done").await
+    }
+
+    /// Each app is a container that runs `script`.
+    async fn with(apps: u64, script: &str) -> Device {
         let home = tempfile::Builder::new()
             .prefix("reagent-bench-")
             .tempdir()
@@ -255,7 +260,7 @@ impl Device {
         });
         std::fs::write(home.path().join("device.flock"), flock.to_string()).expect("the .flock is written");
         let image = format!("reagent-bench-{}:latest", std::process::id());
-        docker::import_busybox(&image, "while :; do sleep 3600; done");
+        docker::import_busybox(&image, script);
         for app in 1..=apps {
             docker::tag(&image, &format!("127.0.0.1:9/bench/prod_amd64_{app}_bench:1.0.0"));
         }

@@ -179,7 +179,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Invocation {
     }
     // Only as the very first word, and before any flag is looked at.
     if words.first().is_some_and(|word| word == "service") {
-        if !cfg!(target_os = "linux") {
+        if !cfg!(any(target_os = "linux", windows)) {
             return answer(String::new(), format!("{SERVICE_REFUSAL}\n"), 1);
         }
         return match service::Order::parse(words.split_off(1)) {

@@ -1,10 +1,11 @@
 //! The one way to replace a file so that a power cut leaves the old or the new content, never a mixture: write a
 //! temporary file beside it, fsync, rename, fsync the directory. Must not know what the files mean.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+use crate::os::{self, OpenOptionsExt as _};
 
 /// Links followed before a chain counts as a loop.
 const MAX_LINKS: usize = 16;
@@ -51,8 +52,8 @@ fn write_new(temporary: &Path, content: &[u8], new_mode: u32, target: &Path) -> 
     match fs::metadata(target) {
         Ok(old) => {
             // FAT knows neither; the content matters more than either.
-            let _ = std::os::unix::fs::fchown(&file, Some(old.uid()), Some(old.gid()));
-            let _ = file.set_permissions(Permissions::from_mode(old.mode() & 0o7777));
+            os::take_owner(&file, &old);
+            let _ = os::set_mode(&file, os::mode(&old));
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
@@ -76,17 +77,14 @@ fn resolve(path: &Path) -> io::Result<PathBuf> {
 
 /// Makes a rename in `directory` survive a power cut.
 pub fn sync_directory(directory: &Path) -> io::Result<()> {
-    match File::open(directory)?.sync_all() {
-        // Some file systems cannot sync directories; they have nothing better to offer.
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
-        other => other,
-    }
+    os::sync_directory(directory)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::symlink;
+    use std::fs::Permissions;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
     fn names(directory: &Path) -> Vec<String> {
         let mut names: Vec<String> = fs::read_dir(directory)

@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::os::Signals;
+use crate::service;
 use crate::update::{self, Custody};
 
 /// Everything went as asked.
@@ -34,22 +35,20 @@ pub(crate) fn is_signalled() -> bool {
     SIGNALLED.load(Ordering::Relaxed)
 }
 
-/// From now on SIGINT and SIGTERM cancel the returned token, whatever the agent is doing (weakness R15). [`BOUND`]
-/// later, or at once on a second signal, the process ends with the code it would have ended with.
+/// From now on SIGINT and SIGTERM, or what asks for an end on other systems, cancel the returned token, whatever the
+/// agent is doing (weakness R15). [`BOUND`] later, or at once on a second signal, the process ends with the code it would
+/// have ended with.
 pub fn on_signals(runtime: &Runtime) -> io::Result<CancellationToken> {
     let stop = CancellationToken::new();
     let _context = runtime.enter();
-    let interrupt = signal(SignalKind::interrupt())?;
-    let terminate = signal(SignalKind::terminate())?;
     // Owned by the runtime: it ends with the process.
-    runtime.spawn(watch(interrupt, terminate, stop.clone()));
+    runtime.spawn(watch(Signals::listen()?, stop.clone()));
     Ok(stop)
 }
 
-async fn watch(mut interrupt: Signal, mut terminate: Signal, stop: CancellationToken) {
+async fn watch(mut signals: Signals, stop: CancellationToken) {
     let signal = tokio::select! {
-        _ = interrupt.recv() => Some("SIGINT"),
-        _ = terminate.recv() => Some("SIGTERM"),
+        name = signals.asked() => Some(name),
         // Somebody inside wants the end; the bound holds for them too.
         () = stop.cancelled() => None,
     };
@@ -59,13 +58,12 @@ async fn watch(mut interrupt: Signal, mut terminate: Signal, stop: CancellationT
     }
     stop.cancel();
     tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+        _ = signals.asked() => {}
         () = tokio::time::sleep(BOUND) => {}
     }
     tracing::warn!("stopped before everything was closed");
     start_over_if_asked();
-    std::process::exit(i32::from(code()));
+    service::leave(code());
 }
 
 /// Ends the process in order, with an exit code after which every supervisor starts it again.

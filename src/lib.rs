@@ -16,6 +16,7 @@ pub mod instance;
 pub mod journal;
 pub mod link;
 pub mod logs;
+mod os;
 pub mod rpc;
 pub mod service;
 pub mod settings;

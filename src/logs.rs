@@ -47,6 +47,8 @@ const HISTORY: Duration = Duration::from_secs(10);
 const CONTAINER: Duration = Duration::from_secs(5);
 /// Bound of closing.
 const CLOSE: Duration = Duration::from_secs(8);
+/// Bound of reading out what containers have printed.
+const READ_OUT: Duration = Duration::from_secs(5);
 /// Lines taken from the container when the history has none of it.
 const FALLBACK: u32 = 50;
 
@@ -155,6 +157,27 @@ impl Logs {
             container: Container::new(app, app_name),
             source,
         });
+    }
+
+    /// Reads what the app's container has printed until now, follows it or not, and follows it no more: then it can be
+    /// removed, and nothing of what it said is lost. `project`: all containers of this compose project. Bounded.
+    pub async fn read_out(&self, app: AppId, app_name: &str, project: Option<&str>) {
+        let source = project.map_or(Source::Container, |project| Source::Project(project.to_owned()));
+        let (done, all_read) = oneshot::channel();
+        let command = Command::ReadOut {
+            container: Container::new(app, app_name),
+            source,
+            done,
+        };
+        let read = async {
+            if self.commands.send(command).await.is_ok() {
+                // Refused only at the end of the agent.
+                let _ = all_read.await;
+            }
+        };
+        if tokio::time::timeout(READ_OUT, read).await.is_err() {
+            tracing::warn!(%app, "what its containers said last was not read in time");
+        }
     }
 
     /// What `get_app_log_history` answers for this container name (2.11): the newest lines, or, when none of them is the

@@ -42,10 +42,12 @@ fn main() -> ExitCode {
             if let Some(warning) = warning {
                 journal::complain(&warning);
             }
-            ExitCode::from(start(*settings).unwrap_or_else(|error| {
-                tracing::error!(error = format!("{error:#}"), "failed to start agent");
-                journal::complain(&format!("{error:#}"));
-                exit::FAILURE
+            ExitCode::from(service::host(move || {
+                start(*settings).unwrap_or_else(|error| {
+                    tracing::error!(error = format!("{error:#}"), "failed to start agent");
+                    journal::complain(&format!("{error:#}"));
+                    exit::FAILURE
+                })
             }))
         }
     }

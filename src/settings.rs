@@ -2,9 +2,10 @@
 
 use std::fs::DirBuilder;
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use crate::os::DirBuilderExt as _;
 
 /// What the command line decided (`session-and-api.md` 1.3), validated.
 #[derive(Clone, Debug)]

@@ -17,16 +17,24 @@ mod download;
 mod health;
 mod http;
 mod install;
+#[cfg(target_os = "linux")]
 mod launcher;
 mod litter;
 mod manifest;
 mod memory;
+#[cfg(not(target_os = "linux"))]
+mod nobody;
 mod overdue;
 mod progress;
 mod rollout;
 mod setup;
 mod state;
+pub(crate) mod swap;
 mod telling;
+#[cfg_attr(
+    not(target_os = "linux"),
+    expect(dead_code, reason = "launchers alone ask for it")
+)]
 mod trial;
 mod version;
 mod watch;
@@ -38,7 +46,7 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -57,6 +65,8 @@ use crate::link::SessionWatch;
 use crate::settings::Settings;
 use install::{Cause, Ended, Installer};
 use memory::Memory;
+#[cfg(not(target_os = "linux"))]
+use nobody as launcher;
 use progress::Meter;
 use state::{Binary, State};
 use watch::Arrival;
@@ -173,12 +183,18 @@ impl Updater {
             installer: Arc::clone(&installer),
             newest: Arc::clone(&newest),
         };
+        if !installer.has_keys() {
+            tracing::warn!(
+                "this build carries no release key and will install no update; see docs/releasing.md, 'Once: keys'"
+            );
+        }
         let under_test = {
             let state = memory.current();
             state.is_trial() && state.new_version == VERSION
         };
         let checks = Checks {
             context: context.clone(),
+            memory: memory.clone(),
             installer,
             newest,
             busy: Arc::clone(&updater.busy),
@@ -285,7 +301,7 @@ async fn prove(context: &UpdateContext, memory: &Memory, health: &Health) {
     );
     health.proven(state.had_docker).await;
     let active = match &context.footing.custody {
-        Custody::Managed => None,
+        Custody::Managed | Custody::Service | Custody::Nobody => None,
         Custody::Own { launcher_version, .. } => Some(Binary {
             version: state.new_version.clone(),
             sha256: state.new_sha256.clone(),
@@ -358,6 +374,7 @@ enum Checked {
 /// The task that decides when to look for an update.
 struct Checks {
     context: UpdateContext,
+    memory: Memory,
     installer: Arc<Installer>,
     newest: Newest,
     busy: Arc<AtomicBool>,
@@ -465,17 +482,43 @@ impl Checks {
 
     /// Lets the staged version be started. `false`: somebody else does that.
     async fn activate(&self) -> bool {
-        let Custody::Own { watched, .. } = &self.context.footing.custody else {
-            tracing::info!("the manager script starts the new version");
-            return false;
-        };
+        match &self.context.footing.custody {
+            Custody::Managed | Custody::Nobody => {
+                tracing::info!("the manager script starts the new version");
+                return false;
+            }
+            Custody::Service | Custody::Own { .. } => {}
+        }
         tokio::time::sleep(self.context.footing.setup.activation).await;
-        if *watched {
-            exit::restart(&self.stop);
-        } else {
-            exit::start_over(&self.stop, self.context.footing.custody.clone());
+        match &self.context.footing.custody {
+            Custody::Own { watched: false, .. } => {
+                exit::start_over(&self.stop, self.context.footing.custody.clone());
+            }
+            Custody::Service if !self.swap().await => return false,
+            _ => exit::restart(&self.stop),
         }
         true
+    }
+
+    /// Puts the staged version in the place of this one. Whether it is there.
+    async fn swap(&self) -> bool {
+        let (agent_dir, memory) = (self.context.settings.agent_dir.clone(), self.memory.clone());
+        let swapped = spawn_blocking(move || swap::activate(&agent_dir, &memory)).await;
+        let reason = match swapped {
+            Ok(Ok(())) => return true,
+            Ok(Err(failure)) => Chain(&failure).to_string(),
+            Err(panicked) => panicked.to_string(),
+        };
+        tracing::error!(error = reason, "the new version does not take over");
+        let told = self.memory.change(move |state| match state.phase {
+            // The next start finds out how far it came.
+            state::Phase::Swapping => {}
+            _ => state.abandon(&reason),
+        });
+        if let Err(error) = told.await {
+            tracing::warn!(%error, "the failed update cannot be remembered");
+        }
+        false
     }
 }
 
@@ -491,8 +534,15 @@ fn position(serial: &str, version: &str) -> f64 {
 
 /// Name of a version's binary in the agent directory (1.7).
 fn file_name(version: &str) -> String {
-    let suffix = if cfg!(windows) { ".exe" } else { "" };
-    format!("reagent-v{version}{suffix}")
+    format!("reagent-v{version}{}", std::env::consts::EXE_SUFFIX)
+}
+
+/// The version that a file of that name has, or of that of one which failed.
+fn version_of(name: &str) -> Option<&str> {
+    let named = name.strip_prefix("reagent-v");
+    let version = named.and_then(|rest| rest.strip_suffix(std::env::consts::EXE_SUFFIX));
+    let version = version.or_else(|| swap::failed_version(name));
+    version.filter(|version| version::parse(version).is_ok())
 }
 
 /// Whether the version under test is on disk as it was staged. Reads all of it.
@@ -501,6 +551,10 @@ fn candidate_is_complete(state: &State) -> bool {
 }
 
 /// Whether a version that proved itself still looks whole. Reads little of it: this is on the way of every start.
+#[cfg_attr(
+    not(target_os = "linux"),
+    expect(dead_code, reason = "launchers alone ask for it")
+)]
 fn binary_is_complete(agent_dir: &Path, binary: &Binary) -> bool {
     let path = agent_dir.join(file_name(&binary.version));
     let size = std::fs::metadata(&path).map(|found| found.len());

@@ -21,6 +21,8 @@ mod story;
 mod stuck;
 #[path = "logs/unbroken.rs"]
 mod unbroken;
+#[path = "logs/viewer.rs"]
+mod viewer;
 
 use std::time::Duration;
 

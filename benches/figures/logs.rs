@@ -1,313 +1,285 @@
-//! Log lines from containers to a subscriber, beside `docker logs -f` into a file in the same run. The pipeline runs in a
-//! process of its own, this program started again, so that its CPU and memory are its own.
+//! Log lines from containers to a subscriber, through the agent as it is shipped, connected over TLS; beside `docker logs -f`
+//! into files in the same run, of containers like those of the agent.
 
-use std::io::{BufRead as _, Write as _};
-use std::process::{Child, Command, Stdio};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use protocol::{AppId, Stage};
-use reagent::engine::Engine;
-use reagent::logs::Logs;
-use reagent::store::Store;
-use testkit::docker::{self, Scope};
+use testkit::docker;
 use testkit::wait;
 use tokio_util::sync::CancellationToken;
-use wamp::client::{CallOptions, RegisterOptions, Session, Subscription, handler};
+use wamp::client::{CallOptions, Session, Subscription};
 use wamp::{Dict, Payload};
 
-use super::usage::{Usage, memory};
-use super::{MINUTE, SECRET, config, percentile, router, serve_plain};
+use super::usage::{self, Usage};
+use super::{Device, MINUTE, percentile};
 
-const SERIAL: &str = "bench";
-const ECHO: &str = "bench.logs.echo";
-/// Names the router to a process that is to be the pipeline.
-const ROLE: &str = "REAGENT_BENCH_LOGS";
+const SERIAL: &str = "00000000-0000-4000-8000-000000000001";
 /// Of one container alone, and of each of ten.
 const LINES: u64 = 1_000_000;
-const LINES_OF_TEN: u64 = 100_000;
+const LINES_OF_TEN: u64 = 200_000;
+/// What `docker logs` gives of a line: the number, and what a terminal makes of a line end.
+const LINE: u64 = 42;
 
-/// Runs as the pipeline when this process is started as one. `true`: it was.
-pub(crate) fn is_pipeline() -> bool {
-    let Ok(url) = std::env::var(ROLE) else {
-        return false;
-    };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build();
-    runtime.expect("a runtime").block_on(pipeline(&url));
-    true
+/// The figures.
+pub(crate) async fn measure() {
+    live("one_container", 1, LINES).await;
+    live("ten_containers", 10, LINES_OF_TEN).await;
+    backlog().await;
 }
 
-/// Follows what the lines of its input name, `clear|follow <key> <name>`, until there are no more.
-async fn pipeline(url: &str) {
-    let home = tempfile::tempdir().expect("a directory");
-    let (store, _) = Store::open(&home.path().join("reagent.db"))
-        .await
-        .expect("a database");
-    let engine = Engine::new().expect("Docker");
-    let place = Some(home.path().to_owned());
-    let logs = Logs::start_in(place, SERIAL.to_owned(), store, engine, CancellationToken::new());
-    let session = Session::connect(&config(url, "system", SECRET))
-        .await
-        .expect("it joins");
-    let echo = handler(|invocation| async move { Ok(invocation.payload) });
-    session
-        .register(ECHO, RegisterOptions::default(), echo)
-        .await
-        .expect("registered");
-    logs.attach(session).await;
-    let input = tokio::task::spawn_blocking(move || {
-        for line in std::io::stdin().lock().lines() {
-            let line = line.expect("text");
-            let words: Vec<&str> = line.split(' ').collect();
-            let [order, key, name] = words[..] else {
-                panic!("not an order: {line}")
-            };
-            let app = app(key.parse().expect("a key"));
-            match order {
-                "clear" => logs.clear_history(app, name),
-                "follow" => logs.follow(app, name),
-                other => panic!("not an order: {other}"),
-            }
-        }
+/// Waits until it is told to go, prints numbered lines of 40 characters as fast as it can, says so, and stays.
+fn script(lines: u64) -> String {
+    format!(
+        "while ! [ -e /shared/go ]; do sleep 0.05; done
+         awk 'BEGIN {{ for (i = 1; i <= {lines}; i++) printf \"%040d\\n\", i }}'
+         : > /shared/done
+         while :; do sleep 3600; done"
+    )
+}
+
+/// Lets all containers that have this directory print at once.
+fn go(shared: &Path) {
+    File::create(shared.join("go")).expect("the file is made");
+}
+
+/// Containers that print while they are followed.
+async fn live(name: &str, containers: u64, lines: u64) {
+    let floor = Floor::start(containers, lines).measure(lines);
+    println!("log_lines_{name}_docker_logs_follow {floor:.0} 1/s peer");
+
+    let mut device = Device::with(containers, &script(lines)).await;
+    let subscriptions = subscribe(&device.backend, containers).await;
+    let (mut agent, _) = device.start();
+    device.all_run().await;
+    let over = CancellationToken::new();
+    let calls = tokio::spawn(call_until(device.backend.clone(), over.clone()));
+    let before = Usage::of(agent.pid());
+    let begin = Instant::now();
+    go(&device.home.path().join("agent/apps/shared"));
+    let watches = subscriptions
+        .into_iter()
+        .map(|viewer| tokio::spawn(watch(viewer, lines)));
+    let (mut delivered, mut dropped) = (0, 0);
+    for watch in watches.collect::<Vec<_>>() {
+        let seen = watch.await.expect("every line is accounted for");
+        delivered += seen.delivered;
+        dropped += seen.dropped;
+    }
+    let rate = delivered as f64 / begin.elapsed().as_secs_f64();
+    over.cancel();
+    let mut times = calls.await.expect("calls are answered");
+    at_least(&format!("log_lines_{name}"), rate, floor);
+    println!("log_lines_{name}_dropped {dropped} 1 measured");
+    let cpu = Usage::of(agent.pid()).cpu - before.cpu;
+    println!(
+        "log_cpu_per_million_lines_{name} {:.2} s measured",
+        cpu.as_secs_f64() * 1e6 / (containers * lines) as f64
+    );
+    println!(
+        "log_peak_resident_{name} {:.1} MB measured",
+        usage::peak(agent.pid())
+    );
+    super::promise(
+        &format!("rpc_p99_beside_{name}"),
+        percentile(&mut times, 0.99) / 1e3,
+        "ms",
+        20.0,
+    );
+    agent.terminate(MINUTE);
+    device.stop.cancel();
+}
+
+/// One container that has printed everything while the agent was down.
+async fn backlog() {
+    let mut device = Device::with(1, &script(LINES)).await;
+    let subscription = subscribe(&device.backend, 1).await.remove(0);
+    let (mut agent, _) = device.start();
+    device.all_run().await;
+    let ledger = device.home.path().join("agent/downloads/log-cursors.json");
+    wait::until("the agent has noted that somebody listens", MINUTE, || {
+        let text = std::fs::read_to_string(&ledger).ok()?;
+        text.contains("prod_1_bench").then_some(())
     });
-    input.await.expect("the orders are read");
+    agent.kill();
+    let shared = device.home.path().join("agent/apps/shared");
+    go(&shared);
+    wait::until("all is printed", 2 * MINUTE, || {
+        shared.join("done").exists().then_some(())
+    });
+    let container = "prod_1_bench";
+    wait::until("the daemon has it", MINUTE, || {
+        let last = docker::docker(&["logs", "--tail", "1", container]).ok()?;
+        (last.trim().parse() == Ok(LINES)).then_some(())
+    });
+
+    let begin = Instant::now();
+    let reader = Reader::start(container, device.home.path());
+    reader.wait(LINES);
+    let floor = LINES as f64 / begin.elapsed().as_secs_f64();
+    drop(reader);
+    println!("log_lines_backlog_docker_logs {floor:.0} 1/s peer");
+
+    let (mut agent, _) = device.start();
+    let seen = watch(subscription, LINES).await;
+    at_least("log_lines_backlog", seen.rate(), floor);
+    println!("log_lines_backlog_dropped {} 1 measured", seen.dropped);
+    println!(
+        "log_peak_resident_backlog {:.1} MB measured",
+        usage::peak(agent.pid())
+    );
+    agent.terminate(MINUTE);
+    device.stop.cancel();
 }
 
-fn app(key: u64) -> AppId {
-    AppId {
-        key,
-        stage: Stage::Prod,
-    }
+/// `docker logs -f` of one container into a file. Ends with this value.
+struct Reader {
+    child: Child,
+    file: PathBuf,
 }
 
-struct Pipeline(Child);
-
-impl Pipeline {
-    fn start(url: &str) -> Pipeline {
-        let child = Command::new(std::env::current_exe().expect("this program"))
-            .arg("--bench")
-            .env(ROLE, url)
-            .stdin(Stdio::piped())
+impl Reader {
+    fn start(container: &str, directory: &Path) -> Reader {
+        let file = directory.join(format!("{container}.log"));
+        let child = Command::new("docker")
+            .args(["logs", "-f", container])
+            .stdout(File::create(&file).expect("a file"))
             .spawn();
-        Pipeline(child.expect("it starts"))
+        Reader {
+            child: child.expect("docker runs"),
+            file,
+        }
     }
 
-    fn order(&mut self, order: &str, key: u64, name: &str) {
-        let input = self.0.stdin.as_mut().expect("piped above");
-        writeln!(input, "{order} {key} {name}").expect("it listens");
+    fn wait(&self, lines: u64) {
+        wait::until("all lines are in the file", 2 * MINUTE, || {
+            let size = std::fs::metadata(&self.file).ok()?.len();
+            (size >= lines * LINE).then_some(())
+        });
     }
 }
 
-impl Drop for Pipeline {
+impl Drop for Reader {
     fn drop(&mut self) {
-        drop(self.0.stdin.take());
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
-/// Containers that print numbered lines of 40 characters and end.
-struct Writers {
-    scope: Scope,
+/// Containers without an agent, which `docker logs -f` follows.
+struct Floor {
     image: String,
-    names: Vec<(u64, String)>,
+    names: Vec<String>,
+    home: tempfile::TempDir,
 }
 
-impl Writers {
-    fn new(count: u64, lines: u64) -> Writers {
-        let scope = Scope::new();
-        let script = format!("awk 'BEGIN {{ for (i = 1; i <= {lines}; i++) printf \"%040d\\n\", i }}'");
-        let image = scope.image("writer", &script);
-        let names = (0..count)
-            .map(|number| (900 + number, scope.name("writer")))
+impl Floor {
+    fn start(containers: u64, lines: u64) -> Floor {
+        let home = tempfile::tempdir().expect("a directory");
+        let prefix = format!("reagent-bench-{}", std::process::id());
+        let image = format!("{prefix}-floor:latest");
+        docker::import_busybox(&image, &script(lines));
+        let names: Vec<String> = (0..containers)
+            .map(|number| format!("{prefix}-{number}"))
             .collect();
-        Writers { scope, image, names }
-    }
-
-    fn containers(&self) -> impl Iterator<Item = String> {
-        self.names.iter().map(|(key, name)| format!("prod_{key}_{name}"))
-    }
-
-    fn run(&self) {
-        for name in self.containers() {
-            docker::docker(&[
-                "run",
-                "--detach",
-                "--network",
-                "none",
-                "--name",
-                &name,
-                &self.image,
-            ])
-            .unwrap_or_else(|error| panic!("{}: {error}", self.scope.name("")));
+        let mount = format!("{}:/shared", home.path().display());
+        for name in &names {
+            let run = [
+                "run", "--detach", "--tty", "--volume", &mount, "--name", name, &image,
+            ];
+            docker::docker(&run).unwrap_or_else(|error| panic!("{error}"));
         }
+        Floor { image, names, home }
     }
 
-    fn wait(&self) {
-        for name in self.containers() {
-            docker::docker(&["wait", &name]).expect("it ends");
+    /// Lines per second.
+    fn measure(self, lines: u64) -> f64 {
+        let readers: Vec<Reader> = self
+            .names
+            .iter()
+            .map(|name| Reader::start(name, self.home.path()))
+            .collect();
+        let begin = Instant::now();
+        go(self.home.path());
+        for reader in &readers {
+            reader.wait(lines);
         }
+        (readers.len() as u64 * lines) as f64 / begin.elapsed().as_secs_f64()
     }
 }
 
-impl Drop for Writers {
+impl Drop for Floor {
     fn drop(&mut self) {
-        for name in self.containers() {
-            docker::remove(&name);
+        for name in &self.names {
+            docker::remove(name);
         }
+        docker::remove_image(&self.image);
+    }
+}
+
+/// What a viewer got.
+#[derive(Default)]
+struct Seen {
+    delivered: u64,
+    dropped: u64,
+    /// When the first lines came, and how many.
+    first: Option<(Instant, u64)>,
+    took: Duration,
+}
+
+impl Seen {
+    /// Lines per second after the first ones.
+    fn rate(&self) -> f64 {
+        let before = self.first.map_or(0, |(_, lines)| lines);
+        (self.delivered - before) as f64 / self.took.as_secs_f64()
     }
 }
 
 /// Counts what a viewer gets of one container until all of it is accounted for.
-async fn watch(mut viewer: Subscription, lines: u64) -> (u64, u64) {
-    let (mut delivered, mut dropped) = (0, 0);
-    while delivered + dropped < lines {
+async fn watch(mut viewer: Subscription, lines: u64) -> Seen {
+    let mut seen = Seen::default();
+    while seen.delivered + seen.dropped < lines {
         let event = tokio::time::timeout(2 * MINUTE, viewer.events.recv()).await;
         let event = event.expect("lines go on").expect("the subscription is open");
         let message = event.payload.args().expect("readable");
-        let text = message[0].as_str().expect("output");
+        // The agent's own words are no output.
+        let Some(text) = message[0].as_str() else {
+            continue;
+        };
         for line in text.split('\n') {
             match line.strip_prefix("… ").and_then(|rest| rest.split_once(' ')) {
-                Some((count, _)) => dropped += count.parse::<u64>().expect("a count"),
+                Some((count, _)) => seen.dropped += count.parse::<u64>().expect("a count"),
                 None => {
-                    delivered += 1;
+                    seen.delivered += 1;
                     let number: u64 = line.parse().expect("a number");
-                    assert_eq!(number, delivered + dropped, "in order, or said to be missing");
+                    let due = seen.delivered + seen.dropped;
+                    assert_eq!(number, due, "in order, or said to be missing");
                 }
             }
         }
+        let (first, _) = *seen.first.get_or_insert((Instant::now(), seen.delivered));
+        seen.took = first.elapsed();
     }
-    (delivered, dropped)
+    seen
 }
 
-/// The figures.
-pub(crate) async fn measure() {
-    let floor = one().await;
-    ten(floor).await;
-}
-
-async fn subscribe(viewer: &Session, writers: &Writers) -> Vec<Subscription> {
+async fn subscribe(viewer: &Session, containers: u64) -> Vec<Subscription> {
     let mut subscriptions = Vec::new();
-    for name in writers.containers() {
-        let topic = protocol::uri::logs(SERIAL, &name);
+    for app in 1..=containers {
+        let topic = protocol::uri::logs(SERIAL, &format!("prod_{app}_bench"));
         subscriptions.push(viewer.subscribe(&topic, Dict::new()).await.expect("subscribed"));
     }
     subscriptions
 }
 
-/// One container that has printed everything. Gives back the floor, lines per second.
-async fn one() -> f64 {
-    let (router, stop) = router();
-    let url = serve_plain(&router, &stop).await;
-    let viewer = Session::connect(&config(&url, "system", SECRET))
-        .await
-        .expect("the viewer joins");
-    let writers = Writers::new(1, LINES);
-    let mut pipeline = Pipeline::start(&url);
-    wait_for(&viewer).await;
-    let (key, name) = writers.names[0].clone();
-    let subscription = subscribe(&viewer, &writers).await.remove(0);
-    pipeline.order("clear", key, &name);
-    writers.run();
-    writers.wait();
-
-    let container = writers.containers().next().expect("one");
-    let begin = Instant::now();
-    let file = tempfile::tempfile().expect("a file");
-    let status = Command::new("docker")
-        .args(["logs", "-f", &container])
-        .stdout(file)
-        .status();
-    assert!(status.expect("docker runs").success());
-    let floor = LINES as f64 / begin.elapsed().as_secs_f64();
-    println!("log_lines_docker_logs_follow {floor:.0} 1/s peer");
-
-    let before = Usage::of(pipeline.0.id());
-    let begin = Instant::now();
-    pipeline.order("follow", key, &name);
-    let (delivered, dropped) = watch(subscription, LINES).await;
-    let rate = delivered as f64 / begin.elapsed().as_secs_f64();
-    let cpu = Usage::of(pipeline.0.id()).cpu - before.cpu;
-    at_least(
-        "log_lines_one_container",
-        rate,
-        "1/s",
-        (0.5 * floor).min(100_000.0),
-    );
-    println!("log_lines_one_container_dropped {dropped} 1 measured");
-    println!(
-        "log_cpu_per_million_lines {:.2} s measured",
-        cpu.as_secs_f64() * 1e6 / LINES as f64
-    );
-    let (resident, _) = memory(pipeline.0.id());
-    println!("log_pipeline_resident {resident:.1} MB measured");
-    stop.cancel();
-    floor
-}
-
-/// Ten containers that print as fast as they can, while procedures are called.
-async fn ten(floor: f64) {
-    let (router, stop) = router();
-    let url = serve_plain(&router, &stop).await;
-    let viewer = Session::connect(&config(&url, "system", SECRET))
-        .await
-        .expect("the viewer joins");
-    let writers = Writers::new(10, LINES_OF_TEN);
-    let mut pipeline = Pipeline::start(&url);
-    wait_for(&viewer).await;
-    let subscriptions = subscribe(&viewer, &writers).await;
-    for (key, name) in &writers.names {
-        pipeline.order("clear", *key, name);
-    }
-    let caller = Session::connect(&config(&url, "system", SECRET))
-        .await
-        .expect("the caller joins");
-    let begin = Instant::now();
-    writers.run();
-    for (key, name) in &writers.names {
-        pipeline.order("follow", *key, name);
-    }
-    let over = CancellationToken::new();
-    let calls = tokio::spawn(call_until(caller, over.clone()));
-    let watches = subscriptions
-        .into_iter()
-        .map(|viewer| tokio::spawn(watch(viewer, LINES_OF_TEN)));
-    let (mut delivered, mut dropped) = (0, 0);
-    for watch in watches.collect::<Vec<_>>() {
-        let (some, lost) = watch.await.expect("every line is accounted for");
-        delivered += some;
-        dropped += lost;
-    }
-    let rate = delivered as f64 / begin.elapsed().as_secs_f64();
-    over.cancel();
-    let mut times = calls.await.expect("calls are answered");
-    at_least(
-        "log_lines_ten_containers",
-        rate,
-        "1/s",
-        (0.5 * floor).min(100_000.0),
-    );
-    println!("log_lines_ten_containers_dropped {dropped} 1 measured");
-    super::promise(
-        "rpc_p99_beside_ten_floods",
-        percentile(&mut times, 0.99) / 1e3,
-        "ms",
-        20.0,
-    );
-    let (resident, _) = memory(pipeline.0.id());
-    println!("log_pipeline_resident_ten {resident:.1} MB measured");
-    stop.cancel();
-}
-
 async fn call_until(caller: Session, over: CancellationToken) -> Vec<Duration> {
+    let procedure = format!("re.mgmt.{SERIAL}.device_handshake");
     let mut times = Vec::new();
     while !over.is_cancelled() {
         let begin = Instant::now();
-        let payload = Payload::from_args(vec!["x".into()]);
         caller
-            .call(ECHO, payload, CallOptions::default())
+            .call(&procedure, Payload::Empty, CallOptions::default())
             .await
             .expect("answered");
         times.push(begin.elapsed());
@@ -315,16 +287,9 @@ async fn call_until(caller: Session, over: CancellationToken) -> Vec<Duration> {
     times
 }
 
-/// Waits until the pipeline answers.
-async fn wait_for(session: &Session) {
-    wait::until_async("the pipeline answers", MINUTE, || async {
-        let call = session.call(ECHO, Payload::Empty, CallOptions::default()).await;
-        call.ok().map(drop)
-    })
-    .await;
-}
-
-fn at_least(name: &str, value: f64, unit: &str, least: f64) {
-    let verdict = if value >= least { "ok" } else { "short" };
-    println!("{name} {value:.0} {unit} promise >= {least:.0} {verdict}");
+/// A hundred thousand lines a second, or half of what `docker logs` manages on this machine.
+fn at_least(name: &str, rate: f64, floor: f64) {
+    let least = (0.5 * floor).min(100_000.0);
+    let verdict = if rate >= least { "ok" } else { "short" };
+    println!("{name} {rate:.0} 1/s promise >= {least:.0} {verdict}");
 }

@@ -3,7 +3,6 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -11,6 +10,7 @@ use jiff::{Timestamp, Zoned, tz::TimeZone};
 
 use super::complain;
 use super::line::Line;
+use crate::os::{self, DirBuilderExt as _, OpenOptionsExt as _};
 use crate::settings::Settings;
 
 /// Size at which the file becomes a backup.
@@ -221,7 +221,7 @@ impl LogFile {
         let mode = open
             .file
             .metadata()
-            .map_or(0o600, |metadata| metadata.permissions().mode() & 0o777);
+            .map_or(0o600, |metadata| os::mode(&metadata) & 0o777);
         match fs::rename(&self.place.file, self.place.backup_at(Timestamp::now())) {
             Ok(()) => {}
             // Somebody took it away: a new file is all that is left to do.

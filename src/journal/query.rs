@@ -4,13 +4,13 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Deserialize;
 
 use super::file::LogPlace;
+use crate::os::FileExt as _;
 
 /// Read at once, bytes.
 const BLOCK: usize = 64 << 10;
@@ -140,6 +140,8 @@ fn search_backwards(file: &File, search: &mut Search<'_>, budget: &mut u64) -> i
     let mut rest: Vec<u8> = Vec::new();
     while end > 0 {
         if *budget == 0 {
+            // The line that they belong to is out of reach: they stand for themselves.
+            search.take(None, Severity::Info, None);
             search.truncated = true;
             return Ok(true);
         }
@@ -243,6 +245,8 @@ struct Search<'a> {
     /// Lines that belong to the one before them, which is still to come. Newest first.
     attached: Vec<String>,
     attached_bytes: usize,
+    /// There were more, older ones.
+    attached_cut: bool,
     outside: u32,
 }
 
@@ -255,6 +259,7 @@ impl<'a> Search<'a> {
             truncated: false,
             attached: Vec::new(),
             attached_bytes: 0,
+            attached_cut: false,
             outside: 0,
         }
     }
@@ -265,21 +270,28 @@ impl<'a> Search<'a> {
             return false;
         }
         let Some(record) = Record::parse(line) else {
-            let text = String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(line)).into_owned();
-            self.attached_bytes += text.len() + 1;
-            self.attached.push(text);
-            // Without a line that they belong to, they stand for themselves.
-            if self.attached_bytes > LONGEST || self.attached.len() > self.query.tail {
-                return self.take(None, Severity::Info, None);
-            }
+            self.attach(line.strip_suffix(b"\r").unwrap_or(line));
             return false;
         };
         let shown = record.shown();
         self.take(record.moment(), Severity::of(&record.level), Some(shown))
     }
 
+    /// Only what an answer could have: the line that all of them belong to may be far.
+    fn attach(&mut self, line: &[u8]) {
+        if !self.attached_cut {
+            let text = String::from_utf8_lossy(line).into_owned();
+            self.attached_bytes += text.len() + 1;
+            self.attached_cut = self.attached.len() >= self.query.tail || self.attached_bytes > ANSWER;
+            if !self.attached_cut {
+                self.attached.push(text);
+            }
+        }
+    }
+
     fn take(&mut self, moment: Option<Timestamp>, severity: Severity, shown: Option<String>) -> bool {
         let attached = std::mem::take(&mut self.attached);
+        let cut = std::mem::take(&mut self.attached_cut);
         self.attached_bytes = 0;
         let early = |moment: Timestamp| self.query.since.is_some_and(|since| moment < since);
         let late = |moment: Timestamp| self.query.until.is_some_and(|until| moment > until);
@@ -293,7 +305,14 @@ impl<'a> Search<'a> {
         if severity < self.query.severity || moment.is_some_and(late) {
             return false;
         }
-        attached.into_iter().chain(shown).any(|line| self.keep(line))
+        if attached.into_iter().any(|line| self.keep(line)) {
+            return true;
+        }
+        if cut {
+            self.truncated = true;
+            return true;
+        }
+        shown.is_some_and(|line| self.keep(line))
     }
 
     fn keep(&mut self, line: String) -> bool {

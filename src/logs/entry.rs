@@ -6,9 +6,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::batch::{Batch, Chunk, Item, MESSAGE, Message};
+use super::pipeline::History;
 use super::ring::Ring;
 use super::spool::{Spool, Spools};
 use super::{Container, Source};
@@ -64,6 +67,15 @@ pub(super) struct Entry {
     /// When the history is to be saved; `None` when the stored one is the same.
     pub(super) save_at: Option<Instant>,
     pub(super) following: Following,
+    /// Cancelled: whoever follows reads what there is and ends.
+    pub(super) finish: CancellationToken,
+    /// Told when nobody follows any more.
+    pub(super) waiting_for_end: Vec<oneshot::Sender<()>>,
+    /// The lines that an earlier run stored are not in the ring yet; until then it is not saved.
+    pub(super) awaits_stored: bool,
+    /// Who asks for the history meanwhile, and until when they wait.
+    pub(super) asking: Vec<oneshot::Sender<Option<History>>>,
+    pub(super) answer_by: Option<Instant>,
     /// When the history was last cleared, nanoseconds since 1970.
     pub(super) cleared: Option<u64>,
     /// Containers whose lines came here.
@@ -82,6 +94,11 @@ impl Entry {
             due: None,
             save_at: None,
             following: Following::No,
+            finish: CancellationToken::new(),
+            waiting_for_end: Vec::new(),
+            awaits_stored: false,
+            asking: Vec::new(),
+            answer_by: None,
             cleared: None,
             sources: BTreeSet::new(),
         }
@@ -90,6 +107,34 @@ impl Entry {
     /// The history is not the stored one any more.
     pub(super) fn changed(&mut self) {
         self.save_at.get_or_insert_with(|| Instant::now() + SAVE);
+    }
+
+    /// Whether the history is to be saved, and can be.
+    pub(super) fn is_to_be_saved(&self, now: Instant) -> bool {
+        !self.awaits_stored && self.save_at.is_some_and(|at| at <= now)
+    }
+
+    /// The newest lines; `None` without any.
+    pub(super) fn history(&self) -> Option<History> {
+        let lines = self.ring.lines();
+        (!lines.is_empty()).then(|| (lines, self.ring.has_output()))
+    }
+
+    /// Answers who asked for the history, with what is known of it.
+    pub(super) fn answer(&mut self) {
+        self.answer_by = None;
+        for reply in std::mem::take(&mut self.asking) {
+            // Nobody waits any more: the caller's deadline passed.
+            let _ = reply.send(self.history());
+        }
+    }
+
+    /// Tells who waited for it that all was read.
+    pub(super) fn read_out(&mut self) {
+        for waiting in self.waiting_for_end.drain(..) {
+            // Its deadline may have passed.
+            let _ = waiting.send(());
+        }
     }
 
     /// Whether the listeners have just left.
@@ -153,7 +198,10 @@ impl Entry {
             Audience::Grace(until) | Audience::Parting(until) => Some(until),
             Audience::Nobody | Audience::Asked | Audience::Listening | Audience::Held => None,
         };
-        [publish, grace, self.save_at].into_iter().flatten().min()
+        [publish, grace, self.save_at, self.answer_by]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Since when a message is ready to be sent.

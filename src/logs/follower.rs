@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::engine::{ContainerFacts, ContainerStatus, Engine, LogLine, LogRange};
 
@@ -72,6 +73,8 @@ pub(super) struct Follower {
     /// When it is time to see whether the stream still has a container that runs.
     look_at: Option<Instant>,
     room: Arc<Semaphore>,
+    /// Cancelled: what was printed until now is read, then it is over.
+    finish: CancellationToken,
     /// Full: we stop reading, and the daemon keeps the rest.
     out: mpsc::Sender<Followed>,
 }
@@ -134,8 +137,15 @@ impl Follower {
             news: news.hearer(),
             look_at: None,
             room: Arc::new(Semaphore::new(AHEAD)),
+            finish: CancellationToken::new(),
             out,
         }
+    }
+
+    /// Once `finish` is cancelled, reads what was printed until then and ends.
+    pub(super) fn until(mut self, finish: CancellationToken) -> Follower {
+        self.finish = finish;
+        self
     }
 
     /// Puts `prefix` before every line.
@@ -157,8 +167,8 @@ impl Follower {
         self
     }
 
-    /// Runs until the container is gone or does not run any more and all it printed was handed on. A daemon that does
-    /// not answer is waited for.
+    /// Runs until the container is gone or does not run any more, or is to be finished with, and all it printed was
+    /// handed on. A daemon that does not answer is waited for.
     pub(super) async fn run(mut self) {
         self.follow().await;
         let Follower { topic, out, .. } = self;
@@ -174,7 +184,7 @@ impl Follower {
             match self.engine.inspect(&self.container).await {
                 Ok(None) => break,
                 Ok(Some(facts)) => {
-                    let running = goes_on(facts.status);
+                    let running = goes_on(facts.status) && !self.finish.is_cancelled();
                     // Also after the end: a daemon may close a followed log before the last words are in it.
                     let read = self.read(&facts, running).await;
                     if read.came {
@@ -244,9 +254,11 @@ impl Follower {
                     if !self.hand_on(id, &mut portion).await {
                         return read;
                     }
+                    let finish = self.finish.clone();
                     tokio::select! {
                         biased;
                         next = receiver.recv() => next,
+                        () = finish.cancelled(), if follow => return read,
                         () = self.outlived(facts), if follow => {
                             tracing::info!(container = %self.container, "the daemon did not end a log stream");
                             return read;
@@ -296,6 +308,10 @@ impl Follower {
                 portion.text.push_str(&self.prefix);
                 portion.text.push_str(&text);
                 portion.lines += 1;
+            }
+            if follow && self.finish.is_cancelled() {
+                self.hand_on(id, &mut portion).await;
+                return read;
             }
         }
     }

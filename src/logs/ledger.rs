@@ -8,11 +8,11 @@
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use super::batch::Mark;
 use super::cursor::Cursor;
+use crate::os::{FileExt as _, OpenOptionsExt as _};
 
 /// By topic (its last component), by container.
 pub(super) type Published = BTreeMap<String, BTreeMap<String, Cursor>>;

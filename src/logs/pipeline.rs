@@ -1,14 +1,15 @@
 //! The task that owns all log state: topics with their histories and listeners, and followers.
 //!
-//! Waits for nobody: the store is written, the router asked and messages are sent by tasks of their own, which end
-//! with this one.
+//! Waits for nobody: the store is read and written, the router asked and messages are sent by tasks of their own, which
+//! end with this one.
 
+mod following;
 mod sending;
+mod storing;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -17,25 +18,23 @@ use tokio_util::sync::CancellationToken;
 use wamp::client::Session;
 
 use crate::engine::Engine;
-use crate::store::{LogHistory, Store};
+use crate::store::Store;
 
 use super::batch::Chunk;
 use super::cursor::Cursor;
-use super::entry::{Audience, Entry, Following};
-use super::follower::{self, Followed, Follower};
-use super::ledger::{self, Ledger, Published};
+use super::entry::{Audience, Entry};
+use super::follower::{self, Followed};
+use super::ledger::{Ledger, Published};
 use super::listeners::{self, Gate};
 use super::lost::Lost;
 use super::news::News;
-use super::project::Project;
 use super::publisher::Sent;
 use super::ring::Ring;
-use super::shelf::{CURSORS, Shelf};
+use super::shelf::Shelf;
 use super::spool::Spools;
 use super::{Container, Source};
+use storing::{RESTORE, Restored};
 
-/// Bound of reading what an earlier run stored.
-const RESTORE: Duration = Duration::from_secs(2);
 /// Topics to ask the router for. An app is asked for once per session.
 const ASKED: usize = 1024;
 /// News about gates. Full: the watch waits for us.
@@ -46,6 +45,9 @@ const FOLLOWED: usize = 4;
 const MAX_CURSORS: usize = 256;
 /// Messages on their way, of as many topics. Further ones wait in their topic, which drops the oldest and says so.
 const SENDING: usize = 8;
+
+/// The newest lines of a topic, and whether one of them is output.
+pub(super) type History = (Vec<String>, bool);
 
 /// What the handle asks for.
 #[derive(Debug)]
@@ -64,10 +66,16 @@ pub(super) enum Command {
         container: Container,
         source: Source,
     },
+    /// Answered when what the containers have printed until now has been read; they are not followed any more.
+    ReadOut {
+        container: Container,
+        source: Source,
+        done: oneshot::Sender<()>,
+    },
     /// Answered with the lines and whether one of them is output; `None` when nothing is known.
     History {
         container: Container,
-        reply: oneshot::Sender<Option<(Vec<String>, bool)>>,
+        reply: oneshot::Sender<Option<History>>,
     },
     Attach {
         session: Session,
@@ -98,6 +106,16 @@ pub(super) struct Pipeline {
     before: Published,
     entries: BTreeMap<String, Entry>,
     cursors: BTreeMap<String, Cursor>,
+    /// Those that an earlier run stored are not among them yet, and followers wait for that until then.
+    awaits_cursors: bool,
+    cursors_by: Option<Instant>,
+    /// The followers that wait.
+    wanted: Vec<(String, Source)>,
+    /// By container: the topic whose history cannot be saved yet, and how far the stored one has its log.
+    held: BTreeMap<String, (String, Option<Cursor>)>,
+    /// There was something to save that was not.
+    cursors_unsaved: bool,
+    restoring: JoinSet<Restored>,
     attached: Option<Attached>,
     followed: mpsc::Sender<Followed>,
     followers: JoinSet<()>,
@@ -128,6 +146,12 @@ impl Pipeline {
             ledger,
             entries: BTreeMap::new(),
             cursors: BTreeMap::new(),
+            awaits_cursors: true,
+            cursors_by: None,
+            wanted: Vec::new(),
+            held: BTreeMap::new(),
+            cursors_unsaved: false,
+            restoring: JoinSet::new(),
             attached: None,
             // Replaced when the loop begins.
             followed: mpsc::channel(1).0,
@@ -146,7 +170,7 @@ impl Pipeline {
         let writer = tokio::spawn(shelf.write(self.store.clone(), written.clone()));
         let (followed, mut lines) = mpsc::channel(FOLLOWED);
         self.followed = followed;
-        self.restore_cursors().await;
+        self.restore_cursors();
         let mut stopping = false;
 
         loop {
@@ -156,6 +180,7 @@ impl Pipeline {
             while self.sending.len() < SENDING && self.send_next(now) {}
             let live = self.is_live();
             let deadlines = self.entries.values().filter_map(|entry| entry.deadline(live));
+            let deadlines = deadlines.chain(self.cursors_by);
             // What is due already waits for a message to arrive.
             let next = deadlines.filter(|deadline| *deadline > now).min();
             tokio::select! {
@@ -163,12 +188,14 @@ impl Pipeline {
                 () = stop.cancelled(), if !stopping => {
                     stopping = true;
                     self.followers.abort_all();
+                    self.entries.values_mut().for_each(Entry::read_out);
                 }
+                Some(restored) = self.restoring.join_next() => self.on_restored(restored),
                 Some(sent) = self.sending.join_next() => self.on_sent(sent),
                 Some(gate) = next_gate(&mut self.attached) => self.on_gate(gate),
                 command = commands.recv() => match command {
                     Some(Command::Close) | None => break,
-                    Some(command) => self.on_command(command).await,
+                    Some(command) => self.on_command(command),
                 },
                 Some(followed) = lines.recv() => self.on_followed(followed),
                 Some(_) = self.followers.join_next() => {}
@@ -181,23 +208,16 @@ impl Pipeline {
         self.watches.shutdown().await;
         self.finish_sending().await;
         self.ledger.save();
+        self.finish_restoring().await;
         self.save_all();
         written.cancel();
         let _ = writer.await;
     }
 
-    async fn restore_cursors(&mut self) {
-        let stored = tokio::time::timeout(RESTORE, self.store.fact(CURSORS)).await;
-        if let Ok(Ok(Some(text))) = stored {
-            // Unreadable: the end of each log is read again.
-            self.cursors = serde_json::from_str(&text).unwrap_or_default();
-        }
-    }
-
-    async fn on_command(&mut self, command: Command) {
+    fn on_command(&mut self, command: Command) {
         match command {
             Command::AgentLine { container, text } => {
-                let name = self.entry(container, true).await;
+                let name = self.entry(container, true);
                 self.agent_line(&name, text.clone());
                 let Some(entry) = self.entries.get_mut(&name) else {
                     return;
@@ -206,15 +226,16 @@ impl Pipeline {
                 entry.changed();
             }
             Command::OutputLine { container, line } => {
-                let name = self.entry(container, true).await;
+                let name = self.entry(container, true);
                 self.output(&name, Chunk::line(line), true, true);
             }
             Command::ClearViewers(container) => {
-                let name = self.entry(container, true).await;
+                let name = self.entry(container, true);
                 self.agent_line(&name, "LOGGER_CLEAR".to_owned());
             }
             Command::ClearHistory(container) => {
-                let name = self.entry(container, false).await;
+                let name = self.entry(container, false);
+                self.history_is_known(&name);
                 let Some(entry) = self.entries.get_mut(&name) else {
                     return;
                 };
@@ -226,40 +247,46 @@ impl Pipeline {
                 self.remember(name, Cursor::from_moment(now));
             }
             Command::Follow { container, source } => {
-                let name = self.entry(container, true).await;
+                let name = self.entry(container, true);
                 self.follow_or_later(&name, source);
             }
-            Command::History { container, reply } => {
-                let entry = self.entries.get(&container.name);
-                let history = entry
-                    .map(|entry| (entry.ring.lines(), entry.ring.has_output()))
-                    .filter(|(lines, _)| !lines.is_empty());
-                // Nobody waits any more: the caller's deadline passed.
-                let _ = reply.send(history);
+            Command::ReadOut {
+                container,
+                source,
+                done,
+            } => {
+                let name = self.entry(container, true);
+                self.read_out(&name, source, done);
             }
+            Command::History { container, reply } => match self.entries.get_mut(&container.name) {
+                Some(entry) if entry.awaits_stored => {
+                    entry.asking.push(reply);
+                    entry.answer_by.get_or_insert_with(|| Instant::now() + RESTORE);
+                }
+                entry => {
+                    // Nobody waits any more: the caller's deadline passed.
+                    let _ = reply.send(entry.and_then(|entry| entry.history()));
+                }
+            },
             Command::Attach { session, attached } => self.attach(session, attached),
             Command::Close => {}
         }
     }
 
     /// Makes the entry of a topic when it is new. `restore`: with the lines that an earlier run of the agent stored.
-    async fn entry(&mut self, container: Container, restore: bool) -> String {
+    fn entry(&mut self, container: Container, restore: bool) -> String {
         let name = container.name.clone();
         if self.entries.contains_key(&name) {
             return name;
-        }
-        let mut ring = Ring::default();
-        if restore && container.is_stored() {
-            let stored = tokio::time::timeout(RESTORE, self.store.log_history(container.app)).await;
-            if let Ok(Ok(lines)) = stored {
-                ring.restore(lines);
-            }
         }
         let audience = match self.before.contains_key(&name) {
             true => Audience::Held,
             false => Audience::Nobody,
         };
-        let mut entry = Entry::new(container, ring, audience);
+        let mut entry = Entry::new(container, Ring::default(), audience);
+        if restore && entry.container.is_stored() {
+            self.restore_history(&mut entry);
+        }
         if let Some(attached) = &self.attached {
             if attached.always_open {
                 entry.listened();
@@ -294,92 +321,6 @@ impl Pipeline {
         }
         if for_viewers {
             entry.output(chunk, &self.spools);
-        }
-    }
-
-    fn on_followed(&mut self, followed: Followed) {
-        match followed {
-            Followed::Lines {
-                topic,
-                chunk,
-                read,
-                for_history,
-                for_viewers,
-            } => {
-                if let Some(entry) = self.entries.get_mut(&*topic) {
-                    for mark in &chunk.marks {
-                        if !entry.sources.contains(&mark.container) {
-                            entry.sources.insert(mark.container.clone());
-                        }
-                    }
-                }
-                self.output(&topic, chunk, for_history, for_viewers);
-                if let Some(mark) = read {
-                    self.remember(mark.container, mark.cursor);
-                }
-            }
-            Followed::Ended { topic } => {
-                let Some(entry) = self.entries.get_mut(&*topic) else {
-                    return;
-                };
-                // What the app said last is worth most.
-                if entry.save_at.is_some() {
-                    entry.save_at = Some(Instant::now());
-                }
-                if let Following::Again(source) = std::mem::replace(&mut entry.following, Following::No) {
-                    self.follow_or_later(&topic, source);
-                }
-            }
-        }
-    }
-
-    fn remember(&mut self, container: String, cursor: Cursor) {
-        self.cursors.insert(container, cursor);
-        if self.cursors.len() > MAX_CURSORS {
-            let oldest = self.cursors.iter().min_by_key(|(_, cursor)| cursor.nanoseconds);
-            if let Some(name) = oldest.map(|(name, _)| name.clone()) {
-                self.cursors.remove(&name);
-            }
-        }
-    }
-
-    fn follow_or_later(&mut self, name: &str, source: Source) {
-        let Some(entry) = self.entries.get_mut(name) else {
-            return;
-        };
-        if entry.following != Following::No {
-            entry.following = Following::Again(source);
-            return;
-        }
-        entry.following = Following::Yes;
-        self.news.begin(&self.engine, &mut self.watches);
-        let topic: Arc<str> = Arc::from(name);
-        let (engine, out) = (self.engine.clone(), self.followed.clone());
-        let mut published = self.before.remove(name).unwrap_or_default();
-        match source {
-            Source::Container => {
-                let follower = Follower::new(engine, topic, name, &self.news, out).from(
-                    self.cursors.get(name).cloned(),
-                    published.remove(name).or_else(|| published.remove(ledger::SINCE)),
-                    entry.cleared,
-                );
-                self.followers.spawn(follower.run());
-            }
-            Source::Project(project) => {
-                // Of a run before ours, when it had not read anything since.
-                let cleared = self.cursors.get(name).map(|cursor| cursor.nanoseconds);
-                let project = Project {
-                    engine,
-                    project,
-                    topic,
-                    cursors: self.cursors.clone(),
-                    published,
-                    since: entry.cleared.or(cleared),
-                    news: self.news.clone(),
-                    out,
-                };
-                self.followers.spawn(project.run());
-            }
         }
     }
 
@@ -497,48 +438,6 @@ impl Pipeline {
         });
         self.ledger.begin(name, follower::now(), read.collect());
         self.ledger.save();
-    }
-
-    /// Saves histories and gives up waiting for listeners, where it is time.
-    fn look_after_entries(&mut self, now: Instant) {
-        let due = |entry: &Entry| entry.save_at.is_some_and(|at| at <= now);
-        // All of them: the cursors go with them, and those of a history that is older than its cursor would leave a hole.
-        if self.entries.values().any(due) {
-            self.save_all();
-        }
-        for (name, entry) in &mut self.entries {
-            if entry.is_abandoned(now) {
-                entry.not_listened();
-                self.ledger.end(name);
-                self.ledger.save();
-            }
-        }
-    }
-
-    fn save_all(&mut self) {
-        for entry in self.entries.values_mut() {
-            if entry.save_at.is_some() {
-                save(entry, &self.shelf);
-            }
-        }
-        self.save_cursors();
-    }
-
-    fn save_cursors(&self) {
-        if let Ok(text) = serde_json::to_string(&self.cursors) {
-            self.shelf.save_cursors(text);
-        }
-    }
-}
-
-fn save(entry: &mut Entry, shelf: &Shelf) {
-    entry.save_at = None;
-    if entry.container.is_stored() {
-        shelf.save(LogHistory {
-            app: entry.container.app,
-            app_name: entry.container.app_name.clone(),
-            lines: entry.ring.lines(),
-        });
     }
 }
 

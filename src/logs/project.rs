@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Duration, sleep};
+use tokio_util::sync::CancellationToken;
 
 use crate::engine::{ContainerFacts, Engine};
 
@@ -39,6 +40,8 @@ pub(super) struct Project {
     /// As in [`Follower`]; containers that come later are read from when the watch began.
     pub(super) since: Option<u64>,
     pub(super) news: News,
+    /// Cancelled: what was printed until now is read, then it is over.
+    pub(super) finish: CancellationToken,
     /// Full: followers stop reading, and the daemon keeps the rest.
     pub(super) out: mpsc::Sender<Followed>,
 }
@@ -54,7 +57,8 @@ enum Watched {
 }
 
 impl Project {
-    /// Runs until no container of the project is left. A daemon that does not answer is waited for.
+    /// Runs until no container of the project is left, or until it is to finish. A daemon that does not answer is waited
+    /// for.
     pub(super) async fn run(mut self) {
         let began = follower::now();
         let listened = self.published.remove(ledger::SINCE);
@@ -67,11 +71,18 @@ impl Project {
         // Something happened to these since the last look.
         let mut moved = BTreeSet::new();
         let mut failed = false;
+        let mut finishing = false;
         loop {
             tokio::select! {
                 biased;
                 () = std::future::ready(()), if !looked => looked = true,
-                event = news.next() => match event {
+                () = self.finish.cancelled(), if !finishing => {
+                    finishing = true;
+                    // Whoever was read to the end may have been started again since.
+                    let read = watched.iter().filter(|(_, state)| **state == Watched::Read);
+                    moved.extend(read.map(|(name, _)| name.clone()));
+                }
+                event = news.next(), if !finishing => match event {
                     Moved::All => moved.extend(watched.keys().cloned()),
                     Moved::One(name) => drop(moved.insert(name.to_string())),
                 },
@@ -81,7 +92,7 @@ impl Project {
                     if let Some(cursor) = cursor {
                         self.cursors.insert(name.clone(), cursor);
                     }
-                    if before == Some(Watched::Again) {
+                    if before == Some(Watched::Again) && !finishing {
                         moved.insert(name);
                     }
                 }
@@ -123,6 +134,7 @@ impl Project {
                     self.out.clone(),
                 )
                 .with_prefix(prefix)
+                .until(self.finish.clone())
                 .from(
                     self.cursors.get(&facts.name).cloned(),
                     self.published.remove(&facts.name).or_else(|| listened.clone()),
@@ -136,6 +148,9 @@ impl Project {
             }
             first = false;
             moved.clear();
+            if finishing && followers.is_empty() {
+                break;
+            }
         }
         // The pipeline is gone: shutdown.
         let _ = self.out.send(Followed::Ended { topic: self.topic }).await;

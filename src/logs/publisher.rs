@@ -10,9 +10,9 @@ use wamp::value::Dict;
 
 use super::batch::Message;
 
-/// Longest wait for the router's word. Longer than it takes to notice that a router is gone: while it may only be slow,
-/// nobody knows whether viewers get the message, and it must be neither said to be lost nor sent again.
-const TAKEN: Duration = Duration::from_secs(60);
+/// A router that takes longer for its word is told of in the agent's log. Nobody knows whether viewers have got the message,
+/// so it is neither said to be lost nor sent again: it has as long as the link lasts.
+const SLOW: Duration = Duration::from_secs(60);
 
 /// One message and where it goes.
 pub(super) struct Outgoing {
@@ -36,7 +36,7 @@ pub(super) enum Fate {
     Published,
     /// The link is down: it can be sent again.
     Unsent,
-    /// The router did not take it in time, or it is too large.
+    /// It is too large.
     Lost,
     /// The router does not want it.
     Refused,
@@ -56,8 +56,16 @@ pub(super) async fn publish(outgoing: Outgoing) -> Sent {
     };
     let uri = uri::logs(&serial, &topic);
     let payload = Payload::from_args(vec![payload]);
-    let published = session.publish_acknowledged_within(TAKEN, &uri, Dict::new(), payload);
-    let fate = match published.await {
+    let published = session.publish_acknowledged_within(Duration::MAX, &uri, Dict::new(), payload);
+    tokio::pin!(published);
+    let word = match tokio::time::timeout(SLOW, &mut published).await {
+        Ok(word) => word,
+        Err(_) => {
+            tracing::warn!(topic = %uri, "the router has not confirmed log lines for a minute");
+            published.await
+        }
+    };
+    let fate = match word {
         Ok(_) => Fate::Published,
         Err(error) => {
             tracing::debug!(topic = %uri, %error, "log lines not published");

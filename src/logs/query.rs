@@ -20,6 +20,8 @@ const NARROWING: u32 = 4;
 /// because reading a line takes it so many times as long.
 const OVERSHOT: u32 = 5_000;
 const READING: u32 = 10;
+/// Lines to go further back at first when some were missing.
+const SPARE: u32 = 100;
 /// Looks at all.
 const LOOKS: usize = 40;
 
@@ -146,9 +148,7 @@ pub(super) async fn newest(
             Err(EngineError::NoSuchContainer(_)) if containers.len() > 1 => continue,
             of_one => of_one?,
         };
-        let mut merged: Vec<Found> = std::mem::take(&mut all.lines).into();
-        merged.extend(of_one.lines);
-        merged.sort_by_key(|line| line.nanoseconds);
+        let merged = merge(std::mem::take(&mut all.lines), of_one.lines);
         all.bytes = 0;
         all.shortened |= of_one.shortened;
         for line in merged {
@@ -156,6 +156,16 @@ pub(super) async fn newest(
         }
     }
     Ok(all)
+}
+
+/// Lines of several containers in order of time. Those of each stay in the daemon's order, which is that of writing: the
+/// clock may have been set back in between.
+fn merge(mut one: VecDeque<Found>, mut other: VecDeque<Found>) -> impl Iterator<Item = Found> {
+    std::iter::from_fn(move || match (one.front(), other.front()) {
+        (Some(first), Some(second)) if second.nanoseconds < first.nanoseconds => other.pop_front(),
+        (Some(_), _) => one.pop_front(),
+        (None, _) => other.pop_front(),
+    })
 }
 
 /// The daemon takes the newest lines first and looks at an upper bound only then. So with one we look for how many lines
@@ -206,6 +216,9 @@ struct Search {
     next: u32,
     /// How often to look for a place that is old enough, but not as old.
     narrowing: u32,
+    /// Lines to go further back than what was missing: more after every time that it was not enough, because the log
+    /// grows between a look and the reading.
+    spare: u32,
 }
 
 impl Search {
@@ -217,6 +230,7 @@ impl Search {
             far: None,
             next: lines,
             narrowing: NARROWING,
+            spare: SPARE,
         }
     }
 
@@ -254,7 +268,8 @@ impl Search {
     fn further(&mut self, missing: u32) {
         self.narrowing = 0;
         self.far = None;
-        self.next = self.next.saturating_add(missing);
+        self.next = self.next.saturating_add(missing).saturating_add(self.spare);
+        self.spare = self.spare.saturating_mul(2);
     }
 
     /// How many lines back the moment should be, counted on from one place at the pace between two, with some to spare.
@@ -359,15 +374,47 @@ mod tests {
         assert!(newest.shortened && newest.bytes <= KEPT);
     }
 
+    #[test]
+    fn a_clock_that_was_set_back_changes_the_order_of_no_containers_lines() {
+        let log = |name: &str, moments: &[u64]| -> VecDeque<Found> {
+            let line = |(number, moment): (usize, &u64)| Found {
+                nanoseconds: *moment,
+                ..Found::remembered(format!("{name}{number}"))
+            };
+            moments.iter().enumerate().map(line).collect()
+        };
+        let merged = |one, other| -> Vec<String> { merge(one, other).map(|line| line.text).collect() };
+        let alone = ["a0", "a1", "a2", "a3"];
+        assert_eq!(merged(VecDeque::new(), log("a", &[5, 9, 3, 4])), alone);
+        assert_eq!(merged(log("a", &[5, 9, 3, 4]), VecDeque::new()), alone);
+        assert_eq!(
+            merged(log("a", &[1, 4, 7]), log("b", &[2, 4, 5])),
+            ["a0", "b0", "a1", "b1", "b2", "a2"]
+        );
+        let both = merged(log("a", &[5, 9, 3, 4]), log("b", &[6, 7]));
+        let of_a: Vec<&String> = both.iter().filter(|text| text.starts_with('a')).collect();
+        assert_eq!(of_a, alone.iter().collect::<Vec<_>>());
+    }
+
     /// Finds the place as `newest_of` does, in a log of these moments. Gives back how many lines are read, and the looks.
     fn find(log: &[u64], lines: u32, until: u64) -> (usize, usize) {
+        find_growing(log, lines, until, 0)
+    }
+
+    /// The same while the log gets so many lines more after each look.
+    fn find_growing(log: &[u64], lines: u32, until: u64, pace: usize) -> (usize, usize) {
+        let mut log = log.to_vec();
         let mut search = Search::new(lines, until, *log.last().unwrap());
         for looks in 1..=LOOKS {
             let tail = (search.next as usize).min(log.len());
             let begin = log[log.len() - tail];
-            if search.goes_on(begin) && tail < log.len() {
+            let all = tail == log.len();
+            let last = *log.last().unwrap();
+            log.extend((0..pace as u64).map(|number| last + number));
+            if search.goes_on(begin) && !all {
                 continue;
             }
+            let tail = if all { log.len() } else { tail };
             let read = &log[log.len() - tail..];
             let found = read.iter().filter(|moment| **moment <= until).count();
             if tail == log.len() || found >= lines as usize {
@@ -389,6 +436,18 @@ mod tests {
                 "{until}: {found} read"
             );
             assert!(looks <= 8, "{until}: {looks} looks");
+        }
+    }
+
+    #[test]
+    fn a_window_that_a_growing_log_moves_away_from_is_found_in_a_few_looks() {
+        let log: Vec<u64> = (0..20_000).map(|number| 1_000_000 + 5 * number).collect();
+        for (pace, most) in [(1, 4), (5, 4), (500, 8), (5_000, 12)] {
+            let (found, looks) = find_growing(&log, 5001, log[14_999], pace);
+            assert!(
+                found >= 5001 && looks <= most,
+                "{pace}: {found} read, {looks} looks"
+            );
         }
     }
 

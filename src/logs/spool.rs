@@ -6,12 +6,12 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::batch::{Cause, Chunk, Item};
+use crate::os::{FileExt as _, OpenOptionsExt as _};
 
 /// Most on disk for one topic, bytes.
 const TOPIC: usize = 8 << 20;

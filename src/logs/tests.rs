@@ -14,6 +14,9 @@ use wamp::value::Dict;
 
 use super::*;
 
+mod stored;
+mod unanswered;
+
 const SOON: Duration = Duration::from_secs(20);
 const SERIAL: &str = "S-1";
 
@@ -26,6 +29,10 @@ fn app(key: u64) -> AppId {
 
 /// A router that lets everybody do everything but what starts with `forbidden`.
 async fn router(forbidden: Option<&str>) -> String {
+    router_of(forbidden, Limits::default()).await
+}
+
+async fn router_of(forbidden: Option<&str>, limits: Limits) -> String {
     let permission = |uri: &str, allowed: bool| Permission {
         uri: uri.to_owned(),
         prefix: true,
@@ -49,7 +56,7 @@ async fn router(forbidden: Option<&str>) -> String {
                 })
             })
         }),
-        limits: Limits::default(),
+        limits,
     });
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let url = format!("ws://{}/ws", listener.local_addr().unwrap());

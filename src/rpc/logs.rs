@@ -1,13 +1,11 @@
 //! Procedures about logs: `get_app_log_history`, `query_app_logs`, `query_device_logs`
 //! (`logs-terminal-tunnel.md` 2.11 to 2.13). Knows what is asked and answered, not where lines come from.
 
-mod moment;
-
 use jiff::Timestamp;
+use protocol::moment::Bound;
 use protocol::number;
 use serde_json::{Map, Value, json};
 
-use self::moment::Bound;
 use super::{Call, Code, Context, Failure, Reply, one};
 use crate::journal::query::{self as journal, ANSWER, Severity, rfc3339};
 use crate::logs::{Origin, Window};

@@ -77,7 +77,7 @@ fn split(arch: &str) -> (&str, &str) {
 
 fn detailed_os(etc: &Path, raspi_config: &Path) -> String {
     let (platform, version) = distribution(etc, raspi_config).unwrap_or_default();
-    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+    let kernel = crate::os::kernel();
     let mut words = vec![os().to_owned()];
     if platform != os() {
         words.push(platform);

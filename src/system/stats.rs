@@ -2,7 +2,6 @@
 //! interval by one task and shared, so that nobody's question distorts another's answer (weakness R58); a dead mount
 //! costs a zero, never the task. Must not know who asks.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,13 +11,22 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-const ROOT: &str = "/";
+use crate::os;
+
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
+
+#[cfg(unix)]
+use unix::measure;
+#[cfg(windows)]
+use windows::measure;
+
 /// The fixed path of 7.2.
 const DOCKER_APPS: &str = "/opt/reagent/docker-apps";
 /// What one file system may take to answer before it counts as unreadable.
 const DISK_DEADLINE: Duration = Duration::from_secs(3);
-/// `/proc/meminfo` counts in these.
-const KIB: u64 = 1024;
 
 /// The newest measurement, for everybody. Cloneable.
 #[derive(Clone, Debug)]
@@ -32,7 +40,7 @@ impl HostSampler {
     /// after.
     pub fn start(interval: Duration, stop: CancellationToken) -> HostSampler {
         let proc_dir = std::env::var_os("HOST_PROC").map_or_else(|| PathBuf::from("/proc"), PathBuf::from);
-        HostSampler::start_at(Host::new(proc_dir, ROOT, DOCKER_APPS), interval, stop)
+        HostSampler::start_at(Host::new(proc_dir, os::ROOT, DOCKER_APPS), interval, stop)
     }
 
     fn start_at(mut host: Host, interval: Duration, stop: CancellationToken) -> HostSampler {
@@ -101,17 +109,14 @@ impl Host {
     }
 
     fn processor_and_memory(&mut self) -> HostStats {
-        let stat = fs::read_to_string(self.proc_dir.join("stat")).unwrap_or_default();
-        let memory = fs::read_to_string(self.proc_dir.join("meminfo")).unwrap_or_default();
-        let times = CpuTimes::parse(&stat);
-        let before = std::mem::replace(&mut self.times, times);
-        let (memory_total, memory_available) = memory_of(&memory);
+        let found = measure(&self.proc_dir);
+        let before = std::mem::replace(&mut self.times, found.times);
         HostStats {
-            cpu_count: cpu_count(&stat),
-            cpu_usage: times.usage_since(before),
-            memory_total,
-            memory_available,
-            memory_used: memory_total.saturating_sub(memory_available),
+            cpu_count: found.cpu_count,
+            cpu_usage: found.times.usage_since(before),
+            memory_total: found.memory_total,
+            memory_available: found.memory_available,
+            memory_used: found.memory_total.saturating_sub(found.memory_available),
             ..HostStats::default()
         }
     }
@@ -160,13 +165,25 @@ impl Disk {
 }
 
 fn space(path: &Path) -> Option<Space> {
-    let found = rustix::fs::statvfs(path).ok()?;
-    let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
-    let used = found.f_blocks.saturating_sub(found.f_bfree);
-    Some((bytes(found.f_blocks), bytes(used), bytes(found.f_bavail)))
+    let space = os::space(path).ok()?;
+    Some((
+        space.total,
+        space.total.saturating_sub(space.free),
+        space.available,
+    ))
 }
 
-/// Clock ticks of all CPUs since boot.
+/// What the system says of its processors and its memory.
+#[derive(Clone, Copy, Debug, Default)]
+struct Measured {
+    cpu_count: u64,
+    times: CpuTimes,
+    /// Bytes.
+    memory_total: u64,
+    memory_available: u64,
+}
+
+/// Clock ticks, or other units of time, of all CPUs since boot.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct CpuTimes {
     total: u64,
@@ -174,24 +191,6 @@ struct CpuTimes {
 }
 
 impl CpuTimes {
-    /// The line `cpu  user nice system idle iowait irq softirq steal guest guest_nice`; guest time is part of user.
-    fn parse(stat: &str) -> CpuTimes {
-        let Some(line) = stat.lines().find_map(|line| line.strip_prefix("cpu ")) else {
-            return CpuTimes::default();
-        };
-        let ticks: Vec<u64> = line
-            .split_whitespace()
-            .take(8)
-            .map(|word| word.parse().unwrap_or_default())
-            .collect();
-        let total: u64 = ticks.iter().sum();
-        let resting: u64 = ticks.iter().skip(3).take(2).sum();
-        CpuTimes {
-            total,
-            busy: total - resting,
-        }
-    }
-
     /// Counters of a hot-plugged CPU may go backwards; that is no usage.
     fn usage_since(self, before: CpuTimes) -> f64 {
         let total = self.total.saturating_sub(before.total);
@@ -203,38 +202,11 @@ impl CpuTimes {
     }
 }
 
-fn cpu_count(stat: &str) -> u64 {
-    let lines = stat.lines().filter(|line| {
-        line.strip_prefix("cpu")
-            .is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit()))
-    });
-    match lines.count() {
-        // No such file: another system than Linux.
-        0 => std::thread::available_parallelism().map_or(0, |count| count.get() as u64),
-        count => count as u64,
-    }
-}
-
-/// Total and available bytes; kernels without `MemAvailable` get the usual estimate.
-fn memory_of(meminfo: &str) -> (u64, u64) {
-    let value = |name: &str| {
-        meminfo.lines().find_map(|line| {
-            let rest = line.strip_prefix(name)?.strip_prefix(':')?;
-            rest.split_whitespace().next()?.parse::<u64>().ok()
-        })
-    };
-    let sum = || {
-        ["MemFree", "Buffers", "Cached"]
-            .into_iter()
-            .filter_map(value)
-            .sum()
-    };
-    let available = value("MemAvailable").unwrap_or_else(sum);
-    (value("MemTotal").unwrap_or_default() * KIB, available * KIB)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use super::unix::{KIB, memory_of};
     use super::*;
 
     const STAT: &str = "cpu  100 0 50 800 50 0 0 0 7 0\ncpu0 50 0 25 400 25 0 0 0 7 0\ncpu1 50 0 25 400 25 0 0 0 0 0\nintr 1\n";

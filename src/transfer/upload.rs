@@ -1,19 +1,26 @@
 //! One upload: a file that grows beside its final name and takes it when it is complete. Blocks.
 
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::io;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use rustix::fs::{self as sys, AtFlags, Mode, OFlags};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::{Chunk, TransferError};
+
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
+
+#[cfg(unix)]
+use unix::{Place, Unfinished};
+#[cfg(windows)]
+use windows::{Place, Unfinished};
 
 /// Longest file name that every file system in use takes, minus what the temporary name adds.
 const LONGEST_NAME: usize = 220;
@@ -36,21 +43,6 @@ pub(super) struct Upload {
     file: Option<Unfinished>,
 }
 
-/// The file while it grows.
-#[derive(Debug)]
-struct Unfinished {
-    directory: OwnedFd,
-    name: String,
-    file: File,
-}
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        // Already renamed, or gone with its directory: nothing to tidy up.
-        let _ = sys::unlinkat(&self.directory, &self.name, AtFlags::empty());
-    }
-}
-
 impl Upload {
     pub(super) fn begin(directory: &Path, chunk: Chunk) -> Result<Upload, TransferError> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
@@ -59,11 +51,8 @@ impl Upload {
             return Err(TransferError::FileName(file_name));
         }
         let open = || -> io::Result<Result<Unfinished, u64>> {
-            std::fs::create_dir_all(directory)?;
-            let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-            let directory = sys::open(directory, flags, Mode::empty())?;
-            let system = sys::fstatvfs(&directory)?;
-            let free = (system.f_bavail * system.f_frsize).saturating_sub(RESERVE);
+            let place = Place::open(directory)?;
+            let free = place.available()?.saturating_sub(RESERVE);
             if chunk.total > free {
                 return Ok(Err(free));
             }
@@ -72,14 +61,7 @@ impl Upload {
                 ".{file_name}.{}{UNFINISHED}",
                 NUMBER.fetch_add(1, Ordering::Relaxed)
             );
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::ROTH;
-            let file = File::from(sys::openat(&directory, &name, flags, mode)?);
-            Ok(Ok(Unfinished {
-                directory,
-                name,
-                file,
-            }))
+            place.create(name).map(Ok)
         };
         let file = match open() {
             Ok(Ok(file)) => file,
@@ -138,7 +120,7 @@ impl Upload {
             });
         }
         self.digest.update(data);
-        file.file.write_all(data).map_err(|source| TransferError::File {
+        file.write(data).map_err(|source| TransferError::File {
             file_name: self.file_name.clone(),
             source,
         })
@@ -181,19 +163,11 @@ impl Upload {
                 announced: announced.to_owned(),
             });
         }
-        let complete = || -> io::Result<()> {
-            file.file.sync_all()?;
-            sys::renameat(&file.directory, &file.name, &file.directory, &self.file_name)?;
-            match sys::fsync(&file.directory) {
-                // Some file systems cannot sync directories; they have nothing better to offer.
-                Err(rustix::io::Errno::INVAL) => Ok(()),
-                result => Ok(result?),
-            }
-        };
-        complete().map_err(|source| TransferError::File {
-            file_name: self.file_name.clone(),
-            source,
-        })
+        file.complete(&self.file_name)
+            .map_err(|source| TransferError::File {
+                file_name: self.file_name.clone(),
+                source,
+            })
     }
 }
 

@@ -12,10 +12,11 @@ use super::memory::Memory;
 use super::setup::Setup;
 use super::state::{self, Phase, State};
 use super::trial::{self, Managed};
-use super::{candidate_is_complete, disk};
+use super::{candidate_is_complete, disk, swap};
 use crate::cli::VERSION;
 use crate::exit;
 use crate::journal;
+use crate::service;
 use crate::settings::Settings;
 
 /// What comes after the first action.
@@ -30,14 +31,16 @@ pub enum Boot {
 /// Looks whose turn it is. Returns at once, or, when a new version is tried, after it has ended.
 pub fn first(settings: &Settings, setup: &Setup) -> Boot {
     let agent_dir = settings.agent_dir.as_path();
+    if service::is_supervised() {
+        return swap::at_start(agent_dir);
+    }
     if Custody::is_managed(agent_dir) {
         return managed(agent_dir);
     }
     match Custody::launched() {
         Some(custody) => {
             if matches!(custody, Custody::Own { watched: true, .. }) {
-                // Without the one who counts, a version under test must not stay.
-                let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
+                launcher::end_with_launcher();
             }
             Boot::GoOn(custody)
         }
@@ -133,9 +136,13 @@ fn complain_of(demoted: std::io::Result<bool>) -> bool {
     }
 }
 
-/// Takes the running version out of use when its time is up, under the manager script. `Ok`: whether that was done, and
-/// the process is to end; `Err`: it has to be tried again, and nothing is remembered yet or the links are not right.
+/// Takes the running version out of use when its time is up, under the manager script or the service manager of
+/// Windows. `Ok`: whether that was done, and the process is to end; `Err`: it has to be tried again, and nothing is
+/// remembered yet, or the links or names are not right.
 pub(super) fn give_up(agent_dir: &Path, memory: &Memory, reason: &str) -> io::Result<bool> {
+    if service::is_supervised() {
+        return swap::give_up(agent_dir, memory, reason);
+    }
     let mut tried = memory.current();
     let is_due = |state: &State| {
         state.phase == Phase::Probation && state.new_version == VERSION && state.old_file.is_file()

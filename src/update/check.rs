@@ -48,11 +48,17 @@ pub(crate) fn header(path: &Path) -> Result<(), Unfit> {
     fits(&start)
 }
 
-/// Format, word size and machine of this build. Other formats are for other systems, where nothing is activated.
+/// Format, word size and machine of this build, as far as they show so early in the file.
 fn fits(start: &[u8; HEADER]) -> Result<(), Unfit> {
-    if !cfg!(target_os = "linux") {
-        return Ok(());
+    match std::env::consts::OS {
+        "linux" => fits_linux(start),
+        "windows" if !start.starts_with(b"MZ") => Err(Unfit::NotExecutable),
+        // Running it tells.
+        _ => Ok(()),
     }
+}
+
+fn fits_linux(start: &[u8; HEADER]) -> Result<(), Unfit> {
     let class = if cfg!(target_pointer_width = "64") { 2 } else { 1 };
     // Magic, class, little-endian.
     if start[..4] != *b"\x7fELF" || start[4] != class || start[5] != 1 {

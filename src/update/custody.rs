@@ -25,6 +25,10 @@ const LATEST: &str = "Reagent-latest";
 pub enum Custody {
     /// The manager script: it picks up what becomes visible.
     Managed,
+    /// The service manager of Windows: the new version is put in the place of the running one.
+    Service,
+    /// Nobody who would start another version: on macOS, and in a console of Windows.
+    Nobody,
     /// The binary that was installed starts what proved itself.
     Own {
         launcher: PathBuf,

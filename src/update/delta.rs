@@ -3,8 +3,9 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+
+use crate::os::OpenOptionsExt as _;
 
 /// Windows up to 32 MiB: what patching a binary of that size needs, and a bound on memory.
 const WINDOW_LOG: u32 = 25;

@@ -3,13 +3,13 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use sha2::{Digest as _, Sha256};
 
 use crate::durable;
+use crate::os::{self, OpenOptionsExt as _};
 
 /// Read in one go when files are hashed.
 const BLOCK: usize = 256 * 1024;
@@ -30,8 +30,8 @@ pub(crate) fn append(mut part: &File, content: &[u8]) -> io::Result<()> {
 
 /// Makes a complete file executable and puts it on the disk for good: afterwards a power cut leaves it whole.
 pub(crate) fn seal(path: &Path) -> io::Result<()> {
-    let file = File::open(path)?;
-    file.set_permissions(fs::Permissions::from_mode(0o755))?;
+    let file = os::open_to_sync(path)?;
+    os::set_mode(&file, 0o755)?;
     file.sync_all()?;
     durable::sync_directory(parent(path))
 }
@@ -48,7 +48,7 @@ pub(crate) fn publish(sealed: &Path, visible: &Path, older: &[PathBuf]) -> io::R
         Some(newest) if newest >= now => newest + Duration::from_secs(1),
         _ => now,
     };
-    let file = File::open(sealed)?;
+    let file = os::open_to_sync(sealed)?;
     file.set_modified(time)?;
     file.sync_all()?;
     fs::rename(sealed, visible)?;
@@ -63,7 +63,7 @@ pub(crate) fn relink(directory: &Path, name: &str, target: &Path) -> io::Result<
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    std::os::unix::fs::symlink(target, &temporary)?;
+    os::link_file(target, &temporary)?;
     fs::rename(&temporary, directory.join(name))?;
     durable::sync_directory(directory)
 }
@@ -101,8 +101,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 
 /// Bytes that this process may still write to the file system of `path`.
 pub(crate) fn free_space(path: &Path) -> io::Result<u64> {
-    let found = rustix::fs::statvfs(path)?;
-    Ok(found.f_bavail.saturating_mul(found.f_frsize))
+    os::space(path).map(|space| space.available)
 }
 
 fn parent(path: &Path) -> &Path {
@@ -115,6 +114,7 @@ fn parent(path: &Path) -> &Path {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
     fn a_published_file_is_the_newest_even_when_the_clock_ran_backwards() {

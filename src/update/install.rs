@@ -218,6 +218,10 @@ impl Installer {
         if wanted == VERSION || !(newer || explicit) {
             return Ok(nothing(&wanted, format!("version {VERSION} is up to date")));
         }
+        if self.context.footing.custody == Custody::Nobody {
+            let message = "no other version is ever started here, so none is fetched; the service of Windows is updated";
+            return Ok(nothing(&wanted, message.to_owned()));
+        }
         if cause == Cause::Automatic {
             if remembered.has_left(&wanted) {
                 let message = format!("somebody had this device leave version {}", remembered.left);

@@ -16,7 +16,6 @@ use rustix::fs::FlockOperation;
 use rustix::process::Pid;
 use tokio::process::Child;
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::boot::Boot;
@@ -29,6 +28,7 @@ use super::{binary_is_complete, candidate_is_complete, disk, watch};
 use crate::cli::VERSION;
 use crate::instance::LockError;
 use crate::journal::Chain;
+use crate::os::Signals;
 use crate::service::notify::{Ear, Notifier};
 use crate::settings::Settings;
 use crate::{exit, instance, journal};
@@ -234,6 +234,11 @@ fn execute(path: &Path, launcher: &Path) -> Result<Infallible, io::Error> {
     Err(launched(path, launcher).exec())
 }
 
+/// Without the one who counts, a version under test must not stay.
+pub(super) fn end_with_launcher() {
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
+}
+
 fn watch_lock(agent_dir: &Path) -> Result<File, LockError> {
     let path = agent_dir.join(LOCK);
     let unusable = |source| LockError::Unusable {
@@ -267,17 +272,11 @@ struct Watcher {
 }
 
 /// SIGINT and SIGTERM. A signal that comes while nobody waits is kept.
-struct Stop {
-    interrupt: Signal,
-    terminate: Signal,
-}
+struct Stop(Signals);
 
 impl Stop {
     async fn asked(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
+        self.0.asked().await;
     }
 
     /// Waits for `span`, or less; whether the end was asked for.
@@ -292,10 +291,7 @@ impl Watcher {
             .enable_all()
             .build()?;
         let context = runtime.enter();
-        let stop = Stop {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        };
+        let stop = Stop(Signals::listen()?);
         drop(context);
         Ok(Watcher { runtime, stop })
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::custody::myself;
 use super::manifest::{Manifest, is_digest};
 use super::state::{Phase, State};
-use super::{disk, file_name, version};
+use super::{disk, file_name, version, version_of};
 
 /// Every agent binary in the agent directory, as the manager script sees them (1.13).
 pub(crate) fn binaries(agent_dir: &Path) -> Vec<PathBuf> {
@@ -39,9 +39,7 @@ pub(crate) fn sweep(agent_dir: &Path, state: &State) {
         .filter_map(|path| fs::canonicalize(path).ok())
         .collect();
     for (name, path) in entries(agent_dir) {
-        let ours = name
-            .strip_prefix("reagent-v")
-            .is_some_and(|version| version::parse(version).is_ok());
+        let ours = version_of(&name).is_some();
         let needed = fs::canonicalize(&path).is_ok_and(|path| kept.contains(&path));
         if ours && !needed && path.is_file() {
             tracing::info!(file = %path.display(), "removing an old version");

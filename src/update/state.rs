@@ -23,6 +23,8 @@ const BLOCKED: usize = 16;
 pub(crate) enum Phase {
     /// The new version is complete on disk and has not been started.
     Staged,
+    /// It is about to take the place of the running one: Windows alone.
+    Swapping,
     /// It was started and has to prove itself.
     Probation,
     /// It failed; the old version runs.
@@ -143,11 +145,12 @@ impl State {
         matches!(self.phase, Phase::Staged | Phase::Probation)
     }
 
-    /// The reason for which this very build failed here before.
+    /// The reason for which this very build failed here before, or any of its number when another agent remembered no
+    /// more.
     pub(crate) fn blocked(&self, version: &str, sha256: &str) -> Option<&Blocked> {
-        self.blocked
-            .iter()
-            .find(|blocked| blocked.version == version && blocked.sha256 == sha256)
+        self.blocked.iter().find(|blocked| {
+            blocked.version == version && (blocked.sha256 == sha256 || blocked.sha256.is_empty())
+        })
     }
 
     /// Somebody wants this very build tried again, although it failed here.
@@ -312,7 +315,8 @@ mod tests {
             r#"{"phase": "probation", "new_version": "0.20.21", "old_version": "0.20.20", "attempts": 1, "updated_at": "2026-08-14T21:15:25Z"}"#,
         );
         assert_eq!((reference.phase, reference.attempts), (Phase::Probation, 1));
-        assert_eq!(marker(r#"{"phase": "swapping"}"#).phase, Phase::None);
+        assert_eq!(marker(r#"{"phase": "swapping"}"#).phase, Phase::Swapping);
+        assert_eq!(marker(r#"{"phase": "confirming"}"#).phase, Phase::None);
         assert_eq!(marker("{\"phase\": \"prob"), State::default());
     }
 

@@ -34,7 +34,8 @@ pub(crate) fn managed(
     has_candidate: impl FnOnce(&State) -> bool,
 ) -> Managed {
     match state.phase {
-        Phase::None => Managed::GoOn,
+        // Of Windows.
+        Phase::None | Phase::Swapping => Managed::GoOn,
         Phase::Rolledback => {
             let suspect = state.blocked.iter().any(|blocked| blocked.version == running);
             match suspect.then(sha256).flatten() {
@@ -85,13 +86,69 @@ pub(crate) fn managed(
 /// blocked.
 pub(crate) fn is_stranger(state: &State, running: &str) -> bool {
     match state.phase {
-        Phase::None => running != state.new_version && running != state.old_version,
+        Phase::None | Phase::Swapping => running != state.new_version && running != state.old_version,
         Phase::Rolledback => running != state.old_version,
         Phase::Staged | Phase::Probation => false,
     }
 }
 
-fn exhausted() -> String {
+/// What a start under the service manager of Windows has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Swapped {
+    /// Go on, with the state as it is now.
+    GoOn,
+    /// The same; this version has to prove itself.
+    Try,
+    /// Take this version out of use, remember that and end; if that fails, go on and try it at the next start.
+    PutBack,
+}
+
+/// A start of `running` as the service (1.14), whose binary was put in its place by an update or not.
+pub(crate) fn swapped(state: &mut State, running: &str) -> Swapped {
+    match state.phase {
+        Phase::None => Swapped::GoOn,
+        Phase::Rolledback => {
+            let is_known = state.blocked.iter().any(|one| one.version == state.new_version);
+            if !is_known && !state.new_version.is_empty() {
+                // The marker is another agent's, which remembers one version and no digest.
+                state.roll_back("it failed under another agent");
+            }
+            Swapped::GoOn
+        }
+        // The power went before or between the two renames, or right after them: then this is its first start.
+        Phase::Staged | Phase::Swapping if running != state.new_version => {
+            state.phase = Phase::None;
+            Swapped::GoOn
+        }
+        Phase::Staged | Phase::Swapping => {
+            state.attempts = 0;
+            state.count_start();
+            Swapped::Try
+        }
+        Phase::Probation if running == state.new_version => {
+            state.count_start();
+            match state.attempts <= STARTS {
+                true => Swapped::Try,
+                false => Swapped::PutBack,
+            }
+        }
+        // It was put back, and the power went before that was remembered; or it did not even start.
+        Phase::Probation if running == state.old_version => {
+            match state.attempts > STARTS {
+                true => state.roll_back(&exhausted()),
+                false => state.roll_back("the version before was put in its place"),
+            }
+            Swapped::GoOn
+        }
+        // Somebody put a third version there.
+        Phase::Probation => {
+            state.phase = Phase::None;
+            Swapped::GoOn
+        }
+    }
+}
+
+pub(crate) fn exhausted() -> String {
     format!("it did not prove its health in {STARTS} starts")
 }
 

@@ -61,7 +61,7 @@ pub(super) fn begin(settings: &Settings, footing: &Footing) {
             let endpoint = endpoint(&settings.config);
             let overdue = async {
                 // Otherwise it is the launcher who watches the time.
-                if custody != Custody::Managed {
+                if !matches!(custody, Custody::Managed | Custody::Service) {
                     return std::future::pending().await;
                 }
                 let backend_away = || memory.current().backend_away;

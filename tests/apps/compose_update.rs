@@ -164,6 +164,30 @@ async fn a_version_that_does_not_run_gives_way_to_the_one_before() {
 }
 
 #[tokio::test]
+async fn what_a_version_said_before_it_ended_stays_in_the_log() {
+    // At once, and while it is being proved; more than the end of its log.
+    for pause in [0, 2] {
+        let updating = running(&format!("sleep {pause}; seq 1 60; echo the port is gone; exit 7")).await;
+        updating.update().await;
+        let device = &updating.stack.device;
+        device.reports(&[Updating, Present, Starting, Running]).await;
+        let log = device.logs.history(device.app, &device.app_name).await;
+        let of_web = |line: String| {
+            let (service, text) = line.split_once(" | ")?;
+            service.starts_with("web").then(|| text.trim().to_owned())
+        };
+        let said: Vec<String> = log.iter().cloned().filter_map(of_web).collect();
+        let mut expected: Vec<String> = (1..=60).map(|number| number.to_string()).collect();
+        expected.push("the port is gone".to_owned());
+        let begin = said.iter().position(|line| line == "1");
+        let begin = begin.unwrap_or_else(|| panic!("nothing of what it said: {log:#?}"));
+        assert_eq!(said[begin..begin + expected.len()], expected, "{log:#?}");
+        let after = &said[begin + expected.len()..];
+        assert!(!after.contains(&"1".to_owned()), "twice: {log:#?}");
+    }
+}
+
+#[tokio::test]
 async fn a_version_that_cannot_be_fetched_leaves_the_running_one_alone() {
     let mut updating = running(FOREVER).await;
     let missing = json!({"services": {"web": {"image": updating.new["services"]["web"]["image"]

@@ -146,6 +146,29 @@ async fn a_version_that_does_not_run_gives_way_to_the_old_one() {
 }
 
 #[tokio::test]
+async fn what_a_version_said_before_it_ended_stays_in_the_log() {
+    // At once, and while it is being proved.
+    for pause in [0, 1] {
+        let script = format!("sleep {pause}; seq 1 60; echo the port is gone; exit 3");
+        let (_registry, device) = running(Some(&script)).await;
+        ask(&device, Running, json!({})).await;
+        device.reports(&[Updating, Present, Starting, Running]).await;
+        let log = device.logs.history(device.app, &device.app_name).await;
+        let mut said: Vec<String> = (1..=60).map(|number| number.to_string()).collect();
+        said.push("the port is gone".to_owned());
+        let begin = log.iter().position(|line| line == "1");
+        let begin = begin.unwrap_or_else(|| panic!("nothing of what it said: {log:#?}"));
+        assert_eq!(log[begin..begin + said.len()], said);
+        let after = &log[begin + said.len()..];
+        assert!(
+            after[0].starts_with("The app failed to start, reason: "),
+            "{after:#?}"
+        );
+        assert!(!after.contains(&"1".to_owned()), "twice: {after:#?}");
+    }
+}
+
+#[tokio::test]
 async fn an_update_that_cannot_be_fetched_leaves_the_app_alone_even_over_a_restart() {
     let (_registry, mut device) = running(None).await;
     let id = device.container_id();

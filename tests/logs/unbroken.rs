@@ -17,13 +17,17 @@ async fn nothing_is_lost_or_repeated_when_the_router_restarts() {
     let (run, mut viewer, _) = Run::of(home.path(), Engine::new().unwrap(), &plane, &writer).await;
     let mut tally = Tally::default();
     tally.watch(&mut viewer, 50).await;
-    for _ in 0..3 {
+    for agent_first in [true, false, true, false] {
         plane.stop();
         tally.drain(&mut viewer).await;
         plane = Plane::own_at(&address).await;
-        // The agent is back before its viewer, and the other way round.
-        run.logs.attach(plane.join("system").await).await;
+        if agent_first {
+            run.logs.attach(plane.join("system").await).await;
+        }
         viewer = Viewer::of(&plane, &writer).await;
+        if !agent_first {
+            run.logs.attach(plane.join("system").await).await;
+        }
         let goal = tally.last + 100;
         tally.watch(&mut viewer, goal).await;
         assert_eq!(tally.dropped, 0);

@@ -21,22 +21,14 @@ async fn returns_from(build: Build, reason: &str) {
     gateway.power();
     assert_eq!(gateway.update().await["DidUpdate"], true);
     let began = Instant::now();
-    let outcome = gateway.outcome().await;
+    gateway.told("rolledback", reason).await;
     assert!(began.elapsed() < RETURN, "{:?}", began.elapsed());
     eprintln!("{build:?}: back after {:?}", began.elapsed());
-    assert_eq!(
-        (&outcome["from"], &outcome["to"], &outcome["result"]),
-        (&json!(OLD), &json!(NEW), &json!("rolledback")),
-        "{outcome}"
-    );
-    assert!(outcome["reason"].as_str().unwrap().contains(reason), "{outcome}");
     gateway.runs(OLD).await;
 
     // It is not tried again, not even fetched, when somebody asks and when the power comes back.
     let fetched = gateway.server.sent("/reagent");
-    let again = gateway.call("update_agent", json!([])).await.unwrap();
-    assert_eq!(again["DidUpdate"], false);
-    assert!(again["Message"].as_str().unwrap().contains("blocked"), "{again}");
+    gateway.takes_none("blocked").await;
     gateway.cut();
     gateway.power();
     gateway.runs(OLD).await;
@@ -46,10 +38,7 @@ async fn returns_from(build: Build, reason: &str) {
     // A fixed build of the same number is free.
     let fixed = builds::build(NEW, Build::Good);
     gateway.bucket.publish(NEW, &fixed, &gateway.signer);
-    assert_eq!(
-        gateway.call("update_agent", json!([])).await.unwrap()["DidUpdate"],
-        true
-    );
+    gateway.takes_one().await;
     gateway.runs(NEW).await;
 }
 
@@ -83,12 +72,7 @@ async fn a_build_that_hangs_although_nothing_can_be_said_about_its_connection() 
         gateway.release(NEW, build);
         gateway.power();
         assert_eq!(gateway.update().await["DidUpdate"], true);
-        let outcome = gateway.outcome().await;
-        assert_eq!(outcome["result"], "rolledback");
-        assert!(
-            outcome["reason"].as_str().unwrap().contains("in 3 starts"),
-            "{build:?}: {outcome}"
-        );
+        gateway.told("rolledback", "in 3 starts").await;
         gateway.runs(OLD).await;
     }
 }
@@ -132,8 +116,7 @@ async fn a_version_that_failed_does_not_keep_out_what_was_issued_before_it() {
     assert_eq!(gateway.outcome().await["result"], "rolledback");
     gateway.runs(OLD).await;
     gateway.release(NEW, Build::Good);
-    let answer = gateway.call("update_agent", json!([])).await.unwrap();
-    assert_eq!(answer["DidUpdate"], true, "{answer}");
+    gateway.takes_one().await;
     gateway.runs(NEW).await;
 }
 
@@ -170,12 +153,7 @@ async fn refuses(spoil: impl FnOnce(&mut Gateway), reason: &str) -> Gateway {
     assert_eq!(answer["LatestVersion"], NEW, "{answer}");
     let message = answer["Message"].as_str().unwrap();
     assert!(message.contains(reason), "{message}");
-    let outcome = gateway.outcome().await;
-    assert_eq!(
-        (&outcome["result"], &outcome["to"]),
-        (&json!("failed"), &json!(NEW))
-    );
-    assert!(outcome["reason"].as_str().unwrap().contains(reason), "{outcome}");
+    gateway.told("failed", reason).await;
     assert_eq!(gateway.visible(), [""; 0], "nothing that anybody would start");
     gateway.runs(OLD).await;
     // Told once, however often it is tried.
@@ -309,6 +287,8 @@ async fn a_release_for_another_channel_or_beyond_a_barrier() {
 async fn a_build_without_release_keys_installs_nothing() {
     let keyless = |gateway: &mut Gateway| gateway.set_up(json!({"keys": ["untrusted comment: none"]}));
     let gateway = refuses(keyless, "no release keys").await;
+    let log = std::fs::read_to_string(gateway.path("reagent.log")).unwrap();
+    assert!(log.contains("this build carries no release key"), "{log}");
     let metadata = gateway.call("get_agent_metadata", json!([])).await.unwrap();
     assert_eq!(metadata["canUpdate"], false);
 }
@@ -330,22 +310,10 @@ async fn an_old_list_that_is_replayed() {
     assert_eq!(gateway.outcome().await["to"], "8.8.8");
     gateway.server.heal();
     gateway.release(NEW, Build::Good);
-    let answer = gateway.call("update_agent", json!([])).await.unwrap();
-    assert_eq!(answer["DidUpdate"], false, "{answer}");
-    assert!(
-        answer["Message"]
-            .as_str()
-            .unwrap()
-            .contains("older than one seen before"),
-        "{answer}"
-    );
+    gateway.takes_none("older than one seen before").await;
     // A list from before the running version offers nothing at all.
     gateway.bucket.offer("0.0.1");
-    let answer = gateway.call("update_agent", json!([])).await.unwrap();
-    assert!(
-        answer["Message"].as_str().unwrap().contains("up to date"),
-        "{answer}"
-    );
+    gateway.takes_none("up to date").await;
     gateway.runs(OLD).await;
 }
 
@@ -363,17 +331,10 @@ async fn a_bucket_that_is_away_says_nothing_about_a_release() {
         "{answer}"
     );
     gateway.server.fault("availableVersions.json", Fault::Status(503));
-    let answer = gateway.call("update_agent", json!([])).await.unwrap();
-    assert!(
-        answer["Message"].as_str().unwrap().contains("status 503"),
-        "{answer}"
-    );
+    gateway.takes_none("status 503").await;
     assert_eq!(gateway.state()["outcome"], Value::Null, "nothing to tell");
     gateway.server.heal();
-    assert_eq!(
-        gateway.call("update_agent", json!([])).await.unwrap()["DidUpdate"],
-        true
-    );
+    gateway.takes_one().await;
     gateway.runs(NEW).await;
 }
 

@@ -16,7 +16,7 @@ use wamp::{Dict, Payload};
 
 use super::SOON;
 use super::backend::Backend;
-use super::builds::{self, Build, OLD};
+use super::builds::{self, Build, NEW, OLD};
 use super::plane::{DEVICE_SECRET, Plane};
 
 const SERIAL: &str = "00000000-0000-4000-8000-00000000da7e";
@@ -186,6 +186,27 @@ impl Gateway {
         let event = tokio::time::timeout(SOON, self.results.events.recv()).await;
         let event = event.expect("an outcome is told").expect("the session is open");
         event.payload.args().unwrap()[0].to_json()
+    }
+
+    /// The studio is told next that the update to the offered version ended so, and why.
+    pub(crate) async fn told(&mut self, result: &str, reason: &str) {
+        let outcome = self.outcome().await;
+        let update = ["from", "to", "result"].map(|name| outcome[name].as_str().unwrap());
+        assert_eq!(update, [OLD, NEW, result], "{outcome}");
+        assert!(outcome["reason"].as_str().unwrap().contains(reason), "{outcome}");
+    }
+
+    /// Asks the agent that runs for an update: it takes one.
+    pub(crate) async fn takes_one(&self) {
+        let answer = self.call("update_agent", json!([])).await.unwrap();
+        assert_eq!(answer["DidUpdate"], true, "{answer}");
+    }
+
+    /// Asks the agent that runs for an update: it takes none, and says why.
+    pub(crate) async fn takes_none(&self, why: &str) {
+        let answer = self.call("update_agent", json!([])).await.unwrap();
+        assert_eq!(answer["DidUpdate"], false, "{answer}");
+        assert!(answer["Message"].as_str().unwrap().contains(why), "{answer}");
     }
 
     /// `update-state.json`

@@ -6,6 +6,7 @@
 pub mod app;
 pub mod credentials;
 pub mod flock;
+pub mod moment;
 pub mod naming;
 pub mod number;
 pub mod port;

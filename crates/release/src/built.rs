@@ -28,7 +28,10 @@ pub enum BuiltError {
     Format { name: String, platform: Platform },
     #[error("{name} is not version {version}: build it again")]
     Version { name: String, version: String },
-    #[error("{name} carries none of the public keys: a device that runs it could never be updated again")]
+    #[error(
+        "{name} carries none of the public keys: a device that runs it could never be updated again; build it \
+         again"
+    )]
     Keyless { name: String },
 }
 
@@ -59,7 +62,13 @@ pub fn collect(directory: &Path, targets: &Path) -> Result<Builds, BuiltError> {
         .filter(|line| !line.is_empty())
         .map(|line| Platform::of_target(line).ok_or_else(|| BuiltError::Target(line.to_owned())))
         .collect::<Result<Vec<_>, _>>()?;
-    for entry in fs::read_dir(directory).map_err(failed(directory))? {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(BuiltError::Nothing(directory.to_owned()));
+        }
+        entries => entries.map_err(failed(directory))?,
+    };
+    for entry in entries {
         let path = entry.map_err(failed(directory))?.path();
         let name = path
             .file_name()
@@ -226,6 +235,9 @@ mod tests {
     fn agents_of_the_targets_are_found_and_what_is_missing_is_named() {
         let tree = Tree::new();
         assert!(matches!(tree.collect(), Err(BuiltError::Nothing(_))));
+        fs::remove_dir(tree.folder.path().join("build")).unwrap();
+        assert!(matches!(tree.collect(), Err(BuiltError::Nothing(_))));
+        fs::create_dir(tree.folder.path().join("build")).unwrap();
         tree.put("reagent-linux-armv7", &sham("armv7", b"1.0.0"));
         tree.put("studio-linux-amd64", b"not looked at");
         let builds = tree.collect().unwrap();

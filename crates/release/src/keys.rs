@@ -45,7 +45,12 @@ pub enum KeyError {
     Generate(String),
     #[error("the content cannot be signed: {0}")]
     Sign(String),
-    #[error("the signing key is none of {0}: no device would accept what it signs")]
+    #[error(
+        "there is no public key in {0} yet, so devices would refuse whatever is signed: 'make keys' makes a pair; commit \
+         the public half and build again"
+    )]
+    Vacant(String),
+    #[error("the signing key is none of those in {0}: no device would accept what it signs")]
     Foreign(String),
 }
 
@@ -152,7 +157,7 @@ impl PublicKeys {
         }
         Ok(PublicKeys {
             keys,
-            place: format!("the keys in {}", directory.display()),
+            place: directory.display().to_string(),
         })
     }
 
@@ -160,6 +165,7 @@ impl PublicKeys {
     pub fn require(&self, signer: &Signer) -> Result<(), KeyError> {
         match self.keys.contains(&signer.public) {
             true => Ok(()),
+            false if self.keys.is_empty() => Err(KeyError::Vacant(self.place.clone())),
             false => Err(KeyError::Foreign(self.place.clone())),
         }
     }
@@ -287,6 +293,11 @@ mod tests {
         fs::write(path("c.pub"), "untrusted comment: not made yet\n").unwrap();
         generate(&path("c.key"), &path("c.pub")).unwrap();
         fs::create_dir(path("elsewhere")).unwrap();
+        fs::write(path("elsewhere/current.pub"), "untrusted comment: not made yet\n").unwrap();
+        let none = PublicKeys::in_directory(&path("elsewhere")).unwrap();
+        let signer = Signer::from_file(&path("a.key")).unwrap();
+        let refused = none.require(&signer).unwrap_err();
+        assert!(refused.to_string().contains("'make keys'"), "{refused}");
         generate(&path("elsewhere/c.key"), &path("elsewhere/c.pub")).unwrap();
         let foreign = Signer::from_file(&path("elsewhere/c.key")).unwrap();
         let keys = PublicKeys::in_directory(folder.path()).unwrap();

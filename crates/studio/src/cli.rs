@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use jiff::Timestamp;
+use protocol::moment::Bound;
 
 use crate::api::rollout;
 use crate::exit::CODES;
@@ -478,7 +480,8 @@ pub struct Remove {
 
 #[derive(Debug, Args)]
 pub struct Logs {
-    /// Name, key or serial number; every device when none is named
+    /// Name, key or serial number; every device when none is named. Without -f, one that cannot be asked is a failure
+    /// (exit 5 when it is offline), and the others are shown
     pub device: Option<String>,
     /// Name or key; every app when none is named
     pub app: Option<String>,
@@ -489,7 +492,7 @@ pub struct Logs {
     #[arg(long = "app", value_name = "APP", id = "apps")]
     pub apps: Vec<String>,
     /// Begin at this time (RFC 3339, or Unix seconds) or so long ago (30m, 2h), not with what the device keeps
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = since)]
     pub since: Option<String>,
     /// Only lines with this text, and the gaps
     #[arg(long, value_name = "TEXT")]
@@ -497,6 +500,16 @@ pub struct Logs {
     /// Go on with new lines until interrupted, also after a restart of the studio or the device
     #[arg(long, short)]
     pub follow: bool,
+}
+
+/// As the devices read it.
+fn since(text: &str) -> Result<String, String> {
+    match Bound::parse(text.trim(), Timestamp::now()) {
+        Some(_) => Ok(text.to_owned()),
+        None => {
+            Err("say a time (2026-11-21T09:00:00Z), Unix seconds, or how long ago (90s, 30m, 2h)".to_owned())
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -1,12 +1,13 @@
 //! The directory of a compose app (`app-lifecycle.md` 2.3, 5.2): the document and the variables, both secret (weakness
 //! W41). Every call blocks; callers run it on a blocking thread.
 
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use protocol::{AppId, Stage, naming};
+
+use crate::os::{self, DirBuilderExt as _};
 
 /// The document that the program is given.
 pub(crate) const DOCUMENT: &str = "docker-compose.json";
@@ -50,8 +51,8 @@ pub(crate) fn write(directory: &Path, file: &str, content: &[u8]) -> io::Result<
         // A container may have the directory mounted: what it puts there must not lead us elsewhere.
         Ok(found) if found.is_symlink() => fs::remove_file(&path)?,
         // Of the reference, which lets everybody read it.
-        Ok(found) if found.permissions().mode() & 0o777 != PRIVATE => {
-            fs::set_permissions(&path, Permissions::from_mode(PRIVATE))?;
+        Ok(found) if os::mode(&found) & 0o777 != PRIVATE => {
+            os::set_mode_at(&path, PRIVATE)?;
         }
         Ok(_) => {}
         Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -96,7 +97,8 @@ fn gone(removed: io::Result<()>) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::fs::Permissions;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     use super::*;
 

@@ -5,14 +5,20 @@
 //! always root, must be able to read (W49). Every call blocks; callers run it on a blocking thread.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::OwnedFd;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use protocol::{AppId, naming};
-use rustix::fs::{self as sys, AtFlags, Mode, OFlags};
-use rustix::io::Errno;
+
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
+
+#[cfg(unix)]
+use unix::{Env, loosen, make_private};
+#[cfg(windows)]
+use windows::{Env, loosen, make_private};
 
 /// Longest file name that every file system in use takes, minus what a temporary name adds.
 const LONGEST_NAME: usize = 240;
@@ -36,31 +42,9 @@ pub(crate) fn prepare(apps_dir: &Path, app: AppId, app_name: &str) -> io::Result
     let data = data_dir(apps_dir, app, app_name)?;
     std::fs::create_dir_all(apps_dir.join("shared"))?;
     std::fs::create_dir_all(&data)?;
-    let stage = File::open(apps_dir.join(app.stage.lower()))?;
-    let private = Mode::RWXU;
-    if Mode::from_raw_mode(sys::fstat(&stage)?.st_mode) != private {
-        sys::fchmod(&stage, private)?;
-    }
+    make_private(&apps_dir.join(app.stage.lower()))?;
     loosen(&data)?;
     Ok(data)
-}
-
-/// The reference makes data directory and `env` so that only root gets in (W49). It is opened once: `env` is readable
-/// afterwards, and what an app does with the modes of its data later is its own affair.
-fn loosen(data: &Path) -> io::Result<()> {
-    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
-    let data = sys::open(data, flags, Mode::empty())?;
-    let closed = |stat: sys::Stat| {
-        Mode::from_raw_mode(stat.st_mode) == Mode::RWXU && stat.st_uid == rustix::process::geteuid().as_raw()
-    };
-    match sys::statat(&data, "env", AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(env) if closed(env) && closed(sys::fstat(&data)?) => Ok(sys::fchmod(
-            &data,
-            Mode::RWXU | Mode::RGRP | Mode::XGRP | Mode::ROTH | Mode::XOTH,
-        )?),
-        Ok(_) | Err(Errno::NOENT) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
 }
 
 /// Writes `<name>.txt` for every variable, only where the content differs, and removes the retired secret.
@@ -71,24 +55,20 @@ pub(crate) fn write(
     variables: &BTreeMap<String, String>,
 ) -> io::Result<()> {
     let data = prepare(apps_dir, app, app_name)?;
-    let env = open_env(&data)?;
+    let env = Env::open(&data)?;
     let mut changed = false;
     for (name, value) in variables {
         if name.contains(['/', '\0']) || name.len() > LONGEST_NAME {
             tracing::warn!(%app, "a variable's name cannot be a file name; it gets no file");
             continue;
         }
-        changed |= write_one(&env, &format!("{name}.txt"), value.as_bytes())?;
+        changed |= env.write(&format!("{name}.txt"), value.as_bytes())?;
     }
-    match sys::unlinkat(&env, RETIRED, AtFlags::empty()) {
-        Ok(()) => changed = true,
-        Err(Errno::NOENT) => {}
-        Err(error) => return Err(error.into()),
+    changed |= env.remove(RETIRED)?;
+    match changed {
+        true => env.sync(),
+        false => Ok(()),
     }
-    if changed {
-        sys::fsync(&env)?;
-    }
-    Ok(())
 }
 
 /// Deletes the data directory. Gone is success.
@@ -106,70 +86,6 @@ pub(crate) fn rename(apps_dir: &Path, app: AppId, from: &str, to: &str) -> io::R
         return Ok(());
     }
     std::fs::rename(from, to)
-}
-
-/// The `env` directory itself, never what a link called `env` points to.
-fn open_env(data: &Path) -> io::Result<OwnedFd> {
-    let directory = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
-    let data = sys::open(data, directory, Mode::empty())?;
-    let open = || sys::openat(&data, "env", directory, Mode::empty());
-    let readable = Mode::RWXU | Mode::RGRP | Mode::XGRP | Mode::ROTH | Mode::XOTH;
-    let env = match open() {
-        Ok(env) => env,
-        Err(error) => {
-            match error {
-                Errno::NOENT => {}
-                // Put there by the container.
-                Errno::LOOP | Errno::NOTDIR => sys::unlinkat(&data, "env", AtFlags::empty())?,
-                error => return Err(error.into()),
-            }
-            sys::mkdirat(&data, "env", readable)?;
-            open()?
-        }
-    };
-    if Mode::from_raw_mode(sys::fstat(&env)?.st_mode) != readable {
-        sys::fchmod(&env, readable)?;
-    }
-    Ok(env)
-}
-
-/// Replaces one file through a temporary one, so that a power cut leaves the old or the new content.
-fn write_one(env: &OwnedFd, name: &str, content: &[u8]) -> io::Result<bool> {
-    if unchanged(env, name, content) {
-        return Ok(false);
-    }
-    let temporary = format!(".{name}.new");
-    match sys::unlinkat(env, &temporary, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => {}
-        Err(error) => return Err(error.into()),
-    }
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let readable = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::ROTH;
-    let file = sys::openat(env, &temporary, flags, readable)?;
-    sys::fchmod(&file, readable)?;
-    let mut file = File::from(file);
-    file.write_all(content)?;
-    file.sync_all()?;
-    sys::renameat(env, &temporary, env, name)?;
-    Ok(true)
-}
-
-fn unchanged(env: &OwnedFd, name: &str, content: &[u8]) -> bool {
-    // NONBLOCK: a pipe put there by the container must not hold us up.
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let Ok(file) = sys::openat(env, name, flags, Mode::empty()) else {
-        return false;
-    };
-    let file = File::from(file);
-    if !file
-        .metadata()
-        .is_ok_and(|metadata| metadata.is_file() && metadata.len() == content.len() as u64)
-    {
-        return false;
-    }
-    let mut found = Vec::with_capacity(content.len());
-    let limit = content.len() as u64 + 1;
-    file.take(limit).read_to_end(&mut found).is_ok() && found == content
 }
 
 #[cfg(test)]

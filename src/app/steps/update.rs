@@ -70,6 +70,7 @@ impl Worker {
         if request.target == AppState::Running {
             self.stop_gently().await?;
             self.start(request, false, cancel).await?;
+            self.shared.context.logs.follow(self.app, &self.app_name);
             unless_canceled(cancel, self.prove()).await?;
         } else {
             self.remove_container().await?;
@@ -84,7 +85,6 @@ impl Worker {
                 .await?;
             self.sync_ports(request, &[]);
             self.line(&format!("Now running app {} ({})", self.app_name, self.version));
-            self.shared.context.logs.follow(self.app, &self.app_name);
         }
         Ok(())
     }
@@ -141,6 +141,8 @@ impl Worker {
         } else {
             if tried {
                 self.keeps_history = true;
+                // Why it failed is in there, and the container goes.
+                self.read_out_log().await;
                 self.line(&format!("The app failed to start, reason: {}", Chain(&error)));
             }
             self.line(&format!(

@@ -6,14 +6,25 @@ use std::io;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
-use tokio::io::AsyncReadExt as _;
-use tokio::net::unix::pipe::Receiver;
 use tokio::process::Command;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::lines::Lines;
+
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
+
+#[cfg(unix)]
+pub(super) use unix::kill_marked;
+#[cfg(unix)]
+use unix::{Group, Output};
+#[cfg(windows)]
+pub(super) use windows::kill_marked;
+#[cfg(windows)]
+use windows::{Group, Output};
 
 /// Lines kept for the error text.
 const TAIL: usize = 25;
@@ -43,26 +54,6 @@ pub(super) enum Ended {
     Stalled,
 }
 
-/// The process group; killed when this is dropped before the program was reaped.
-struct Group {
-    id: Option<Pid>,
-}
-
-impl Group {
-    fn signal(&self, signal: Signal) {
-        if let Some(id) = self.id {
-            // Nobody there any more is what we want.
-            let _ = kill_process_group(id, signal);
-        }
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        self.signal(Signal::KILL);
-    }
-}
-
 /// Runs `command` to its end. Standard output and error are one stream, in the order in which they were written; every
 /// line goes to `each`, which must not wait. Fails only when the program cannot be started or heard.
 pub(super) async fn run(
@@ -76,15 +67,14 @@ pub(super) async fn run(
         .stdin(Stdio::null())
         .stdout(writer.try_clone()?)
         .stderr(writer)
-        .process_group(0)
         // Reaped by the runtime when this future is dropped.
         .kill_on_drop(true);
+    Group::prepare(&mut command);
     let mut child = command.spawn()?;
     // It holds the other end of the pipe.
     drop(command);
-    let id = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
-    let mut group = Group { id };
-    let mut output = Receiver::from_owned_fd(reader.into())?;
+    let mut group = Group::of(&child);
+    let mut output = Output::of(reader)?;
     let mut lines = Lines::plain();
     let mut tail = VecDeque::with_capacity(TAIL);
     let mut hear = |line: String| {
@@ -117,19 +107,19 @@ pub(super) async fn run(
             }
             () = cancel.cancelled(), if ended_by.is_none() && exited.is_none() => {
                 ended_by = Some(Ended::Canceled);
-                group.signal(Signal::TERM);
+                group.ask_to_end();
                 deadline = Instant::now() + GRACE;
             }
             () = tokio::time::sleep_until(deadline) => {
                 if ended_by.is_none() && exited.is_none() {
                     ended_by = Some(Ended::Stalled);
-                    group.signal(Signal::TERM);
+                    group.ask_to_end();
                     deadline = Instant::now() + GRACE;
                 } else if killed {
                     // Not even KILL helps against a process that the kernel holds. The runtime reaps it some day.
                     break;
                 } else {
-                    group.signal(Signal::KILL);
+                    group.kill();
                     killed = true;
                     deadline = Instant::now() + LINGER;
                 }
@@ -139,7 +129,7 @@ pub(super) async fn run(
     lines.finish(&mut |line| hear(line.text));
     if exited.is_some() && !open {
         // Nobody is left in it: the number may soon be another's.
-        group.id = None;
+        group.forget();
     }
     let ended = match (ended_by, exited) {
         (Some(ended), _) => ended,
@@ -151,32 +141,6 @@ pub(super) async fn run(
         ended,
         tail: tail.join("; "),
     })
-}
-
-/// Kills every process whose environment has exactly `entry`: what was started by one that cannot end it any more,
-/// children of children too. Processes of others cannot be read and are passed over.
-pub(super) fn kill_marked(entry: &str) {
-    let Ok(processes) = std::fs::read_dir("/proc") else {
-        return;
-    };
-    for process in processes.flatten() {
-        let name = process.file_name();
-        let Some(id) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else {
-            continue;
-        };
-        let marked = std::fs::read(process.path().join("environ")).is_ok_and(|environment| {
-            environment
-                .split(|&byte| byte == 0)
-                .any(|found| found == entry.as_bytes())
-        });
-        if let Some(id) = Pid::from_raw(id).filter(|_| marked) {
-            tracing::warn!(
-                process = id.as_raw_nonzero(),
-                "ending a call that an earlier agent left behind"
-            );
-            let _ = kill_process(id, Signal::KILL);
-        }
-    }
 }
 
 #[cfg(test)]

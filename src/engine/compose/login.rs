@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use protocol::request::RegistryLogin;
 use serde_json::{Map, Value, json};
+
+use crate::os::{self, DirBuilderExt as _};
 
 /// What the tools call the registry that a reference without one means.
 const HUB: &str = "https://index.docker.io/v1/";
@@ -37,7 +38,7 @@ impl Configuration {
         if let Some(plugins) = super::user_configuration().map(|user| user.join("cli-plugins"))
             && plugins.is_dir()
         {
-            symlink(plugins, directory.join("cli-plugins"))?;
+            os::link_directory(&plugins, &directory.join("cli-plugins"))?;
         }
         Ok(configuration)
     }

@@ -103,6 +103,70 @@ fn what_is_not_a_log_line_goes_with_the_line_before() {
 }
 
 #[test]
+fn a_trace_that_is_longer_than_the_answer_has_the_rank_and_time_of_its_line() {
+    let trace = |word: &str| -> String { (0..400).map(|frame| format!("{word} {frame}\n")).collect() };
+    let text = [
+        line("2026-08-04T09:00:00Z", "error", "panic"),
+        trace("frame"),
+        line("2026-08-04T10:00:00Z", "debug", "dump"),
+        trace("byte"),
+        line("2026-08-04T11:00:00Z", "info", "later"),
+    ]
+    .concat();
+    let (_directory, place) = log(&[&text]);
+    let ask = |tail, severity| {
+        let query = Query {
+            tail,
+            severity,
+            ..query()
+        };
+        run(&place, &query).unwrap()
+    };
+    let answer = ask(3, Severity::Error);
+    assert_eq!(answer.lines, ["frame 397", "frame 398", "frame 399"]);
+    assert!(answer.truncated);
+    let answer = ask(401, Severity::Error);
+    assert_eq!((answer.lines.len(), answer.truncated), (401, false));
+    assert_eq!(answer.lines[0], "2026-08-04T09:00:00Z ERROR panic");
+    let answer = ask(4, Severity::Info);
+    let newest = [
+        "frame 397",
+        "frame 398",
+        "frame 399",
+        "2026-08-04T11:00:00Z INFO later",
+    ];
+    assert_eq!(answer.lines, newest, "the dump is of no interest");
+    let window = Query {
+        tail: 3,
+        since: at("2026-08-04T10:30:00Z"),
+        severity: Severity::Trace,
+        ..query()
+    };
+    let answer = run(&place, &window).unwrap();
+    assert_eq!(answer.lines, ["2026-08-04T11:00:00Z INFO later"]);
+    assert!(!answer.truncated);
+}
+
+#[test]
+fn a_trace_that_is_larger_than_an_answer_may_be_ends_without_a_hole() {
+    let text = [
+        line("2026-08-04T09:00:00Z", "error", "panic"),
+        format!("{}\n", "x".repeat(1 << 10)).repeat((2 * ANSWER) >> 10),
+    ]
+    .concat();
+    let (_directory, place) = log(&[&text]);
+    let errors = Query {
+        tail: 1 << 20,
+        severity: Severity::Error,
+        ..query()
+    };
+    let answer = run(&place, &errors).unwrap();
+    let size: usize = answer.lines.iter().map(|line| line.len() + 1).sum();
+    assert!(size <= ANSWER && size > ANSWER - (2 << 10), "{size}");
+    assert!(answer.truncated && answer.lines.iter().all(|line| line.starts_with("xx")));
+}
+
+#[test]
 fn rotated_files_come_first_and_the_newest_lines_stay() {
     let day = |day: u32| -> String {
         (0..10)

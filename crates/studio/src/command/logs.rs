@@ -1,19 +1,25 @@
 //! `studio logs`: history from the devices, then live events (`logs-terminal-tunnel.md` 2.2, 2.11, 2.12), of one app or
 //! of many.
 
+mod dated;
 pub(super) mod lines;
+mod seam;
+mod watch;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
+use std::io::Write as _;
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::StreamExt as _;
-use futures_util::stream::{self, SelectAll};
+use futures_util::stream::FuturesUnordered;
 use protocol::AppId;
 use serde_json::{Map, Value, json};
+use tokio::sync::Semaphore;
 use wamp::Dict;
-use wamp::client::{Event, Subscription};
 
-use self::lines::{Seam, is_gap, resumed};
+use self::lines::is_gap;
+use self::watch::{Device, Look, Phase, watch};
 use super::client::{Client, DEADLINE};
 use super::{Out, with_client};
 use crate::api::{CallDevice, InstallView, MaybeDevice, uri};
@@ -26,8 +32,11 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 /// Lines remembered to find out where to go on after an interruption: what a device keeps.
 const REMEMBERED: usize = 100;
 
-/// Lines asked for with `--since`: as many as a device gives.
-const SINCE: u64 = 5000;
+/// Questions to devices at once.
+const AT_ONCE: usize = 16;
+
+/// How often following looks for apps that were installed or removed.
+const AGAIN: Duration = Duration::from_secs(10);
 
 /// The log of one app on one device.
 #[derive(Debug, Default)]
@@ -40,6 +49,8 @@ struct Stream {
     begun: bool,
     /// The newest lines that were shown, or would have been without `--grep`.
     last: VecDeque<String>,
+    /// When the newest of them came.
+    at: Option<(SystemTime, Instant)>,
 }
 
 /// Everything that is watched, by topic.
@@ -48,34 +59,44 @@ type Streams = BTreeMap<String, Stream>;
 /// How following ends without a failure.
 #[derive(Debug)]
 enum Ended {
-    /// Everything was shown, or nobody reads any more.
+    /// Everything was shown.
     Done,
+    /// Nobody reads any more.
+    Unread,
+    /// The connection.
     Lost,
+    /// There are more apps, or fewer.
+    Changed,
+    /// What was followed is not there any more.
+    Gone(Failure),
 }
 
 pub(super) async fn run(place: &Place, out: Out, options: Logs) -> Result<(), Failure> {
     let mut streams = Streams::new();
     let mut pause = RETRY.0;
-    let mut told = false;
+    let told = Cell::new(false);
     // Ctrl-C is how following ends: no failure.
     let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
     loop {
         let attempt = with_client(place, async |client: &Client| {
-            show(client, out, &options, &mut streams, &mut told).await
+            show(client, out, &options, &mut streams, &told).await
         });
         let ended = tokio::select! {
             ended = attempt => ended,
             _ = &mut interrupted, if options.follow => return Ok(()),
         };
+        let mut reason = "lost the connection".to_owned();
         let begun = options.follow && streams.values().any(|stream| stream.begun);
         match ended {
-            Ok(Ended::Done) => return Ok(()),
+            Ok(Ended::Done | Ended::Unread) => return Ok(()),
+            Ok(Ended::Gone(failure)) => return Err(failure),
+            Ok(Ended::Changed) => continue,
             Ok(Ended::Lost) => pause = RETRY.0,
-            Err(failure) if begun && matches!(failure.exit, Exit::Unreachable | Exit::Offline) => {}
+            Err(failure) if begun && passes(&failure) => reason = failure.text,
             Err(failure) => return Err(failure),
         }
-        if !std::mem::replace(&mut told, true) {
-            eprintln!("(lost the connection; trying again until Ctrl-C)");
+        if !told.replace(true) {
+            tell(&format!("{reason}; trying again until Ctrl-C"));
         }
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
@@ -85,123 +106,181 @@ pub(super) async fn run(place: &Place, out: Out, options: Logs) -> Result<(), Fa
     }
 }
 
+/// Whether trying again may help, once there was something to see.
+fn passes(failure: &Failure) -> bool {
+    !matches!(failure.exit, Exit::Denied | Exit::Usage)
+}
+
+/// Says something of the connection, which is not part of any log.
+fn tell(text: &str) {
+    // Nobody left to read it.
+    let _ = writeln!(std::io::stderr(), "({text})");
+}
+
 async fn show(
     client: &Client,
     out: Out,
     options: &Logs,
     streams: &mut Streams,
-    interruption: &mut bool,
+    interrupted: &Cell<bool>,
 ) -> Result<Ended, Failure> {
-    let installs = select(client, options).await?;
+    let installs = match select(client, options).await {
+        Err(failure) if failure.exit == Exit::NotFound && !streams.is_empty() => {
+            return Ok(Ended::Gone(failure));
+        }
+        installs => installs?,
+    };
+    if streams.is_empty() {
+        for app in named(options).1 {
+            if !installs.iter().any(|install| is(install, app)) {
+                tell(&format!("{app}: not installed there"));
+            }
+        }
+    }
+    streams.retain(|topic, stream| {
+        let there = installs.iter().any(|install| self::topic(install) == *topic);
+        if !there {
+            tell(&format!(
+                "{} {}: not installed any more",
+                stream.device, stream.app
+            ));
+        }
+        there
+    });
     let several = installs.len() > 1;
-    let mut events = SelectAll::new();
-    let mut seams: BTreeMap<String, Seam> = BTreeMap::new();
-    let mut failure = None;
-    let mut any = false;
     for install in &installs {
-        let topic = topic(install);
-        // Subscribed first: what comes while the history is fetched is kept, not lost.
-        let mut live = match options.follow {
-            true => Some(client.session.subscribe(&topic, Dict::new()).await?),
-            false => None,
-        };
-        let stream = streams.entry(topic.clone()).or_default();
+        let stream = streams.entry(topic(install)).or_default();
         stream.device.clone_from(&install.device);
         stream.app.clone_from(&install.app);
         if several {
             stream.label = format!("{} {} | ", install.device, install.app);
         }
-        match past(client, install, options, stream.begun).await {
-            Ok(history) => {
-                any = true;
-                if std::mem::take(interruption) {
-                    eprintln!("(connected again)");
-                }
-                let early = live.as_mut().map(buffered).unwrap_or_default();
-                let fresh = resumed(stream.last.make_contiguous(), &history, early.clone());
-                if !stream.show(out, options, &fresh) {
-                    return Ok(Ended::Done);
-                }
-                stream.begun = true;
-                let mut seam = Seam::new(history);
-                // More of what the history has may follow.
-                if seam.fresh(early).is_empty() {
-                    seams.insert(topic.clone(), seam);
-                }
-            }
-            // Of several, the others are shown.
-            Err(unreached) if several => {
-                eprintln!("({}: {})", install.device, unreached.text);
-                failure = Some(unreached);
-            }
-            Err(unreached) => return Err(unreached),
-        }
-        if let Some(live) = live {
-            events.push(follow(topic, live));
+    }
+    let questions = Semaphore::new(AT_ONCE);
+    let mut shown = FuturesUnordered::new();
+    for (topic, stream) in streams.iter_mut() {
+        if let Some(install) = installs.iter().find(|install| self::topic(install) == *topic) {
+            let device = Device {
+                client,
+                install,
+                questions: &questions,
+            };
+            shown.push(one(device, out, options, stream, several, interrupted));
         }
     }
-    if let (false, Some(failure)) = (any, failure) {
-        return Err(failure);
-    }
-    if events.is_empty() {
-        return Ok(Ended::Done);
-    }
-    while let Some((topic, event)) = events.next().await {
-        let Some(event) = event else {
-            if client.session.is_open() {
-                return Err(Failure::new(
-                    Exit::Denied,
-                    "your account may not read this log any more",
-                ));
-            }
-            return Ok(Ended::Lost);
+    let mut failures = Vec::new();
+    let changed = changed(client, options, &installs);
+    let mut changed = std::pin::pin!(changed);
+    loop {
+        let ended = tokio::select! {
+            ended = shown.next() => ended,
+            changed = &mut changed, if options.follow => return changed,
         };
-        let Some(stream) = streams.get_mut(&topic) else {
-            continue;
-        };
-        if event.missed > 0 {
-            eprintln!(
-                "({}{} log messages were lost on the way)",
-                stream.label, event.missed
-            );
-        }
-        let mut lines = lines::lines(&event);
-        if let Some(seam) = seams.get_mut(&topic) {
-            lines = seam.fresh(lines);
-        }
-        if !stream.show(out, options, &lines) {
-            return Ok(Ended::Done);
+        match ended {
+            Some(Ok(Ended::Done)) => {}
+            Some(Ok(over)) => return Ok(over),
+            // Of several, the others go on.
+            Some(Err(failure)) => {
+                if several {
+                    tell(&failure.text);
+                }
+                failures.push(failure);
+            }
+            None => break,
         }
     }
-    Ok(Ended::Lost)
+    let number = failures.len();
+    match failures.pop() {
+        None => Ok(Ended::Done),
+        Some(failure) if several && !options.follow => {
+            // Which one came last is chance.
+            let denied = failures.iter().any(|other| other.exit == Exit::Denied);
+            let exit = if denied { Exit::Denied } else { failure.exit };
+            let text = format!("{number} of {} logs cannot be read", installs.len());
+            Err(Failure::new(exit, text))
+        }
+        Some(failure) => Err(failure),
+    }
 }
 
-/// Events with their topic, and one `None` when there will be no more.
-fn follow(
-    topic: String,
-    live: Subscription,
-) -> impl futures_util::Stream<Item = (String, Option<Event>)> + Unpin {
-    Box::pin(stream::unfold(Some(live), move |live| {
-        let topic = topic.clone();
-        async move {
-            let mut live = live?;
-            let event = live.events.recv().await;
-            let next = event.is_some().then_some(live);
-            Some(((topic, event), next))
+/// Shows one log: what there is, then what comes.
+async fn one(
+    device: Device<'_>,
+    out: Out,
+    options: &Logs,
+    stream: &mut Stream,
+    several: bool,
+    interrupted: &Cell<bool>,
+) -> Result<Ended, Failure> {
+    let named = |failure: Failure| {
+        let text = match several {
+            true => format!("{}: {}", device.install.device, failure.text),
+            false => failure.text.clone(),
+        };
+        Failure { text, ..failure }
+    };
+    // Subscribed first: what comes while the history is fetched is kept, not lost.
+    let mut live = None;
+    if options.follow {
+        let topic = topic(device.install);
+        let subscribed = device.client.session.subscribe(&topic, Dict::new()).await;
+        live = Some(subscribed.map_err(|error| named(error.into()))?);
+    }
+    let phase = match device.look(options, stream).await {
+        Ok(look) => {
+            if interrupted.take() {
+                tell("connected again");
+            }
+            match stream.take(out, options, look) {
+                Some(phase) => phase,
+                None => return Ok(Ended::Unread),
+            }
         }
-    }))
+        // Of several, the others are shown; one that was seen is tried again.
+        Err(failure) if options.follow && (several || stream.begun) && passes(&failure) => {
+            tell(&named(failure).text);
+            Phase::Behind
+        }
+        Err(failure) => return Err(named(failure)),
+    };
+    match live {
+        Some(live) => watch(device, out, options, stream, live, phase).await,
+        None => Ok(Ended::Done),
+    }
 }
 
-/// The lines of events that came already.
-fn buffered(live: &mut Subscription) -> Vec<String> {
-    let mut early = Vec::new();
-    while let Ok(event) = live.events.try_recv() {
-        early.extend(lines::lines(&event));
+/// Ends when what the options name is something else than before.
+async fn changed(client: &Client, options: &Logs, before: &[InstallView]) -> Result<Ended, Failure> {
+    loop {
+        tokio::time::sleep(AGAIN).await;
+        match select(client, options).await {
+            Ok(now) if now.iter().map(topic).eq(before.iter().map(topic)) => {}
+            Ok(_) => return Ok(Ended::Changed),
+            Err(failure) if failure.exit == Exit::NotFound => return Ok(Ended::Gone(failure)),
+            // The connection itself is watched elsewhere.
+            Err(failure) if passes(&failure) => {}
+            Err(failure) => return Err(failure),
+        }
     }
-    early
 }
 
 impl Stream {
+    /// Shows what a look has found. `None` when nobody reads any more.
+    fn take(&mut self, out: Out, options: &Logs, look: Look) -> Option<Phase> {
+        if !look.note.is_none_or(|note| self.note(out, &note)) {
+            return None;
+        }
+        self.begun = true;
+        self.at = Some((SystemTime::now(), Instant::now()));
+        self.show(out, options, &look.lines).then_some(look.phase)
+    }
+
+    /// Says something that whoever reads the lines has to know, in its place. `false` when nobody reads any more.
+    fn note(&self, out: Out, note: &str) -> bool {
+        let value = json!({"note": note, "device": self.device, "app": self.app});
+        out.step(&value, || format!("{}({note})\n", self.label))
+    }
+
     /// Prints lines and remembers them. `false` when nobody reads any more.
     fn show(&mut self, out: Out, options: &Logs, lines: &[String]) -> bool {
         for line in lines {
@@ -217,8 +296,19 @@ impl Stream {
                 self.last.pop_front();
             }
             self.last.push_back(line.clone());
+            self.at = Some((SystemTime::now(), Instant::now()));
         }
         true
+    }
+
+    /// What was shown last, and how long ago.
+    fn shown(&self) -> (Vec<String>, Duration) {
+        // One clock can be set, the other one stands still while a machine sleeps.
+        let ago = self.at.map(|(time, instant)| {
+            let elapsed = time.elapsed().unwrap_or_default();
+            elapsed.max(instant.elapsed())
+        });
+        (self.last.iter().cloned().collect(), ago.unwrap_or_default())
     }
 }
 
@@ -235,10 +325,21 @@ pub(super) fn topic(install: &InstallView) -> String {
     protocol::uri::logs(&install.serial_number, &container(install))
 }
 
+/// Devices and apps that the options name.
+fn named(options: &Logs) -> (Vec<&String>, Vec<&String>) {
+    (
+        options.device.iter().chain(&options.devices).collect(),
+        options.app.iter().chain(&options.apps).collect(),
+    )
+}
+
+fn is(install: &InstallView, app: &str) -> bool {
+    install.app.eq_ignore_ascii_case(app) || install.app_key.to_string() == app
+}
+
 /// What the options name: every app of the devices and every device of the apps, where one of both is not said.
 async fn select(client: &Client, options: &Logs) -> Result<Vec<InstallView>, Failure> {
-    let devices: Vec<&String> = options.device.iter().chain(&options.devices).collect();
-    let apps: Vec<&String> = options.app.iter().chain(&options.apps).collect();
+    let (devices, apps) = named(options);
     let mut installs: Vec<InstallView> = Vec::new();
     if devices.is_empty() {
         installs = client
@@ -250,13 +351,7 @@ async fn select(client: &Client, options: &Logs) -> Result<Vec<InstallView>, Fai
         let of_device: Vec<InstallView> = client.ask(uri::INSTALL_LIST, &MaybeDevice { device }).await?;
         installs.extend(of_device);
     }
-    let named = |install: &InstallView| {
-        apps.is_empty()
-            || apps
-                .iter()
-                .any(|app| install.app.eq_ignore_ascii_case(app) || install.app_key.to_string() == **app)
-    };
-    installs.retain(named);
+    installs.retain(|install| apps.is_empty() || apps.iter().any(|app| is(install, app)));
     installs.sort_by_key(topic);
     installs.dedup_by_key(|install| topic(install));
     if !installs.is_empty() {
@@ -270,33 +365,6 @@ async fn select(client: &Client, options: &Logs) -> Result<Vec<InstallView>, Fai
         .hint(format!("'studio ps {device}' shows what is")),
         _ => Failure::new(Exit::NotFound, "no such app is installed there").hint("'studio ps' shows what is"),
     })
-}
-
-/// What was printed before: since the moment that was asked for, or what the device keeps.
-async fn past(
-    client: &Client,
-    install: &InstallView,
-    options: &Logs,
-    begun: bool,
-) -> Result<Vec<String>, Failure> {
-    let container = container(install);
-    if let (Some(since), false) = (&options.since, begun) {
-        let arguments = json!({
-            "containerName": container, "since": since, "tail": SINCE, "timestamps": false,
-        });
-        let answer = ask(client, &install.device, "query_app_logs", arguments).await?;
-        return match answer.get("lines") {
-            Some(Value::Array(lines)) => Ok(lines.iter().map(text_of).collect()),
-            Some(_) | None => Ok(Vec::new()),
-        };
-    }
-    let arguments = json!({"containerName": container});
-    Ok(
-        match ask(client, &install.device, "get_app_log_history", arguments).await? {
-            Value::Array(lines) => lines.iter().map(text_of).collect(),
-            _ => Vec::new(),
-        },
-    )
 }
 
 async fn ask(client: &Client, device: &str, procedure: &str, arguments: Value) -> Result<Value, Failure> {

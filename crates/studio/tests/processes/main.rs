@@ -9,6 +9,7 @@ mod crossbar;
 mod devices;
 mod harness;
 mod interruptions;
+mod logs;
 mod registry;
 mod rights;
 mod rollouts;

@@ -102,6 +102,13 @@ impl Worker {
         }
     }
 
+    /// Reads the log of whatever runs for the app to its end, before it is removed.
+    pub(in crate::app::steps) async fn read_out_log(&self) {
+        let project = self.is_compose().then(|| self.project());
+        let logs = &self.shared.context.logs;
+        logs.read_out(self.app, &self.app_name, project.as_deref()).await;
+    }
+
     /// Starts the services and waits until they run. What did not come up is taken away again.
     pub(super) async fn start_project(
         &self,
@@ -143,6 +150,7 @@ impl Worker {
                 }
                 Err(EngineError::Canceled) => return Err(ActionError::Canceled),
                 Err(error) => {
+                    self.read_out_log().await;
                     self.say_what_failed().await;
                     self.take_away(request).await;
                     return Err(match images.is_empty() {
@@ -157,15 +165,8 @@ impl Worker {
         }
         let up = unless_canceled(cancel, self.wait_until_up(document)).await;
         if let Err(ActionError::Container(_)) = &up {
-            let last = ["logs", "--no-color", "--tail", "50"];
-            let file = self.project_directory()?.join(directory::DOCUMENT);
             // What the services said themselves; the containers go with it.
-            if let Err(error) = self
-                .call_streamed(Channel::App, cli, &file, &last, &BTreeMap::new(), cancel)
-                .await
-            {
-                tracing::debug!(app = %self.app, error = %Chain(&error), "reading the log of a failed project");
-            }
+            self.read_out_log().await;
             self.take_away(request).await;
         }
         up

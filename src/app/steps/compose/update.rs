@@ -69,6 +69,7 @@ impl Worker {
         }
         if request.target == AppState::Running {
             self.start_project(request, document, &cli, cancel).await?;
+            self.follow_log();
             unless_canceled(cancel, self.prove_project(document)).await?;
         } else {
             self.lay_out(request, document, &cli, directory::DOCUMENT).await?;

@@ -1,4 +1,4 @@
-//! Log messages as lines, and how live lines, the device's history and what was shown before fit together.
+//! Log messages as lines, and how live lines, a history without timestamps and what was shown before fit together.
 //! Knows neither connection nor output.
 
 use std::time::Duration;
@@ -40,71 +40,79 @@ fn shown(message: &Value) -> Vec<String> {
     }
 }
 
-/// Where history and live lines meet. A device sends lines in batches, so one that the history has may come again a
-/// moment after the history did.
-pub(super) struct Seam {
+/// A live line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Heard {
+    pub(super) text: String,
+    /// Said by the agent, not by the app: not in the container's log.
+    pub(super) by_agent: bool,
+}
+
+/// The lines of one event, with who said them.
+pub(super) fn heard(event: &Event) -> Vec<Heard> {
+    let by_agent = !matches!(event.payload.first::<Value>(), Ok(Some(Value::String(_))));
+    lines(event)
+        .into_iter()
+        .map(|text| Heard { text, by_agent })
+        .collect()
+}
+
+/// Where history and live lines meet on a device that does not know when its lines were printed. It sends lines in
+/// batches, so the last of the history may come again a moment after the history did.
+pub(super) struct Repeats {
     history: Vec<String>,
-    /// Live lines so far; only while all of them were in the history.
-    repeated: Option<Vec<String>>,
-    until: Instant,
+    /// Live lines so far, while they look like the end of the history.
+    waiting: Vec<String>,
+    pub(super) until: Instant,
 }
 
 /// Longest time between a line's place in the history and its live event: the batches' and the way.
-const BATCH: Duration = Duration::from_secs(1);
+pub(super) const BATCH: Duration = Duration::from_secs(1);
 
-impl Seam {
-    pub(super) fn new(history: Vec<String>) -> Seam {
-        Seam {
+impl Repeats {
+    pub(super) fn new(history: Vec<String>) -> Repeats {
+        Repeats {
             history,
-            repeated: Some(Vec::new()),
+            waiting: Vec::new(),
             until: Instant::now() + BATCH,
         }
     }
 
-    /// The lines that the history did not have.
+    /// Whether lines still may come again.
+    pub(super) fn is_over(&self) -> bool {
+        self.history.is_empty()
+    }
+
+    /// The lines that the history did not have, as far as that is clear.
     pub(super) fn fresh(&mut self, lines: Vec<String>) -> Vec<String> {
-        let Some(mut live) = self.repeated.take().filter(|_| Instant::now() < self.until) else {
-            return lines;
-        };
-        let before = live.len();
-        live.extend(lines);
-        let repeated = overlap(&self.history, &live).max(before);
-        let fresh = live.split_off(repeated);
-        self.repeated = fresh.is_empty().then_some(live);
+        self.waiting.extend(lines);
+        if Instant::now() >= self.until {
+            self.history.clear();
+        }
+        let repeated = overlap(&self.history, &self.waiting);
+        if repeated > self.waiting.len() {
+            // The rest of them may follow.
+            return Vec::new();
+        }
+        let fresh = self.waiting.split_off(repeated);
+        if repeated > 0 || !fresh.is_empty() {
+            self.history.clear();
+        }
+        self.waiting.clear();
         fresh
     }
 }
 
-/// How many of the first live lines the history has: the longest run of it that they begin with, if it lies inside the
-/// history or reaches its end.
+/// How many lines at the end of the history the live lines begin with, or may yet turn out to. Of several numbers the
+/// smallest: when lines look alike, one too many is better than one that nobody sees.
 fn overlap(history: &[String], live: &[String]) -> usize {
     (0..history.len())
-        .find_map(|start| {
-            let common = live.len().min(history.len() - start);
-            (history[start..start + common] == live[..common]).then_some(common)
-        })
-        .unwrap_or(0)
-}
-
-/// What comes next after what was shown before an interruption, out of the history and the live lines that came before
-/// it did: a device sends what it kept for its viewers, and that may begin before the history does.
-pub(super) fn resumed(shown: &[String], history: &[String], live: Vec<String>) -> Vec<String> {
-    let held = |common: usize| history[..common] == live[live.len() - common..];
-    let behind = (1..=history.len().min(live.len()))
         .rev()
-        .find(|common| held(*common));
-    let within = live.windows(history.len().max(1)).any(|window| window == history);
-    let begins_in_history = overlap(history, &live) > 0 && !within;
-    let joined = match behind {
-        _ if within => live,
-        Some(common) if !begins_in_history => [&live[..], &history[common..]].concat(),
-        Some(_) | None => {
-            let overlap = overlap(history, &live);
-            [history, &live[overlap..]].concat()
-        }
-    };
-    let from = continuation(shown, &joined);
-    joined[from..].to_vec()
+        .find(|start| {
+            let common = live.len().min(history.len() - start);
+            history[*start..start + common] == live[..common]
+        })
+        .map_or(0, |start| history.len() - start)
 }
 
 /// A line that says how many are missing: shown whatever is looked for.
@@ -112,16 +120,18 @@ pub(super) fn is_gap(line: &str) -> bool {
     line.starts_with("… ") && line.contains(" log line(s) dropped (")
 }
 
-/// Where the history goes on after what was shown before an interruption: behind the last place that ends like it. One
-/// that has nothing in common with it is shown as a whole.
-pub(super) fn continuation(shown: &[String], history: &[String]) -> usize {
-    (1..=history.len())
-        .rev()
-        .find(|end| {
-            let common = shown.len().min(*end);
-            common > 0 && history[end - common..*end] == shown[shown.len() - common..]
-        })
-        .unwrap_or(0)
+/// Where the history goes on after what was shown before an interruption: behind the last place that ends like it; and
+/// whether that is certain. One that has nothing in common with it is shown as a whole.
+pub(super) fn continuation(shown: &[String], history: &[String]) -> (usize, bool) {
+    let mut ends = (1..=history.len()).rev().filter(|end| {
+        let common = shown.len().min(*end);
+        common > 0 && history[end - common..*end] == shown[shown.len() - common..]
+    });
+    match (ends.next(), ends.next()) {
+        (Some(end), None) => (end, true),
+        (Some(end), Some(_)) => (end, false),
+        (None, _) => (0, shown.is_empty() || history.is_empty()),
+    }
 }
 
 #[cfg(test)]
@@ -153,17 +163,21 @@ mod tests {
         }
     }
 
+    fn words(text: &str) -> Vec<String> {
+        text.split_whitespace().map(str::to_owned).collect()
+    }
+
     #[test]
     fn after_an_interruption_the_history_goes_on_where_it_was_left() {
-        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         for (shown, history, expected) in [
-            ("", "a b", 0),
-            ("a b", "a b c", 2),
-            ("x y a b", "a b c", 2),
-            ("a b", "x a b c", 3),
-            ("a b", "c d", 0),
-            ("a b", "a b", 2),
-            ("a b", "", 0),
+            ("", "a b", (0, true)),
+            ("a b", "a b c", (2, true)),
+            ("x y a b", "a b c", (2, true)),
+            ("a b", "x a b c", (3, true)),
+            ("a b", "c d", (0, false)),
+            ("a b", "a b", (2, true)),
+            ("a b", "", (0, true)),
+            ("t t t", "t t t", (3, false)),
         ] {
             assert_eq!(
                 continuation(&words(shown), &words(history)),
@@ -175,69 +189,56 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_batch_that_comes_after_the_history_is_not_shown_twice() {
-        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         let history = words("a b c");
-        let mut seam = Seam::new(history.clone());
-        assert_eq!(seam.fresh(words("b")), words(""));
-        assert_eq!(seam.fresh(words("c")), words(""));
-        assert_eq!(seam.fresh(words("d")), words("d"));
-        assert_eq!(seam.fresh(words("d")), words("d"));
+        let mut repeats = Repeats::new(history.clone());
+        assert_eq!(repeats.fresh(words("b")), words(""));
+        assert_eq!(repeats.fresh(words("c")), words(""));
+        assert_eq!(repeats.fresh(words("d")), words("d"));
+        assert_eq!(repeats.fresh(words("d")), words("d"));
 
-        let mut seam = Seam::new(history.clone());
-        assert_eq!(seam.fresh(words("c d")), words("d"));
-        assert_eq!(seam.fresh(words("c")), words("c"));
+        let mut repeats = Repeats::new(history.clone());
+        assert_eq!(repeats.fresh(words("c d")), words("d"));
+        assert_eq!(repeats.fresh(words("c")), words("c"));
 
         // An app that says the same thing again later is heard.
-        let mut seam = Seam::new(history.clone());
+        let mut repeats = Repeats::new(history.clone());
         tokio::time::advance(BATCH).await;
-        assert_eq!(seam.fresh(words("c")), words("c"));
+        assert_eq!(repeats.fresh(words("c")), words("c"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lines_that_look_alike_are_not_swallowed() {
+        let mut repeats = Repeats::new(words("t t t t"));
+        assert_eq!(repeats.fresh(words("t")), words(""), "the last of the history");
+        assert_eq!(repeats.fresh(words("t t")), words("t t"));
+
+        // It is somewhere in the history, but the end of it does not follow.
+        let mut repeats = Repeats::new(words("a b c"));
+        assert_eq!(repeats.fresh(words("b")), words(""));
+        assert_eq!(repeats.fresh(words("d")), words("b d"));
+        let mut repeats = Repeats::new(words("a b c"));
+        assert_eq!(repeats.fresh(words("b")), words(""));
+        tokio::time::advance(BATCH).await;
+        assert_eq!(repeats.fresh(words("")), words("b"));
+        assert!(repeats.is_over());
     }
 
     #[test]
     fn lines_that_the_history_ended_with_are_not_shown_twice() {
-        let words = |text: &str| {
-            text.split(' ')
-                .filter(|w| !w.is_empty())
-                .map(str::to_owned)
-                .collect::<Vec<_>>()
-        };
         for (history, live, expected) in [
             ("a b c", "b c d", 2),
             ("a b", "c", 0),
             ("", "a", 0),
-            ("a", "", 0),
-            ("x x", "x x x", 2),
+            ("x x", "x x x", 1),
+            ("a b a b", "a b", 2),
             ("a b", "a b", 2),
-            ("a b c", "b", 1),
+            ("a b c", "b", 2),
             ("a b c", "b d", 0),
         ] {
             assert_eq!(
                 overlap(&words(history), &words(live)),
                 expected,
                 "{history} | {live}"
-            );
-        }
-    }
-
-    #[test]
-    fn lines_that_a_device_kept_come_before_the_history_and_once() {
-        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-        for (shown, history, live, expected) in [
-            ("1 2", "2 3 4", "", "3 4"),
-            // The history goes as far back as what was kept.
-            ("1 2", "2 3 4", "3 4", "3 4"),
-            ("1 2", "2 3 4", "3 4 5", "3 4 5"),
-            // What was kept begins before it.
-            ("1 2", "4 5", "3 4 5 6", "3 4 5 6"),
-            ("1 2", "4 5 6", "3 4 5", "3 4 5 6"),
-            // Nothing was shown before.
-            ("", "1 2", "2 3", "1 2 3"),
-            ("", "", "1", "1"),
-        ] {
-            assert_eq!(
-                resumed(&words(shown), &words(history), words(live)),
-                words(expected),
-                "{shown} | {history} | {live}"
             );
         }
     }

@@ -4,23 +4,24 @@ use jiff::{SignedDuration, Timestamp};
 
 /// A moment from 1970 on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Bound(Timestamp);
+pub struct Bound(Timestamp);
 
 impl Bound {
     /// RFC 3339, else a duration before `now` in Go's notation, else Unix seconds.
-    pub(super) fn parse(text: &str, now: Timestamp) -> Option<Bound> {
+    pub fn parse(text: &str, now: Timestamp) -> Option<Bound> {
         let moment = rfc3339(text)
             .or_else(|| ago(text, now))
             .or_else(|| Timestamp::from_second(text.parse().ok()?).ok())?;
         Some(Bound(moment.max(Timestamp::UNIX_EPOCH)))
     }
 
-    pub(super) fn moment(self) -> Timestamp {
+    /// The moment itself.
+    pub fn moment(self) -> Timestamp {
         self.0
     }
 
-    /// Since 1970.
-    pub(super) fn nanoseconds(self) -> u64 {
+    /// Nanoseconds since 1970.
+    pub fn nanoseconds(self) -> u64 {
         // Not before 1970, so only a moment after 2554 has no number.
         u64::try_from(self.0.as_nanosecond()).unwrap_or(u64::MAX)
     }
