@@ -104,6 +104,7 @@ async fn run_updating(
             settings: settings.clone(),
             device: device.clone(),
             session,
+            engine: engine.clone(),
             footing,
         },
         stop.clone(),

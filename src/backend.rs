@@ -53,6 +53,14 @@ pub enum BackendError {
 }
 
 impl BackendError {
+    /// Whether the router said that nobody is there who could answer.
+    pub fn is_absence(&self) -> bool {
+        let BackendError::Call { source, .. } = self else {
+            return false;
+        };
+        matches!(source, RequestError::Peer(answer) if answer.uri == wamp::uri::error::NO_SUCH_PROCEDURE)
+    }
+
     /// Whether the backend itself answered (with an error or nonsense), so that the link is known to work.
     pub fn is_answer(&self) -> bool {
         match self {

@@ -3,7 +3,7 @@
 //! Every call has a deadline. "Already gone" is success where removal is the goal.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -37,6 +37,8 @@ pub struct Engine {
     unprivileged: Arc<AtomicBool>,
     /// The compose command line, once it was found.
     compose: Arc<Mutex<Option<Cli>>>,
+    /// Builds, pulls and pushes under way.
+    work: Arc<AtomicUsize>,
 }
 
 /// Why an engine call failed; the text is what operators see.
@@ -223,12 +225,18 @@ impl Engine {
             host: host.into(),
             unprivileged: Arc::default(),
             compose: Arc::default(),
+            work: Arc::default(),
         };
         match engine.client(daemon::READ) {
             // A socket that does not exist yet: the daemon may come later.
             Ok(_) | Err(EngineError::Unreachable(_)) => Ok(engine),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether a build, a pull or a push is under way that would have to begin again.
+    pub fn is_working(&self) -> bool {
+        self.work.load(Ordering::Relaxed) > 0
     }
 
     /// Whether the daemon answers within `within`.

@@ -27,8 +27,17 @@ static START_OVER: OnceLock<Custody> = OnceLock::new();
 /// A restart was asked for: part of the exit code, which is the process's own and one only.
 static RESTART: AtomicBool = AtomicBool::new(false);
 
-/// From now on SIGINT and SIGTERM, or what asks for an end on other systems, cancel the returned token, whatever the agent is doing (weakness R15). [`BOUND`]
-/// later, or at once on a second signal, the process ends with the code it would have ended with.
+/// The end was asked for by a signal.
+static SIGNALLED: AtomicBool = AtomicBool::new(false);
+
+/// Whether the end was asked for by a signal.
+pub(crate) fn is_signalled() -> bool {
+    SIGNALLED.load(Ordering::Relaxed)
+}
+
+/// From now on SIGINT and SIGTERM, or what asks for an end on other systems, cancel the returned token, whatever the
+/// agent is doing (weakness R15). [`BOUND`] later, or at once on a second signal, the process ends with the code it would
+/// have ended with.
 pub fn on_signals(runtime: &Runtime) -> io::Result<CancellationToken> {
     let stop = CancellationToken::new();
     let _context = runtime.enter();
@@ -38,10 +47,14 @@ pub fn on_signals(runtime: &Runtime) -> io::Result<CancellationToken> {
 }
 
 async fn watch(mut signals: Signals, stop: CancellationToken) {
-    tokio::select! {
-        name = signals.asked() => tracing::info!("stopping on {name}"),
+    let signal = tokio::select! {
+        name = signals.asked() => Some(name),
         // Somebody inside wants the end; the bound holds for them too.
-        () = stop.cancelled() => {}
+        () = stop.cancelled() => None,
+    };
+    if let Some(signal) = signal {
+        tracing::info!("stopping on {signal}");
+        SIGNALLED.store(true, Ordering::Relaxed);
     }
     stop.cancel();
     tokio::select! {

@@ -79,7 +79,11 @@ fn serve(
     footing: Footing,
     stop: CancellationToken,
 ) -> anyhow::Result<u8> {
-    let _lock = instance::acquire_soon(|| stop.is_cancelled())?;
+    let lock = instance::acquire_soon(|| stop.is_cancelled());
+    if matches!(lock, Err(instance::LockError::Taken)) {
+        footing.excuse("another agent runs on this machine");
+    }
+    let _lock = lock?;
     journal::start(&settings);
     tracing::info!(
         version = VERSION,

@@ -9,6 +9,7 @@
 mod boot;
 mod bucket;
 mod check;
+mod clock;
 mod custody;
 mod delta;
 mod disk;
@@ -56,6 +57,7 @@ pub use launcher::start_over;
 pub use setup::{Setup, SetupError};
 
 use crate::cli::VERSION;
+use crate::engine::Engine;
 use crate::exit;
 use crate::flock::DeviceFile;
 use crate::journal::Chain;
@@ -78,12 +80,17 @@ const AWAY: Duration = Duration::from_secs(30);
 /// The version before must have been connected this recently for the new one to be expected to (R2).
 const RECENTLY: Duration = Duration::from_secs(60 * 60);
 
+/// A version that has lived for so long does not end at every start.
+const WORKS: Duration = Duration::from_secs(5 * 60);
+
 /// What updates need from the rest of the agent.
 #[derive(Clone, Debug)]
 pub struct UpdateContext {
     pub settings: Settings,
     pub device: DeviceFile,
     pub session: SessionWatch,
+    /// What an update that nobody asked for does not break off.
+    pub engine: Engine,
     pub footing: Footing,
 }
 
@@ -109,6 +116,15 @@ impl Footing {
         footing
     }
 
+    /// This start cannot go on for a reason of this machine, such as another agent that runs there: if it is one of a
+    /// version under test, it does not count.
+    pub fn excuse(&self, why: &str) {
+        let state = self.memory.current();
+        if state.is_trial() && state.new_version == VERSION {
+            watch::excuse(&self.memory, why);
+        }
+    }
+
     /// Spans of time and keys.
     pub(crate) fn setup(&self) -> &Setup {
         &self.setup
@@ -131,6 +147,7 @@ pub struct Report {
 #[derive(Debug)]
 struct Request {
     version: Option<String>,
+    force: bool,
     answer: oneshot::Sender<Report>,
 }
 
@@ -186,16 +203,28 @@ impl Updater {
         let mut tasks = JoinSet::new();
         if under_test {
             let (context, memory, health) = (context.clone(), memory.clone(), health.clone());
+            tasks.spawn(keep_excuse(memory.clone(), health.clone()));
             tasks.spawn(async move { prove(&context, &memory, &health).await });
         } else {
             litter::sweep(&context.settings.agent_dir, &memory.current());
         }
         tasks.spawn(checks.run(inbox, under_test));
         tasks.spawn(keep_connected(memory.clone(), health.clone()));
+        let (agent_dir, connected) = (context.settings.agent_dir.clone(), health.clone());
+        tasks.spawn(async move {
+            // Out of coverage it works, too.
+            let _ = tokio::time::timeout(WORKS, connected.connected()).await;
+            launcher::forget_starts(&agent_dir);
+        });
+        let footing = context.footing.clone();
         tasks.spawn(telling::tell(context, memory, health));
         // Owned by the runtime: it ends, with its tasks, when the agent stops.
         tokio::spawn(async move {
             stop.cancelled().await;
+            // A launcher ends a version by signal that hangs, too, and excuses by itself one that does not.
+            if footing.custody == Custody::Managed && exit::is_signalled() {
+                footing.excuse("this machine or somebody ends it");
+            }
             tasks.shutdown().await;
         });
         updater
@@ -211,9 +240,9 @@ impl Updater {
         self.installer.has_keys()
     }
 
-    /// Checks and installs what is offered, or `version`. Answers when it is done; when another update is under way, at
-    /// once.
-    pub async fn update(&self, version: Option<String>) -> Report {
+    /// Checks and installs what is offered, or `version`; with `force` also what failed here before. Answers when it is
+    /// done; when another update is under way, at once.
+    pub async fn update(&self, version: Option<String>, force: bool) -> Report {
         let in_progress = Report {
             message: "another update is in progress".to_owned(),
             in_progress: true,
@@ -223,7 +252,12 @@ impl Updater {
             return in_progress;
         }
         let (answer, answered) = oneshot::channel();
-        if self.requests.try_send(Request { version, answer }).is_err() {
+        let request = Request {
+            version,
+            force,
+            answer,
+        };
+        if self.requests.try_send(request).is_err() {
             return in_progress;
         }
         answered.await.unwrap_or_else(|_| Report {
@@ -314,6 +348,29 @@ async fn keep_connected(memory: Memory, health: Health) {
     }
 }
 
+/// Remembers for whoever watches the time of this version that nobody answers it.
+async fn keep_excuse(memory: Memory, health: Health) {
+    let mut away = false;
+    loop {
+        away = health.backend_otherwise(away).await;
+        if let Err(error) = memory.change(move |state| state.backend_away = away).await {
+            tracing::warn!(%error, "whether the backend is away cannot be remembered");
+        }
+    }
+}
+
+/// What came of a check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Checked {
+    Staged,
+    /// Until the next one is due.
+    Settled,
+    /// The bucket was away, it may be there soon.
+    Away,
+    /// The device is busy with something else.
+    Postponed,
+}
+
 /// The task that decides when to look for an update.
 struct Checks {
     context: UpdateContext,
@@ -339,6 +396,8 @@ impl Checks {
             first += self.context.footing.setup.isolation;
         }
         let mut due = Instant::now() + first;
+        let setup = &self.context.footing.setup;
+        let mut retries = setup.retry.start();
         loop {
             let request = tokio::select! {
                 request = inbox.recv() => match request {
@@ -348,61 +407,77 @@ impl Checks {
                 },
                 () = tokio::time::sleep_until(due), if automatic => None,
             };
-            if request.is_none() {
-                due = Instant::now() + self.context.footing.setup.period.mul_f64(0.5 + fastrand::f64());
-            }
+            let is_automatic = request.is_none();
             self.busy.store(true, Ordering::Release);
-            let staged = self.check(request).await;
-            if staged && self.activate().await {
+            let checked = self.check(request).await;
+            if checked == Checked::Staged && self.activate().await {
                 // What is staged is about to be started; until then an update is in progress.
                 return std::future::pending().await;
             }
             self.busy.store(false, Ordering::Release);
+            if is_automatic {
+                if checked != Checked::Away {
+                    retries = setup.retry.start();
+                }
+                let pause = match checked {
+                    Checked::Staged | Checked::Settled => setup.period.mul_f64(0.5 + fastrand::f64()),
+                    Checked::Away => retries.pause(),
+                    Checked::Postponed => setup.idle_look,
+                };
+                due = Instant::now() + pause;
+            }
         }
     }
 
-    /// One check from beginning to end. Whether a version was staged.
-    async fn check(&self, request: Option<Request>) -> bool {
-        let (cause, answer) = match request {
+    /// One check from beginning to end.
+    async fn check(&self, request: Option<Request>) -> Checked {
+        let (cause, force, answer) = match request {
             Some(request) => {
                 let cause = request.version.map_or(Cause::Asked, Cause::Version);
-                (cause, Some(request.answer))
+                (cause, request.force, Some(request.answer))
             }
-            None => (Cause::Automatic, None),
+            None => (Cause::Automatic, false, None),
         };
         let listener = answer.is_some().then(|| telling::announce(self.context.clone()));
         let mut report = Report::default();
         let named = matches!(cause, Cause::Version(_));
-        let ended = self.installer.run(cause, Meter::new(listener)).await;
+        let ended = self.installer.run(cause, force, Meter::new(listener)).await;
         if let Some(offered) = ended.offered() {
             report.latest = offered.to_owned();
             if !named {
                 remember(&self.newest, Some(offered.to_owned()));
             }
         }
-        let staged = match &ended {
+        let checked = match &ended {
             Ended::Staged { version, size, .. } => {
                 tracing::info!(to = version, size, "a new version is staged");
                 report.updated = true;
                 report.size = *size;
                 report.message = format!("version {version} is installed and is started next");
-                true
+                Checked::Staged
             }
             Ended::Nothing { message, .. } => {
                 tracing::debug!(message, "no update");
                 report.message.clone_from(message);
-                false
+                Checked::Settled
+            }
+            Ended::Postponed { offered } => {
+                tracing::info!(to = offered, "the update waits for the end of other work");
+                Checked::Postponed
             }
             Ended::Failed { failure, .. } => {
                 report.message = Chain(failure).to_string();
-                false
+                match failure.is_transient() {
+                    true => Checked::Away,
+                    false => Checked::Settled,
+                }
             }
         };
         if let Some(answer) = answer {
             // The caller may have gone.
             let _ = answer.send(report);
         }
-        staged
+        checked
     }
 
     /// Lets the staged version be started. `false`: somebody else does that.
@@ -489,6 +564,22 @@ fn binary_is_complete(agent_dir: &Path, binary: &Binary) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn places_are_those_by_which_studios_cut_waves() {
+        let word = |serial: &str, version: &str| position(serial, version) * (f64::from(u32::MAX) + 1.0);
+        for (serial, version, place) in PLACES {
+            assert_eq!(word(serial, version), f64::from(place), "{serial} {version}");
+        }
+    }
+
+    /// The same as in `crates/studio/src/rollout/plan/tests.rs`: serial number, version, place.
+    const PLACES: [(&str, &str, u32); 4] = [
+        ("00000000-0000-4000-8000-000000000001", "1.0.0", 399_732_881),
+        ("00000000-0000-4000-8000-000000000001", "1.0.1", 1_122_255_661),
+        ("f00d", "10.20.30", 92_450_431),
+        ("ümläut", "1.0.0", 3_804_722_127),
+    ];
 
     #[test]
     fn devices_are_spread_evenly_and_each_keeps_its_place() {

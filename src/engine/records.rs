@@ -2,6 +2,8 @@
 //! reads it, checks every record, and knows a cancel by its token (weakness W29).
 
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bollard::errors::Error;
@@ -39,6 +41,22 @@ struct ErrorDetail {
     message: Option<String>,
 }
 
+/// One operation that is counted, also when it is dropped in the middle.
+struct Work(Arc<AtomicUsize>);
+
+impl Work {
+    fn begin(count: &Arc<AtomicUsize>) -> Work {
+        count.fetch_add(1, Ordering::Relaxed);
+        Work(Arc::clone(count))
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Engine {
     /// Sends `raw` and follows the records. Each goes to `progress` as its JSON line; a full channel drops lines, never
     /// waits. Ends with [`EngineError::Canceled`] when `cancel` fires: closing the connection is what ends the work
@@ -51,6 +69,7 @@ impl Engine {
         cancel: &CancellationToken,
     ) -> Result<(), EngineError> {
         let stream = bytes(self.client(operation.stall)?, raw);
+        let _work = Work::begin(&self.work);
         crate::crash::before(operation.name);
         let result = cancel
             .run_until_cancelled(self.follow(operation, stream, progress))
@@ -162,5 +181,34 @@ mod tests {
         let result = engine().follow(PULL, stream::pending(), progress).await;
         assert_eq!(result, Err(EngineError::Timeout(PULL.stall, "pull")));
         assert_eq!(began.elapsed(), PULL.stall);
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn an_operation_is_work_until_it_ends_or_is_dropped() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("docker.sock");
+        // Takes the request, and never answers.
+        let daemon = tokio::net::UnixListener::bind(&socket).unwrap();
+        let engine = Engine::at(&format!("unix://{}", socket.display())).unwrap();
+        let (progress, _received) = mpsc::channel(1);
+        let cancel = CancellationToken::new();
+        {
+            let pull = engine.pull("busybox:1", None, progress.clone(), &cancel);
+            tokio::select! {
+                ended = pull => panic!("{ended:?}"),
+                taken = daemon.accept() => drop(taken.unwrap()),
+            }
+            assert!(!engine.is_working(), "it was dropped");
+        }
+        let pull = engine.pull("busybox:1", None, progress, &cancel);
+        let work = async {
+            let _open = daemon.accept().await.unwrap();
+            assert!(engine.is_working() && engine.clone().is_working());
+            cancel.cancel();
+        };
+        let (ended, ()) = tokio::join!(pull, work);
+        assert_eq!(ended, Err(EngineError::Canceled));
+        assert!(!engine.is_working());
     }
 }

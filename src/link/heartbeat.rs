@@ -10,6 +10,7 @@ use wamp::client::Session;
 use super::{LinkContext, Verdict};
 use crate::backend::BackendError;
 use crate::journal::Chain;
+use crate::update::Health;
 
 /// Bound of the Docker ping whose result goes into the statistics.
 const DOCKER_PING: Duration = Duration::from_secs(3);
@@ -24,6 +25,7 @@ pub(super) async fn run(
     session: Session,
     status: watch::Receiver<DeviceStatus>,
 ) -> Verdict {
+    let _known = Known(context.procedures.updates.health().clone());
     // A random phase, so that a fleet that reconnects together does not beat together.
     let interval = context.timing.heartbeat;
     let phase = interval.mul_f64(fastrand::f64());
@@ -51,6 +53,15 @@ pub(super) async fn run(
     }
 }
 
+/// Without a session nothing is known of the backend.
+struct Known(Health);
+
+impl Drop for Known {
+    fn drop(&mut self) {
+        self.0.set_backend_away(false);
+    }
+}
+
 /// One status update with current statistics; keeps what the reply brings.
 pub(super) async fn send(
     context: &LinkContext,
@@ -69,8 +80,13 @@ pub(super) async fn send(
         tunnel_capable: Some(false),
         stats,
     };
-    let reply = context.backend.update_device_status(&update).await?;
-    context.procedures.updates.health().answered(status, docker);
+    let health = context.procedures.updates.health();
+    let reply = context.backend.update_device_status(&update).await;
+    if let Err(failure) = &reply {
+        health.set_backend_away(failure.is_absence());
+    }
+    let reply = reply?;
+    health.answered(status, docker);
     if let Some(url) = reply.base_url {
         // Apps that are busy must not stall the heartbeat; the next reply brings it again.
         let learned = tokio::time::timeout(HANDED_OVER, context.apps.set_base_url(url));

@@ -5,11 +5,11 @@ use serde_json::{Value, json};
 use super::{Call, Context, Failure, Reply, one};
 use crate::cli::VERSION;
 
-/// Checks and installs what is offered, or the version that the caller names. Answers when it is finished; a failure is
-/// no error of the call, its reason is the message.
+/// Checks and installs what is offered, or the version that the caller names; with `force` also a build that failed here
+/// before. Answers when it is finished; a failure is no error of the call, its reason is the message.
 pub(super) async fn update_agent(context: Context, call: Call) -> Reply {
-    let version = version(&call)?;
-    let report = context.updates.update(version).await;
+    let (version, force) = (version(&call)?, force(&call)?);
+    let report = context.updates.update(version, force).await;
     one(&json!({
         "CurrentVersion": VERSION,
         "LatestVersion": report.latest,
@@ -22,10 +22,22 @@ pub(super) async fn update_agent(context: Context, call: Call) -> Reply {
     }))
 }
 
-/// `version` of the first argument or of the keyword arguments. Callers of the reference send nothing, or anything.
+/// A member of the first argument, or a keyword argument. Callers of the reference send nothing, or anything.
+fn given<'a>(call: &'a Call, name: &str) -> Option<&'a Value> {
+    let first = call.args.first().and_then(|first| first.get(name));
+    first.or_else(|| call.kwargs.get(name))
+}
+
+fn force(call: &Call) -> Result<bool, Failure> {
+    match given(call, "force") {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::Bool(force)) => Ok(*force),
+        Some(_) => Err(Failure::invalid("force must be true or false")),
+    }
+}
+
 fn version(call: &Call) -> Result<Option<String>, Failure> {
-    let first = call.args.first().and_then(|first| first.get("version"));
-    match first.or_else(|| call.kwargs.get("version")) {
+    match given(call, "version") {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(version)) if version.is_empty() => Ok(None),
         Some(Value::String(version)) => Ok(Some(version.trim_start_matches('v').to_owned())),
@@ -58,5 +70,9 @@ mod tests {
             named
         );
         version(&call(json!([]), json!({"version": 7}))).unwrap_err();
+        assert!(!force(&call(json!([{"version": "1.2.3"}]), json!({}))).unwrap());
+        assert!(force(&call(json!([{"force": true}]), json!({}))).unwrap());
+        assert!(force(&call(json!([]), json!({"force": true}))).unwrap());
+        force(&call(json!([]), json!({"force": "yes"}))).unwrap_err();
     }
 }

@@ -85,7 +85,13 @@ fn managed(agent_dir: &Path) -> Boot {
         Managed::DemoteMyself => match complain_of(custody::demote(agent_dir, &state)) {
             true => Boot::End(exit::FAILURE),
             // A version that failed is better than none.
-            false => go_on,
+            false => {
+                state.stay("it could not be taken out of use and goes on");
+                if let Err(error) = state.save(agent_dir) {
+                    journal::complain(&format!("the update state cannot be written: {error}"));
+                }
+                go_on
+            }
         },
     }
 }

@@ -22,6 +22,8 @@ struct Vitals {
     accepted: u32,
     last: Option<Instant>,
     docker: bool,
+    /// The router said that nobody is there who could accept anything.
+    backend_away: bool,
 }
 
 impl Default for Health {
@@ -33,6 +35,7 @@ impl Default for Health {
 impl Health {
     /// The backend accepted a status update that said this about Docker.
     pub(crate) fn answered(&self, status: DeviceStatus, docker: bool) {
+        self.set_backend_away(false);
         if status != DeviceStatus::Connected {
             return;
         }
@@ -41,6 +44,20 @@ impl Health {
             vitals.last = Some(Instant::now());
             vitals.docker = docker;
         });
+    }
+
+    /// The router said so, or did not.
+    pub(crate) fn set_backend_away(&self, away: bool) {
+        self.0
+            .send_if_modified(|vitals| std::mem::replace(&mut vitals.backend_away, away) != away);
+    }
+
+    /// Waits until it is otherwise than `known` whether the backend is away; answers how it is.
+    pub(crate) async fn backend_otherwise(&self, known: bool) -> bool {
+        let mut vitals = self.0.subscribe();
+        let changed = vitals.wait_for(|vitals| vitals.backend_away != known).await;
+        // The sender is `self`.
+        changed.map_or(known, |vitals| vitals.backend_away)
     }
 
     /// Whether the backend accepted CONNECTED within the last `span`.
@@ -98,6 +115,15 @@ mod tests {
         assert!(!proven(true).await);
         health.answered(DeviceStatus::Connected, true);
         assert!(proven(true).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_backend_is_away_until_it_answers() {
+        let health = Health::default();
+        health.set_backend_away(true);
+        assert!(health.backend_otherwise(false).await);
+        health.answered(DeviceStatus::Configuring, true);
+        assert!(!health.backend_otherwise(true).await);
     }
 
     #[tokio::test(start_paused = true)]

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::bucket::{self, Bucket};
 use super::check::{self, Unfit};
+use super::clock::Clock;
 use super::download::{self, DownloadError, Order};
 use super::http::{Client, HttpError};
 use super::manifest::{self, Delta, Manifest, Refused, Wish};
@@ -90,6 +91,10 @@ pub(crate) enum Ended {
         offered: Option<String>,
         message: String,
     },
+    /// The device is in the middle of something that an update would break off.
+    Postponed {
+        offered: String,
+    },
     Failed {
         offered: Option<String>,
         failure: InstallError,
@@ -101,6 +106,7 @@ impl Ended {
     pub(crate) fn offered(&self) -> Option<&str> {
         match self {
             Ended::Staged { version, .. } => Some(version),
+            Ended::Postponed { offered } => Some(offered),
             Ended::Nothing { offered, .. } | Ended::Failed { offered, .. } => offered.as_deref(),
         }
     }
@@ -116,6 +122,8 @@ pub(crate) struct Installer {
     since: Instant,
     /// When this process staged a version.
     staged: Mutex<Option<Instant>>,
+    /// Since when an update waits for the end of other work.
+    postponed: Mutex<Option<Instant>>,
 }
 
 impl Installer {
@@ -128,6 +136,7 @@ impl Installer {
             health,
             since: Instant::now(),
             staged: Mutex::default(),
+            postponed: Mutex::default(),
         }
     }
 
@@ -155,10 +164,10 @@ impl Installer {
         fetched.map_err(|source| InstallError::Fetch { what, source })
     }
 
-    /// Installs what is wished for. One call at a time.
-    pub(crate) async fn run(&self, cause: Cause, mut meter: Meter) -> Ended {
+    /// Installs what is wished for; `force`: also what failed here before. One call at a time.
+    pub(crate) async fn run(&self, cause: Cause, force: bool, mut meter: Meter) -> Ended {
         let mut offered = cause.version().map(str::to_owned);
-        match self.attempt(cause, &mut offered, &mut meter).await {
+        match self.attempt(cause, force, &mut offered, &mut meter).await {
             Ok(ended) => ended,
             Err(failure) => {
                 let reason = Chain(&failure).to_string();
@@ -180,6 +189,7 @@ impl Installer {
     async fn attempt(
         &self,
         cause: Cause,
+        force: bool,
         offered: &mut Option<String>,
         meter: &mut Meter,
     ) -> Result<Ended, InstallError> {
@@ -213,6 +223,10 @@ impl Installer {
             return Ok(nothing(&wanted, message.to_owned()));
         }
         if cause == Cause::Automatic {
+            if remembered.has_left(&wanted) {
+                let message = format!("somebody had this device leave version {}", remembered.left);
+                return Ok(nothing(&wanted, message));
+            }
             match self.turn(&wanted).await? {
                 Turn::Now => {}
                 Turn::Later => {
@@ -231,10 +245,23 @@ impl Installer {
         }
         let manifest = self.prove(&wanted, explicit).await?;
         if let Some(blocked) = remembered.blocked(&wanted, &manifest.sha256) {
-            return Err(InstallError::Blocked {
-                version: wanted,
-                reason: blocked.reason.clone(),
-            });
+            if !force {
+                return Err(InstallError::Blocked {
+                    version: wanted,
+                    reason: blocked.reason.clone(),
+                });
+            }
+            tracing::info!(
+                version = wanted,
+                reason = blocked.reason,
+                "somebody wants it tried again"
+            );
+            let (version, sha256) = (wanted.clone(), manifest.sha256.clone());
+            let free = self.memory.change(move |state| state.unblock(&version, &sha256));
+            free.await.map_err(disk_error("remembering that it is free"))?;
+        }
+        if cause == Cause::Automatic && self.is_inconvenient() {
+            return Ok(Ended::Postponed { offered: wanted });
         }
         let (version, issued) = (manifest.version.clone(), manifest.issued);
         let seen = self
@@ -253,11 +280,25 @@ impl Installer {
             }
             return Err(InstallError::Unfit(unfit));
         }
-        self.stage(&manifest, &sealed, &target).await?;
+        if cause == Cause::Automatic && self.is_inconvenient() {
+            return Ok(Ended::Postponed { offered: wanted });
+        }
+        self.stage(&manifest, &sealed, &target, explicit).await?;
         Ok(Ended::Staged {
             version: wanted,
             size: manifest.size,
         })
+    }
+
+    /// Whether an update that nobody asked for would break off long work of the device (R4). Not for longer than an hour.
+    fn is_inconvenient(&self) -> bool {
+        let mut postponed = self.postponed.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.context.engine.is_working() {
+            *postponed = None;
+            return false;
+        }
+        let since = *postponed.get_or_insert_with(Instant::now);
+        since.elapsed() < self.context.footing.setup.idle_limit
     }
 
     /// Whether a version was staged and nobody has started it for so long that nobody will: it must not keep others
@@ -276,11 +317,23 @@ impl Installer {
         let what = "the schedule of rollouts";
         let content = match self.client.get(&url, rollout::MAX_SIZE).await {
             Ok(content) => content,
-            Err(absence) if absence.is_absence() => return Ok(Turn::Now),
+            Err(absence) if absence.is_absence() => {
+                // Whoever can take a file away must not let go of what a signed one holds.
+                let remembered = self.memory.current();
+                let now = Clock::read().now(remembered.newest_schedule);
+                return match remembered.schedule_expires.filter(|expires| now <= *expires) {
+                    None => Ok(Turn::Now),
+                    Some(expires) => Err(InstallError::Refused(Refused::Gone(expires))),
+                };
+            }
             Err(source) => return Err(InstallError::Fetch { what, source }),
         };
         let schedule: Schedule = self.open(what, &url, rollout::MAX_SIZE, Some(content)).await?;
-        let issued = schedule.issued;
+        let (issued, expires) = (schedule.issued, schedule.expires);
+        let clock = Clock::read();
+        clock
+            .admits(issued)
+            .map_err(|ahead| InstallError::Refused(ahead.into()))?;
         if self
             .memory
             .current()
@@ -289,20 +342,20 @@ impl Installer {
         {
             return Err(InstallError::Refused(Refused::Replayed));
         }
-        if self.memory.current().newest_schedule != Some(issued) {
-            let seen = self
-                .memory
-                .change(move |state| state.newest_schedule = Some(issued));
-            seen.await
-                .map_err(disk_error("remembering the schedule of rollouts"))?;
-        }
+        // Written only when it is another one.
+        let seen = self.memory.change(move |state| {
+            state.newest_schedule = Some(issued);
+            state.schedule_expires = Some(expires);
+        });
+        seen.await
+            .map_err(disk_error("remembering the schedule of rollouts"))?;
         let device = self.context.device.current();
         let place = super::position(&device.serial_number, wanted);
         Ok(schedule.turn(
             device.effective_environment(),
             wanted,
             place,
-            jiff::Timestamp::now(),
+            clock.now(Some(issued)),
         ))
     }
 
@@ -344,6 +397,7 @@ impl Installer {
         let url = bucket.manifest(wanted);
         let manifest: Manifest = self.open("the manifest", &url, manifest::MAX_SIZE, None).await?;
         let device = self.context.device.current();
+        let remembered = self.memory.current();
         let wish = Wish {
             version: wanted,
             os: bucket.os(),
@@ -351,8 +405,10 @@ impl Installer {
             environment: device.effective_environment(),
             running: VERSION,
             explicit,
-            newest_seen: self.memory.current().newest_manifest,
-            now: jiff::Timestamp::now(),
+            newest_seen: remembered
+                .newest_manifest
+                .map(|seen| (seen, remembered.newest_manifest_of.as_str())),
+            clock: Clock::read(),
         };
         manifest.admits(&wish).map_err(InstallError::Refused)?;
         Ok(manifest)
@@ -436,8 +492,19 @@ impl Installer {
     }
 
     /// Remembers what is about to be tried, then gives the file its name.
-    async fn stage(&self, manifest: &Manifest, sealed: &Path, target: &Path) -> Result<(), InstallError> {
+    async fn stage(
+        &self,
+        manifest: &Manifest,
+        sealed: &Path,
+        target: &Path,
+        explicit: bool,
+    ) -> Result<(), InstallError> {
         let own = custody::myself().map_err(disk_error("finding the running binary"))?;
+        if self.context.footing.custody == Custody::Managed && !own.is_file() {
+            // Somebody replaced it: the script could not come back to it.
+            let gone = std::io::Error::from(std::io::ErrorKind::NotFound);
+            return Err(disk_error("finding the way back to the running binary")(gone));
+        }
         // The process may have been started since, or be a version under test that follows one which was.
         let was_connected = self.health.was_connected(RECENTLY) || self.memory.current().connected;
         let had_docker = self.health.has_docker();
@@ -448,6 +515,7 @@ impl Installer {
                 state.old_version = VERSION.to_owned();
                 state.old_file = own;
             }
+            state.leave(VERSION, &signed.version, explicit);
             state.phase = Phase::Staged;
             state.new_version = signed.version;
             state.new_sha256 = signed.sha256;
@@ -479,11 +547,21 @@ impl Installer {
 }
 
 impl InstallError {
+    /// Whether the bucket could not be reached, and may be soon.
+    pub(crate) fn is_transient(&self) -> bool {
+        match self {
+            InstallError::Fetch { source, .. } | InstallError::Download(DownloadError::Http(_, source)) => {
+                source.is_transient()
+            }
+            _ => false,
+        }
+    }
+
     /// Whether the operator of the release has something to mend, as opposed to the network.
     fn is_about_the_release(&self) -> bool {
         match self {
-            InstallError::Fetch { source, .. } | InstallError::Download(DownloadError::Http(_, source)) => {
-                !source.is_transient()
+            InstallError::Fetch { .. } | InstallError::Download(DownloadError::Http(..)) => {
+                !self.is_transient()
             }
             InstallError::List(_) | InstallError::Version(_) => false,
             InstallError::Refused(_)

@@ -35,6 +35,10 @@ use crate::{exit, instance, journal};
 
 /// Held by the one who watches a version under test.
 const LOCK: &str = ".update.lock";
+/// How many starts of the version that proved itself came to nothing so far, as a text.
+const MARK: &str = ".update-starts";
+/// After so many of them its content is looked at.
+const SUSPECT: u32 = 2;
 /// What a version that shall end gets before it is killed; it bounds itself at 10 s.
 const GRACE: Duration = Duration::from_secs(12);
 /// Before a version that ended is started again, times its starts.
@@ -50,6 +54,7 @@ pub(super) fn run(settings: &Settings, setup: &Setup) -> Boot {
     };
     let mut lock = None;
     let mut watcher: Option<Watcher> = None;
+    let mut shortages = 0;
     loop {
         let mut state = State::load(agent_dir);
         if state.is_trial() && lock.is_none() {
@@ -89,14 +94,58 @@ pub(super) fn run(settings: &Settings, setup: &Setup) -> Boot {
                 match watched {
                     Ok(Watched::Stopped(code) | Watched::Done(code)) => return Boot::End(code),
                     Ok(Watched::Again) => {}
-                    Err(error) => journal::complain(&format!(
-                        "the new version {} cannot be tried: {error}",
-                        state.new_version
-                    )),
+                    Err(error) => {
+                        journal::complain(&format!(
+                            "the new version {} cannot be tried: {error}",
+                            state.new_version
+                        ));
+                        if is_shortage(&error) {
+                            shortages += 1;
+                            if let Err(error) = excuse(agent_dir) {
+                                journal::complain(&format!("the update state cannot be written: {error}"));
+                            }
+                            if shortages > trial::STARTS {
+                                // A later start of this device finds it still waiting.
+                                return proven(agent_dir, &state, launcher);
+                            }
+                        }
+                        let pause = PAUSE * state.attempts;
+                        match &mut watcher {
+                            Some(watcher) => {
+                                if watcher.stopped_within(pause) {
+                                    return Boot::End(exit::OK);
+                                }
+                            }
+                            None => std::thread::sleep(pause),
+                        }
+                    }
                 }
             }
         }
     }
+}
+
+/// Whether this machine lacked something for a moment, which says nothing about what was to be started.
+fn is_shortage(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let lacks = [
+        Errno::AGAIN,
+        Errno::NOMEM,
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOSPC,
+    ];
+    Errno::from_io_error(error).is_some_and(|errno| lacks.contains(&errno))
+}
+
+/// The start that was counted last does not count.
+fn excuse(agent_dir: &Path) -> io::Result<()> {
+    let mut state = State::load(agent_dir);
+    if !state.is_trial() {
+        return Ok(());
+    }
+    state.excuse_start();
+    state.save(agent_dir)
 }
 
 /// Starts the version that proved itself in the place of this process; where there is none, this process is the agent.
@@ -106,10 +155,32 @@ fn proven(agent_dir: &Path, state: &State, launcher: PathBuf) -> Boot {
         && let Some(active) = &state.active
     {
         let path = agent_dir.join(super::file_name(&active.version));
+        if is_damaged(agent_dir, &path, &active.sha256) {
+            journal::complain(&format!("{} is damaged and is not started", path.display()));
+            return own(launcher);
+        }
         let Err(error) = execute(&path, &launcher);
         journal::complain(&format!("{} cannot be executed: {error}", path.display()));
     }
     own(launcher)
+}
+
+/// Whether a binary that came to nothing twice is not any more what proved itself. Counts its starts; all of it is read
+/// only then. Not durable: a power cut is no fault of a binary.
+fn is_damaged(agent_dir: &Path, path: &Path, sha256: &str) -> bool {
+    let mark = agent_dir.join(MARK);
+    let starts = std::fs::read_to_string(&mark).ok();
+    let starts: u32 = starts.and_then(|text| text.parse().ok()).unwrap_or(0);
+    // Where nothing can be written, nothing is judged.
+    let _ = std::fs::write(&mark, starts.saturating_add(1).to_string());
+    starts >= SUSPECT && !disk::digest(path).is_ok_and(|digest| digest == sha256)
+}
+
+/// A start came to something: whatever was started works.
+pub(super) fn forget_starts(agent_dir: &Path) {
+    if let Err(error) = disk::remove(&agent_dir.join(MARK)) {
+        tracing::debug!(%error, "the mark of starts stays");
+    }
 }
 
 fn own(launcher: PathBuf) -> Boot {
@@ -225,6 +296,12 @@ impl Watcher {
         Ok(Watcher { runtime, stop })
     }
 
+    /// Waits for `span`, or less; whether the end was asked for.
+    fn stopped_within(&mut self, span: Duration) -> bool {
+        let Watcher { runtime, stop } = self;
+        runtime.block_on(stop.within(span))
+    }
+
     /// One start of the version under test, to its end.
     fn watch(
         &mut self,
@@ -275,10 +352,11 @@ async fn watch(
         }
     };
     let endpoint = watch::endpoint(&settings.config);
+    let backend_away = || State::load(agent_dir).backend_away;
     let overdue = async {
         tokio::select! {
             () = proof.cancelled() => std::future::pending().await,
-            () = overdue::passed(setup, state.was_connected, endpoint.as_deref()) => {}
+            () = overdue::passed(setup, state.was_connected, endpoint.as_deref(), backend_away) => {}
         }
     };
     // A trial has bounds of its own. Afterwards the manager hears the version and nobody in its name.
@@ -337,7 +415,7 @@ async fn after(agent_dir: &Path, tried: &State, status: ExitStatus, stop: &mut S
             state.attempts,
             trial::STARTS
         ));
-        if stop.within(PAUSE * state.attempts).await {
+        if stop.within(PAUSE * state.attempts.max(1)).await {
             return Watched::Stopped(exit::OK);
         }
     }
@@ -347,12 +425,8 @@ async fn after(agent_dir: &Path, tried: &State, status: ExitStatus, stop: &mut S
 /// Asked to stop: so is the version, and the start does not count against it.
 async fn stopped(agent_dir: &Path, child: &mut Child) -> Watched {
     let code = end(child).await;
-    let mut state = State::load(agent_dir);
-    if state.is_trial() {
-        state.attempts = state.attempts.saturating_sub(1);
-        if let Err(error) = state.save(agent_dir) {
-            journal::complain(&format!("the update state cannot be written: {error}"));
-        }
+    if let Err(error) = excuse(agent_dir) {
+        journal::complain(&format!("the update state cannot be written: {error}"));
     }
     Watched::Stopped(code)
 }
@@ -381,4 +455,36 @@ fn code_of(status: ExitStatus) -> u8 {
         .or_else(|| status.signal().map(|signal| 128 + signal));
     code.and_then(|code| u8::try_from(code).ok())
         .unwrap_or(exit::FAILURE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_binary_is_started_twice_and_a_whole_one_for_ever() {
+        let directory = tempfile::tempdir().unwrap();
+        let agent_dir = directory.path();
+        let path = agent_dir.join("reagent-v1.0.0");
+        std::fs::write(&path, "whole").unwrap();
+        let sha256 = disk::digest(&path).unwrap();
+        for _ in 0..5 {
+            assert!(!is_damaged(agent_dir, &path, &sha256));
+        }
+        std::fs::write(&path, "whale").unwrap();
+        assert!(is_damaged(agent_dir, &path, &sha256));
+        forget_starts(agent_dir);
+        for damaged in [false, false, true, true] {
+            assert_eq!(is_damaged(agent_dir, &path, &sha256), damaged);
+        }
+    }
+
+    #[test]
+    fn what_a_machine_lacks_for_a_moment_says_nothing_about_a_version() {
+        let error = |errno: rustix::io::Errno| io::Error::from(errno);
+        assert!(is_shortage(&error(rustix::io::Errno::AGAIN)));
+        assert!(is_shortage(&error(rustix::io::Errno::NOMEM)));
+        assert!(!is_shortage(&error(rustix::io::Errno::NOEXEC)));
+        assert!(!is_shortage(&error(rustix::io::Errno::ACCESS)));
+    }
 }

@@ -7,6 +7,7 @@ use minisign_verify::{PublicKey, Signature};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::clock::{Ahead, Clock};
 use super::version;
 
 /// A manifest lists one binary and a few patches.
@@ -78,6 +79,10 @@ pub(crate) enum Refused {
     Expired(jiff::Timestamp),
     #[error("what is signed is older than one seen before")]
     Replayed,
+    #[error(transparent)]
+    Ahead(#[from] Ahead),
+    #[error("the schedule of rollouts is gone from the bucket, although one is in force until {0}")]
+    Gone(jiff::Timestamp),
     #[error("the release is not meant for the environment {0:?}")]
     Channel(String),
     #[error("the release needs at least version {0} to update from")]
@@ -142,9 +147,9 @@ pub(crate) struct Wish<'a> {
     pub running: &'a str,
     /// A person asked for this very version.
     pub explicit: bool,
-    /// When the newest manifest seen so far was issued.
-    pub newest_seen: Option<jiff::Timestamp>,
-    pub now: jiff::Timestamp,
+    /// When the newest manifest seen so far was issued, and of which version it was; empty: unknown.
+    pub newest_seen: Option<(jiff::Timestamp, &'a str)>,
+    pub clock: Clock,
 }
 
 impl Manifest {
@@ -156,13 +161,16 @@ impl Manifest {
             return Err(Refused::Other { found, wanted });
         }
         self.check_values()?;
-        // A clock that stands before the manifest was made has not been set yet and proves nothing.
-        if wish.now > self.expires {
+        wish.clock.admits(self.issued)?;
+        if wish.clock.now(wish.newest_seen.map(|(seen, _)| seen)) > self.expires {
             return Err(Refused::Expired(self.expires));
         }
+        // A higher version may have been issued earlier: for a test channel, before a fix of what was in production.
+        let is_higher = |of: &str| !of.is_empty() && version::is_after(&self.version, of);
+        let is_outdated = |(seen, of)| self.issued < seen && !is_higher(of);
         // Only a person who names a signed way back gets what is older; a list or a bucket cannot bring it up again.
         let asked_back = wish.explicit && self.allow_downgrade;
-        if !asked_back && wish.newest_seen.is_some_and(|seen| self.issued < seen) {
+        if !asked_back && wish.newest_seen.is_some_and(is_outdated) {
             return Err(Refused::Replayed);
         }
         if !self.channels.is_empty() && !wish.explicit && !self.channels.iter().any(|c| c == wish.environment)
@@ -250,8 +258,17 @@ mod tests {
             running: "1.0.0",
             explicit: false,
             newest_seen: None,
-            now: "2026-02-01T00:00:00Z".parse().unwrap(),
+            clock: clock("2026-02-01T00:00:00Z"),
         }
+    }
+
+    fn at(time: &str) -> jiff::Timestamp {
+        time.parse().unwrap()
+    }
+
+    /// Of a device with a build of late 2025.
+    fn clock(time: &str) -> Clock {
+        Clock::new(at(time), at("2025-12-01T00:00:00Z"))
     }
 
     #[test]
@@ -338,23 +355,73 @@ mod tests {
     }
 
     #[test]
-    fn an_expired_manifest_is_refused_unless_the_clock_was_never_set() {
+    fn an_expired_manifest_is_refused_also_by_a_clock_that_was_never_set() {
         let late = Wish {
-            now: "2026-06-01T00:00:01Z".parse().unwrap(),
+            clock: clock("2026-06-01T00:00:01Z"),
             ..wish()
         };
         assert!(matches!(manifest().admits(&late), Err(Refused::Expired(_))));
         let unset = Wish {
-            now: "1970-01-01T00:00:09Z".parse().unwrap(),
+            clock: clock("1970-01-01T00:00:09Z"),
             ..wish()
         };
         manifest().admits(&unset).unwrap();
+        // The build was made later, or something was seen that was.
+        let later_build = Wish {
+            clock: Clock::new(at("1970-01-01T00:00:09Z"), at("2026-06-02T00:00:00Z")),
+            ..wish()
+        };
+        assert!(matches!(
+            manifest().admits(&later_build),
+            Err(Refused::Expired(_))
+        ));
+        let seen_later = Wish {
+            newest_seen: Some((at("2026-06-02T00:00:00Z"), "1.0.0")),
+            ..unset
+        };
+        assert!(matches!(manifest().admits(&seen_later), Err(Refused::Expired(_))));
+    }
+
+    #[test]
+    fn a_manifest_from_the_future_is_refused_by_a_clock_that_is_set() {
+        let hours_behind = Wish {
+            clock: clock("2025-12-31T00:00:00Z"),
+            ..wish()
+        };
+        manifest().admits(&hours_behind).unwrap();
+        let behind = Wish {
+            clock: clock("2025-12-30T00:00:00Z"),
+            ..wish()
+        };
+        assert!(matches!(manifest().admits(&behind), Err(Refused::Ahead(_))));
+    }
+
+    #[test]
+    fn a_higher_version_that_was_issued_earlier_is_no_replay() {
+        // 1.1.0 was tested long before 1.0.1, a fix, came to production; or 1.0.1 was issued again.
+        let fixed = Wish {
+            newest_seen: Some((at("2026-01-10T00:00:00Z"), "1.0.1")),
+            running: "1.0.1",
+            ..wish()
+        };
+        manifest().admits(&fixed).unwrap();
+        for of in ["1.1.0", "1.2.0", ""] {
+            let newest_seen = Some((at("2026-01-10T00:00:00Z"), of));
+            let replayed = Wish {
+                newest_seen,
+                ..wish()
+            };
+            assert!(
+                matches!(manifest().admits(&replayed), Err(Refused::Replayed)),
+                "{of}"
+            );
+        }
     }
 
     #[test]
     fn older_manifests_and_older_versions_need_a_signed_permission() {
         let seen = Wish {
-            newest_seen: Some("2026-01-02T00:00:00Z".parse().unwrap()),
+            newest_seen: Some((at("2026-01-02T00:00:00Z"), "1.2.0")),
             ..wish()
         };
         assert!(matches!(manifest().admits(&seen), Err(Refused::Replayed)));

@@ -22,8 +22,16 @@ pub struct Setup {
     pub(crate) start_delay: Duration,
     /// Between checks, half of it more or less (F1).
     pub(crate) period: Duration,
+    /// Pauses after checks that came to nothing because the bucket could not be reached (U10).
+    pub(crate) retry: Pauses,
+    /// An update that nobody asked for waits for the end of long work of the device (R4): how often it looks, and at the
+    /// most.
+    pub(crate) idle_look: Duration,
+    pub(crate) idle_limit: Duration,
     /// A new version has this long to prove itself while the router can be reached (R2).
     pub(crate) proof: Duration,
+    /// A start of a new version that could not reach the router for so long does not count as one of its three.
+    pub(crate) outage: Duration,
     /// A version beside its launcher that has said nothing for so long hangs, whether it is on trial or has proven
     /// itself.
     pub(crate) silence: Duration,
@@ -50,7 +58,14 @@ impl Default for Setup {
             keys: Keys::compiled_in(),
             start_delay: Duration::from_secs(10 * 60),
             period: Duration::from_secs(6 * 60 * 60),
+            retry: Pauses {
+                first: Duration::from_secs(60),
+                cap: Duration::from_secs(30 * 60),
+            },
+            idle_look: Duration::from_secs(60),
+            idle_limit: Duration::from_secs(60 * 60),
             proof: Duration::from_secs(10 * 60),
+            outage: Duration::from_secs(60),
             silence: Duration::from_secs(2 * 60),
             isolation: Duration::from_secs(15 * 60),
             ignored: Duration::from_secs(60 * 60),
@@ -78,7 +93,9 @@ struct File {
     keys: Vec<String>,
     start_delay: Option<u64>,
     period: Option<u64>,
+    retry: Option<u64>,
     proof: Option<u64>,
+    outage: Option<u64>,
     silence: Option<u64>,
     isolation: Option<u64>,
     ignored: Option<u64>,
@@ -126,7 +143,10 @@ impl File {
         };
         set(&mut setup.start_delay, self.start_delay);
         set(&mut setup.period, self.period);
+        set(&mut setup.retry.first, self.retry);
+        set(&mut setup.retry.cap, self.retry);
         set(&mut setup.proof, self.proof);
+        set(&mut setup.outage, self.outage);
         set(&mut setup.silence, self.silence);
         set(&mut setup.isolation, self.isolation);
         set(&mut setup.ignored, self.ignored);
@@ -145,6 +165,34 @@ impl File {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// `docs/SPECIFICATION.md` states them.
+    #[test]
+    fn the_product_keeps_its_stated_times() {
+        let setup = Setup::default();
+        let minutes = |span: Duration| span.as_secs_f64() / 60.0;
+        let stated = [
+            (setup.start_delay, 10.0),
+            (setup.period, 360.0),
+            (setup.retry.first, 1.0),
+            (setup.retry.cap, 30.0),
+            (setup.idle_look, 1.0),
+            (setup.idle_limit, 60.0),
+            (setup.proof, 10.0),
+            (setup.outage, 1.0),
+            (setup.silence, 2.0),
+            (setup.isolation, 15.0),
+            (setup.ignored, 60.0),
+            (setup.patience.total, 30.0),
+            (setup.limits.idle, 0.5),
+        ];
+        for (span, stated) in stated {
+            assert!(
+                (minutes(span) - stated).abs() < f64::EPSILON,
+                "{span:?} is not {stated} min"
+            );
+        }
+    }
 
     #[test]
     fn a_developers_file_changes_what_it_names_and_nothing_else() {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::version;
 use crate::durable;
 
 /// File name below the agent directory. Without `reagent-`, which the manager script would take for a binary.
@@ -73,6 +74,10 @@ pub(crate) struct State {
     pub old_version: String,
     /// Starts of the new version without proof of its health.
     pub attempts: u32,
+    /// The present start of the new version is not one of them: what kept it from proving itself is not its own fault.
+    pub excused: bool,
+    /// The router says that nobody is there who could answer the new version. Its time stands still.
+    pub backend_away: bool,
     /// RFC 3339.
     pub updated_at: String,
     /// RFC 3339.
@@ -99,8 +104,12 @@ pub(crate) struct State {
     /// The version of that manifest, and what was the newest before it: a version that fails here takes its date along.
     pub newest_manifest_of: String,
     pub newest_manifest_before: Option<jiff::Timestamp>,
-    /// When the newest schedule of rollouts seen was issued.
+    pub newest_manifest_before_of: String,
+    /// When the newest schedule of rollouts seen was issued, and until when it is in force.
     pub newest_schedule: Option<jiff::Timestamp>,
+    pub schedule_expires: Option<jiff::Timestamp>,
+    /// The highest version that somebody had this device leave for an older one; empty: none.
+    pub left: String,
     pub outcome: Option<Outcome>,
     /// The studio knows the outcome.
     pub reported: bool,
@@ -144,6 +153,44 @@ impl State {
         })
     }
 
+    /// Somebody wants this very build tried again, although it failed here.
+    pub(crate) fn unblock(&mut self, version: &str, sha256: &str) {
+        self.blocked
+            .retain(|blocked| blocked.version != version || blocked.sha256 != sha256);
+    }
+
+    /// A start of the new version begins.
+    pub(crate) fn count_start(&mut self) {
+        self.phase = Phase::Probation;
+        self.attempts = self.attempts.saturating_add(1);
+        self.excused = false;
+        self.backend_away = false;
+    }
+
+    /// The present start says nothing about the new version and does not count.
+    pub(crate) fn excuse_start(&mut self) {
+        if self.phase == Phase::Probation && !self.excused {
+            self.attempts = self.attempts.saturating_sub(1);
+            self.excused = true;
+        }
+    }
+
+    /// `wanted` is about to be staged in place of `running`. Where a person names an older version, what is left that
+    /// way stays left, until somebody brings a version back that is not older.
+    pub(crate) fn leave(&mut self, running: &str, wanted: &str, explicit: bool) {
+        if explicit && version::is_after(running, wanted) && version::is_after(running, &self.left) {
+            running.clone_into(&mut self.left);
+        }
+        if !version::is_after(&self.left, wanted) {
+            self.left.clear();
+        }
+    }
+
+    /// Whether somebody had this device leave `version` or one after it: it does not go there by itself.
+    pub(crate) fn has_left(&self, version: &str) -> bool {
+        !self.left.is_empty() && !version::is_after(version, &self.left)
+    }
+
     /// A manifest of `version`, proven to be ours, was seen (U6).
     pub(crate) fn saw_manifest(&mut self, version: &str, issued: jiff::Timestamp) {
         if self.newest_manifest >= Some(issued) {
@@ -152,7 +199,8 @@ impl State {
         // The same version issued again does not outdate itself.
         if self.newest_manifest_of != version {
             self.newest_manifest_before = self.newest_manifest;
-            version.clone_into(&mut self.newest_manifest_of);
+            self.newest_manifest_before_of =
+                std::mem::replace(&mut self.newest_manifest_of, version.to_owned());
         }
         self.newest_manifest = Some(issued);
     }
@@ -163,7 +211,8 @@ impl State {
         if self.newest_manifest_of == self.new_version {
             // What was issued before a version that does not work is not outdated by it.
             self.newest_manifest = self.newest_manifest_before;
-            self.newest_manifest_of.clear();
+            self.newest_manifest_of
+                .clone_from(&self.newest_manifest_before_of);
         }
         let failed = Blocked {
             version: self.new_version.clone(),
@@ -176,6 +225,13 @@ impl State {
             self.blocked.remove(0);
         }
         self.conclude("rolledback", reason);
+    }
+
+    /// The version that was rolled back goes on all the same: it could not be taken out of use.
+    pub(crate) fn stay(&mut self, reason: &str) {
+        if let Some(outcome) = self.outcome.take_if(|outcome| outcome.result == "rolledback") {
+            self.conclude("failed", &format!("{}; {reason}", outcome.reason));
+        }
     }
 
     /// The trial cannot go on for a reason that is not the new version's: it may be tried again.
@@ -274,7 +330,21 @@ mod tests {
         state.roll_back("it crashed");
         assert_eq!(state.blocked("2.0.0", "aa").unwrap().reason, "it crashed");
         assert_eq!(state.blocked("2.0.0", "bb"), None);
+        let mut free = state.clone();
+        free.unblock("2.0.0", "bb");
+        assert_eq!(free, state);
+        free.unblock("2.0.0", "aa");
+        assert!(free.blocked.is_empty());
         assert_eq!(state.outcome.as_ref().unwrap().result, "rolledback");
+        let mut stuck = state.clone();
+        for _ in 0..2 {
+            stuck.stay("there is no way back");
+            let told = stuck.outcome.as_ref().unwrap();
+            assert_eq!(
+                (told.result.as_str(), told.reason.as_str()),
+                ("failed", "it crashed; there is no way back")
+            );
+        }
         for number in 0..100 {
             state.new_sha256 = number.to_string();
             state.roll_back("it crashed");
@@ -303,8 +373,43 @@ mod tests {
         state.new_version = "1.5.0".to_owned();
         state.roll_back("it crashed");
         assert_eq!(state.newest_manifest, first);
+        assert_eq!(state.newest_manifest_of, "1.4.8");
         state.roll_back("it crashed");
         assert_eq!(state.newest_manifest, first, "never lower than that");
+    }
+
+    #[test]
+    fn a_start_that_is_excused_counts_once_less_and_the_next_one_counts() {
+        let mut state = State::default();
+        state.excuse_start();
+        assert_eq!(state, State::default(), "nothing is tried");
+        state.count_start();
+        state.backend_away = true;
+        state.count_start();
+        assert_eq!((state.attempts, state.backend_away), (2, false));
+        state.excuse_start();
+        state.excuse_start();
+        assert_eq!(state.attempts, 1);
+        state.count_start();
+        assert_eq!(state.attempts, 2);
+    }
+
+    #[test]
+    fn what_somebody_had_left_is_not_gone_back_to() {
+        let mut state = State::default();
+        state.leave("1.3.9", "1.4.0", true);
+        assert!(!state.has_left("1.4.0"), "that is no way back");
+        state.leave("1.4.0", "1.3.9", true);
+        state.leave("1.3.9", "1.3.7", true);
+        assert!(state.has_left("1.4.0") && state.has_left("1.3.8"));
+        assert!(!state.has_left("1.4.1"));
+        state.leave("1.3.7", "1.3.8", true);
+        assert!(state.has_left("1.4.0"), "still older");
+        state.leave("1.3.8", "1.4.0", true);
+        assert!(!state.has_left("1.4.0"), "somebody wants it");
+        // A list that names an older one is no person.
+        state.leave("1.4.0", "1.3.9", false);
+        assert_eq!(state.left, "");
     }
 
     #[test]

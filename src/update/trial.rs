@@ -46,8 +46,7 @@ pub(crate) fn managed(
             }
         }
         Phase::Staged | Phase::Probation if running == state.new_version => {
-            state.attempts += 1;
-            state.phase = Phase::Probation;
+            state.count_start();
             if state.attempts <= STARTS {
                 return Managed::Remember;
             }
@@ -122,12 +121,12 @@ pub(crate) fn swapped(state: &mut State, running: &str) -> Swapped {
             Swapped::GoOn
         }
         Phase::Staged | Phase::Swapping => {
-            state.phase = Phase::Probation;
-            state.attempts = 1;
+            state.attempts = 0;
+            state.count_start();
             Swapped::Try
         }
         Phase::Probation if running == state.new_version => {
-            state.attempts = state.attempts.saturating_add(1);
+            state.count_start();
             match state.attempts <= STARTS {
                 true => Swapped::Try,
                 false => Swapped::PutBack,
@@ -181,8 +180,7 @@ pub(crate) fn launch(
         } else if state.attempts >= STARTS {
             state.roll_back(&exhausted());
         } else {
-            state.attempts += 1;
-            state.phase = Phase::Probation;
+            state.count_start();
             return (Launch::Candidate, true);
         }
         changed = true;
@@ -256,6 +254,19 @@ mod tests {
             Managed::DemoteMyself,
             "however often it is started"
         );
+    }
+
+    #[test]
+    fn starts_that_are_excused_use_nothing_up() {
+        let mut state = staged();
+        for _ in 0..10 {
+            assert_eq!(start(&mut state, "2.0.0"), Managed::Remember);
+            state.excuse_start();
+            let launched = launch(&mut state, "1.0.0", |_| true, |_| true);
+            assert_eq!(launched, (Launch::Candidate, true));
+            state.excuse_start();
+        }
+        assert_eq!(state.attempts, 0);
     }
 
     #[test]

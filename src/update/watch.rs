@@ -27,10 +27,14 @@ impl Arrival {
         self.0.store(true, Ordering::Release);
     }
 
+    fn has_come(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
     /// Returns when `bound` has passed without a report; never after one.
     async fn missed(&self, bound: Duration) {
         tokio::time::sleep(bound).await;
-        if self.0.load(Ordering::Acquire) {
+        if self.has_come() {
             std::future::pending::<()>().await;
         }
     }
@@ -54,16 +58,26 @@ pub(super) fn begin(settings: &Settings, footing: &Footing) {
             arrival,
         } = footing;
         let is_overdue = runtime.block_on(async {
+            let endpoint = endpoint(&settings.config);
             let overdue = async {
                 // Otherwise it is the launcher who watches the time.
                 if !matches!(custody, Custody::Managed | Custody::Service) {
                     return std::future::pending().await;
                 }
-                let endpoint = endpoint(&settings.config);
-                overdue::passed(&setup, state.was_connected, endpoint.as_deref()).await;
+                let backend_away = || memory.current().backend_away;
+                overdue::passed(&setup, state.was_connected, endpoint.as_deref(), backend_away).await;
+            };
+            let excused = async {
+                overdue::cut_off(&setup, endpoint.as_deref()).await;
+                // One that hangs is not excused by that.
+                if arrival.has_come() {
+                    excuse(&memory, "the router was not reachable");
+                }
+                std::future::pending::<()>().await;
             };
             tokio::select! {
                 () = overdue => true,
+                () = excused => unreachable!("it never ends"),
                 // What could replace it, however bad its connection is, does not run.
                 () = arrival.missed(setup.isolation) => false,
             }
@@ -79,6 +93,19 @@ pub(super) fn begin(settings: &Settings, footing: &Footing) {
     };
     if let Err(error) = std::thread::Builder::new().name("trial".to_owned()).spawn(watch) {
         journal::complain(&format!("the new version cannot be watched: {error}"));
+    }
+}
+
+/// The present start of a version under test does not count: it has lasted, and cannot prove anything.
+pub(super) fn excuse(memory: &Memory, why: &str) {
+    let excused = memory.change_blocking(|state| {
+        if state.new_version == VERSION {
+            state.excuse_start();
+        }
+    });
+    match excused {
+        Ok(()) => tracing::info!(why, "this start of the version under test does not count"),
+        Err(error) => tracing::warn!(%error, "this start of the version under test counts"),
     }
 }
 

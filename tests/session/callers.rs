@@ -12,7 +12,7 @@ use super::plane::Plane;
 use super::procedures::connected;
 
 /// Procedure, arguments with which it gets past its parser, privilege, denial.
-const GATED: [(&str, &str, &str, &str); 10] = [
+const GATED: [(&str, &str, &str, &str); 11] = [
     (
         "write_data",
         r#"["BEGIN", "x.tgz", "dev_1_x", 1, "1"]"#,
@@ -66,6 +66,13 @@ const GATED: [(&str, &str, &str, &str); 10] = [
         "[]",
         "READ",
         "insufficient privileges to get agent metadata",
+    ),
+    // It decides which code runs here.
+    (
+        "update_agent",
+        "[]",
+        "MAINTAIN",
+        "insufficient privileges to update reagent",
     ),
     (
         "system_restart_agent",

@@ -1,16 +1,18 @@
 //! The new version works.
 
 use std::os::unix::net::UnixDatagram;
+use std::time::{Duration, Instant};
 
-use protocol::uri;
+use protocol::uri::{self, backend::UPDATE_DEVICE_STATUS};
 use rustix::process::{Pid, Signal};
-use serde_json::json;
+use serde_json::{Value, json};
 use testkit::process::Process;
 use testkit::static_server::Fault;
 use testkit::wait;
 use wamp::Dict;
 
 use super::SOON;
+use super::backend::Answer;
 use super::builds::{self, Build, NEW, NEWER, OLD};
 use super::gateway::{Gateway, install};
 
@@ -379,4 +381,98 @@ async fn a_version_that_cannot_connect_is_replaced_by_the_next_one_although_nobo
         gateway.outcome().await,
         json!({"from": OLD, "to": NEWER, "result": "updated", "reason": ""})
     );
+}
+
+#[tokio::test]
+async fn a_device_that_is_switched_on_and_off_out_of_coverage_blames_no_version() {
+    let mut gateway = Gateway::new().await;
+    gateway.set_up(json!({"outage": 200, "activation": 3_600_000}));
+    gateway.release(NEW, Build::Good);
+    gateway.power();
+    gateway.runs(OLD).await;
+    gateway.backend.status("CONNECTED").await;
+    // It is staged, and the answer waits for its start.
+    let asked = gateway.call("update_agent", json!([]));
+    assert_eq!(asked.await.unwrap()["DidUpdate"], true);
+    gateway.cut();
+    let identity = std::fs::read_to_string(gateway.path("device.flock")).unwrap();
+    let mut away: Value = serde_json::from_str(&identity).unwrap();
+    away["device_endpoint_url"] = json!(format!("ws://127.0.0.1:{}/ws", wait::free_port()));
+    std::fs::write(gateway.path("device.flock"), away.to_string()).unwrap();
+    for _ in 0..5 {
+        let mut state = gateway.state();
+        state["excused"] = json!(false);
+        std::fs::write(gateway.path("agent/update-state.json"), state.to_string()).unwrap();
+        gateway.power();
+        let state = gateway
+            .remembers("that a start does not count", |state| state["excused"] == true)
+            .await;
+        assert_eq!(
+            (&state["attempts"], &state["phase"]),
+            (&json!(0), &json!("probation"))
+        );
+        gateway.cut();
+    }
+    std::fs::write(gateway.path("device.flock"), identity).unwrap();
+    gateway.power();
+    gateway.runs(NEW).await;
+    assert_eq!(gateway.outcome().await["result"], "updated");
+}
+
+#[tokio::test]
+async fn a_backend_that_is_away_is_not_blamed_on_a_good_build() {
+    let mut gateway = Gateway::new().await;
+    gateway.set_up(json!({"proof": 1000}));
+    gateway.release(NEW, Build::Good);
+    gateway.power();
+    assert_eq!(gateway.update().await["DidUpdate"], true);
+    let away = Answer::Error("wamp.error.no_such_procedure");
+    gateway.backend.does(UPDATE_DEVICE_STATUS, away);
+    gateway.runs(NEW).await;
+    gateway
+        .remembers("that nobody answers", |state| state["backend_away"] == true)
+        .await;
+    let began = Instant::now();
+    wait::until_async("several times its time has passed", SOON, || async {
+        (began.elapsed() > Duration::from_secs(5)).then_some(())
+    })
+    .await;
+    gateway.runs(NEW).await;
+    gateway.backend.does(UPDATE_DEVICE_STATUS, Answer::Empty);
+    assert_eq!(gateway.outcome().await["result"], "updated");
+    gateway.runs(NEW).await;
+}
+
+#[tokio::test]
+async fn a_good_build_that_was_blamed_is_tried_again_when_somebody_insists() {
+    let mut gateway = Gateway::new().await;
+    gateway.release(NEW, Build::Good);
+    gateway.power();
+    assert_eq!(gateway.update().await["DidUpdate"], true);
+    // It answers, and there is nothing that the version could be content with.
+    let broken = Answer::Error("wamp.error.runtime_error");
+    gateway.backend.does(UPDATE_DEVICE_STATUS, broken);
+    gateway
+        .remembers("its return", |state| state["phase"] == "rolledback")
+        .await;
+    gateway.backend.does(UPDATE_DEVICE_STATUS, Answer::Empty);
+    assert_eq!(gateway.outcome().await["result"], "rolledback");
+    gateway.runs(OLD).await;
+    let refused = gateway
+        .call("update_agent", json!([{"version": NEW}]))
+        .await
+        .unwrap();
+    assert!(
+        refused["Message"].as_str().unwrap().contains("blocked"),
+        "{refused}"
+    );
+    let tried = gateway
+        .call("update_agent", json!([{"version": NEW, "force": true}]))
+        .await
+        .unwrap();
+    assert_eq!(tried["DidUpdate"], true, "{tried}");
+    gateway.runs(NEW).await;
+    assert_eq!(gateway.outcome().await["result"], "failed", "the refusal");
+    assert_eq!(gateway.outcome().await["result"], "updated");
+    assert_eq!(gateway.state()["blocked"], json!([]));
 }

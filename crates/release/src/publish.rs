@@ -2,7 +2,10 @@
 //! first, the signed manifests after them. Broken off anywhere and run again it goes on; run once more it changes
 //! nothing. No list is touched: afterwards the version is there, and offered to nobody.
 
+use std::collections::BTreeSet;
 use std::io;
+
+use jiff::Timestamp;
 
 use crate::Unproven;
 use crate::bucket::{Bucket, BucketError, Created};
@@ -10,6 +13,7 @@ use crate::built::{Built, BuiltError};
 use crate::delta;
 use crate::keys::{KeyError, PublicKeys, Signer};
 use crate::layout::{self, Platform};
+use crate::lists;
 use crate::manifest::{Changes, Delta, Manifest, Terms};
 use crate::verify::{self, VerifyError};
 
@@ -26,6 +30,11 @@ pub enum PublishError {
     Key(#[from] KeyError),
     #[error(transparent)]
     Verify(#[from] VerifyError),
+    #[error(
+        "the clock of this machine is behind {name}, issued at {issued}: devices that have seen that would refuse what is \
+         issued now. Set the clock; if that date is wrong, 'release renew' it"
+    )]
+    Clock { name: String, issued: Timestamp },
     #[error("{name} is published with {published}, not with {wanted}: 'release renew' changes that")]
     Terms {
         name: String,
@@ -77,6 +86,7 @@ pub fn publish(
         return Err(PublishError::Version(release.version.to_owned()));
     }
     release.keys.require(release.signer)?;
+    check_clock(bucket, release.keys)?;
     for built in release.agents {
         built.check(release.version, release.keys)?;
         check_terms(bucket, release, built)?;
@@ -105,6 +115,27 @@ pub fn publish(
     let names = bucket.list("")?;
     verify::version(bucket, &names, release.keys, release.version)?;
     Ok(done)
+}
+
+/// What the version list names was seen by devices: nothing may be issued before it.
+fn check_clock(bucket: &Bucket, keys: &PublicKeys) -> Result<(), PublishError> {
+    let names = bucket.list("")?;
+    let live = lists::current(bucket)?.unwrap_or_default();
+    let now = Timestamp::now();
+    for version in live.values().collect::<BTreeSet<_>>() {
+        for platform in verify::platforms(&names, version) {
+            // What cannot be proven, no device has believed.
+            if let Ok(manifest) = verify::manifest(bucket, keys, &platform, version)
+                && manifest.issued > now
+            {
+                return Err(PublishError::Clock {
+                    name: platform.manifest(version),
+                    issued: manifest.issued,
+                });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A manifest that is there already stays as it is: then what it says has to be what is asked for.

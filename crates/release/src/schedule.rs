@@ -22,6 +22,11 @@ pub enum ScheduleError {
         "{ROLLOUTS} in the bucket is not signed by a key that devices know: begin a new one with --replace-unproven"
     )]
     Signature,
+    #[error(
+        "the clock of this machine is behind {ROLLOUTS} in the bucket, issued at {0}: devices that have seen that would \
+         refuse another one. Set the clock; if that date is wrong, say it again with --replace-unproven"
+    )]
+    Clock(Timestamp),
     #[error("{ROLLOUTS} in the bucket cannot be read")]
     Malformed(#[source] serde_json::Error),
 }
@@ -59,15 +64,19 @@ pub enum Pace {
 
 /// The schedule in the bucket, proven; an empty one if there is none.
 pub fn read(bucket: &Bucket, keys: &PublicKeys) -> Result<Vec<Rollout>, ScheduleError> {
+    Ok(current(bucket, keys)?.map_or_else(Vec::new, |schedule| schedule.rollouts))
+}
+
+fn current(bucket: &Bucket, keys: &PublicKeys) -> Result<Option<Schedule>, ScheduleError> {
     let Some(content) = bucket.read(ROLLOUTS)? else {
-        return Ok(Vec::new());
+        return Ok(None);
     };
     let signature = bucket.read(&layout::signature(ROLLOUTS))?.unwrap_or_default();
     if !keys.believe(&content, &signature) {
         return Err(ScheduleError::Signature);
     }
-    serde_json::from_slice::<Schedule>(&content)
-        .map(|schedule| schedule.rollouts)
+    serde_json::from_slice(&content)
+        .map(Some)
         .map_err(ScheduleError::Malformed)
 }
 
@@ -81,11 +90,16 @@ pub fn set(
     days: u32,
     unproven: Unproven,
 ) -> Result<Schedule, ScheduleError> {
-    let mut rollouts = match read(bucket, keys) {
+    let mut rollouts = match current(bucket, keys) {
         Err(ScheduleError::Signature | ScheduleError::Malformed(_)) if unproven == Unproven::Replace => {
             Vec::new()
         }
-        known => known?,
+        known => match known? {
+            Some(schedule) if unproven == Unproven::Refuse && schedule.issued > Timestamp::now() => {
+                return Err(ScheduleError::Clock(schedule.issued));
+            }
+            known => known.map_or_else(Vec::new, |schedule| schedule.rollouts),
+        },
     };
     rollouts.retain(|known| (&known.version, &known.channel) != (&rollout.version, &rollout.channel));
     rollouts.push(rollout);
@@ -207,6 +221,26 @@ mod tests {
         let refused = set(Pace::Percent(1)).unwrap_err();
         assert!(matches!(refused, ScheduleError::Signature), "{refused}");
         assert_eq!(bucket.read(ROLLOUTS).unwrap(), forged);
+    }
+
+    #[test]
+    fn a_schedule_from_the_future_is_not_followed_by_one_from_before() {
+        let place = Place::new();
+        let mut schedule = place
+            .set(rollout("1.0.1", Pace::Percent(1)), Unproven::Refuse)
+            .unwrap();
+        schedule.issued = later(schedule.issued, 300);
+        let content = serde_json::to_vec(&schedule).unwrap();
+        place.bucket.replace(ROLLOUTS, &content).unwrap();
+        let signature = place.signer.sign(&content, "x").unwrap();
+        place
+            .bucket
+            .replace(&layout::signature(ROLLOUTS), &signature)
+            .unwrap();
+        let refused = place.set(rollout("1.0.2", Pace::Stopped {}), Unproven::Refuse);
+        assert!(matches!(refused, Err(ScheduleError::Clock(_))), "{refused:?}");
+        let mended = place.set(rollout("1.0.2", Pace::Stopped {}), Unproven::Replace);
+        assert_eq!(mended.unwrap().rollouts.len(), 2, "nothing of it is lost");
     }
 
     #[test]

@@ -197,6 +197,7 @@ fn call(session: &Session, rollout: &Rollout, member: &Member, calls: &mut Calls
         serial: member.serial.clone(),
         version: rollout.version.clone(),
         account: rollout.account,
+        force: member.retried,
         deadline: Duration::from_secs(u64::from(rollout.patience)),
     };
     let session = session.clone();

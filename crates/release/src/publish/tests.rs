@@ -138,6 +138,54 @@ fn a_publication_that_was_broken_off_anywhere_goes_on_where_it_was() {
 }
 
 #[test]
+fn manifests_come_when_everything_that_they_name_is_there() {
+    let shop = Shop::new();
+    shop.publish("1.0.0", "").unwrap();
+    let agents = shop.agents("1.1.0", "");
+    let release = Release {
+        version: "1.1.0",
+        agents: &agents,
+        signer: &shop.signer,
+        keys: &shop.keys,
+        terms: &shop.terms,
+        days: shop.days,
+        deltas: 2,
+    };
+    let names = || {
+        let mut names = shop.bucket.list("").unwrap();
+        names.retain(|name| name.contains("/1.1.0/"));
+        names
+    };
+    let mut seen = Vec::new();
+    publish(&shop.bucket, &release, |_| seen.push(names())).unwrap();
+    assert!(
+        seen.iter().flatten().all(|name| !name.contains("manifest")),
+        "{seen:?}"
+    );
+    let mut whole = names();
+    whole.retain(|name| !name.contains("manifest"));
+    assert_eq!(seen.last(), Some(&whole));
+    assert_eq!((whole.len(), names().len()), (6, 10), "of two platforms");
+}
+
+#[test]
+fn nothing_is_issued_before_what_devices_have_seen() {
+    let shop = Shop::new();
+    let platform = shop.publish("1.0.0", "").unwrap()[0].platform.clone();
+    // The clock of whoever published it was wrong.
+    let mut manifest = verify::manifest(&shop.bucket, &shop.keys, &platform, "1.0.0").unwrap();
+    manifest.issued = crate::manifest::later(manifest.issued, 300);
+    manifest.expires = crate::manifest::later(manifest.issued, 30);
+    put_manifest(&shop.bucket, &shop.signer, &platform, &manifest).unwrap();
+    shop.publish("1.1.0", "").unwrap();
+    lists::publish(&shop.bucket, &shop.keys, &Shop::list("1.0.0"), &[]).unwrap();
+    let refused = shop.publish("1.2.0", "").unwrap_err();
+    assert!(matches!(refused, PublishError::Clock { .. }), "{refused}");
+    shop.renew(&Changes::default(), Unproven::Refuse).unwrap();
+    shop.publish("1.2.0", "").unwrap();
+}
+
+#[test]
 fn patches_are_made_from_the_newest_versions_before() {
     let shop = Shop::new();
     for version in ["1.0.0", "1.9.0", "1.10.0"] {

@@ -15,8 +15,13 @@ pub(super) struct Question {
     pub(super) serial: String,
     pub(super) version: String,
     pub(super) account: AccountKey,
+    /// The device shall also try again what failed there.
+    pub(super) force: bool,
     pub(super) deadline: Duration,
 }
+
+/// Of a text in which a device gives its reasons, so many characters count.
+const REASON: usize = 500;
 
 /// What came of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,10 +47,13 @@ struct Reply {
 
 /// Asks; answers when the device has the version or does not want it.
 pub(super) async fn ask(session: &Session, question: &Question) -> Answer {
-    let kwargs = Dict::from([
+    let mut kwargs = Dict::from([
         ("requestor_account_key".to_owned(), question.account.0.into()),
         ("version".to_owned(), question.version.as_str().into()),
     ]);
+    if question.force {
+        kwargs.insert("force".to_owned(), true.into());
+    }
     let procedure = protocol::uri::device(&question.serial, "update_agent");
     let options = CallOptions::timeout(question.deadline);
     match session
@@ -68,14 +76,18 @@ fn no(answer: &WampError) -> Answer {
     let args = answer.payload.args().unwrap_or_default();
     let told = |name: &str| args.first()?.get(name)?.as_str();
     match (answer.uri.as_str(), told("error")) {
-        (error::CANCELED, Some(text)) if told("code") != Some("unavailable") => {
-            Answer::Refused(text.to_owned())
-        }
+        (error::CANCELED, Some(text)) if told("code") != Some("unavailable") => Answer::Refused(plain(text)),
         (error::NO_SUCH_PROCEDURE | error::CANCELED | error::TIMEOUT | error::NETWORK_FAILURE, _) => {
             Answer::Later(answer.to_string())
         }
-        _ => Answer::Refused(answer.to_string()),
+        _ => Answer::Refused(plain(&answer.to_string())),
     }
+}
+
+/// A device's own words as they are stored and shown: without what would steer a terminal, and not longer than a reason.
+fn plain(text: &str) -> String {
+    let visible = |c: char| if c.is_control() { '?' } else { c };
+    text.chars().take(REASON).map(visible).collect()
 }
 
 fn read(reply: &Reply, wanted: &str) -> Answer {
@@ -94,7 +106,7 @@ fn read(reply: &Reply, wanted: &str) -> Answer {
     }
     Answer::Refused(match reply.message.as_str() {
         "" => "it did not update and gave no reason".to_owned(),
-        message => message.to_owned(),
+        message => plain(message),
     })
 }
 
@@ -133,6 +145,7 @@ pub(super) fn outcome(event: &Event) -> Option<Outcome> {
         Some(authid) => Some(DeviceAuthid::parse(authid)?),
         None => None,
     };
+    // The texts that are compared stay as they are.
     let told: Told = event
         .payload
         .first::<Value>()
@@ -144,8 +157,8 @@ pub(super) fn outcome(event: &Event) -> Option<Outcome> {
         author,
         from: told.from,
         to: told.to,
-        result: told.result,
-        reason: told.reason,
+        result: plain(&told.result),
+        reason: plain(&told.reason),
     })
 }
 
@@ -192,6 +205,29 @@ mod tests {
             Answer::Refused(_)
         ));
         assert!(matches!(answer(json!({})), Answer::Refused(_)));
+    }
+
+    #[test]
+    fn what_devices_say_steers_no_terminal_and_has_an_end() {
+        let hostile = format!("\u{1b}]0;pwned\u{7}\u{9b}2J{}", "x".repeat(10_000));
+        let seen = |text: &str| {
+            assert!(text.starts_with("?]0;pwned??2Jxx"), "{text}");
+            assert_eq!(text.chars().count(), 500);
+        };
+        match answer(json!({"Message": hostile})) {
+            Answer::Refused(text) => seen(&text),
+            other => panic!("{other:?}"),
+        }
+        let event = Event {
+            payload: Payload::one(&json!({
+                "from": "1.0.0", "to": "1.0.1", "result": "rolledback", "reason": hostile,
+            }))
+            .unwrap(),
+            details: Dict::from([("topic".to_owned(), "re.mgmt.f00d.agent_update_result".into())]),
+            publication: 1,
+            missed: 0,
+        };
+        seen(&outcome(&event).unwrap().reason);
     }
 
     #[test]

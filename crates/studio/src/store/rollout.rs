@@ -94,6 +94,8 @@ pub struct Member {
     /// Seconds since 1970.
     pub asked: Option<i64>,
     pub excused: bool,
+    /// It failed once and is to try again what failed there.
+    pub retried: bool,
 }
 
 /// A rollout with its devices, in the order of their waves and names.
@@ -159,6 +161,7 @@ fn read_member(row: &Row<'_>) -> rusqlite::Result<Member> {
         reason: row.get("reason")?,
         asked: row.get("asked")?,
         excused: row.get("excused")?,
+        retried: row.get("retried")?,
     })
 }
 
@@ -241,7 +244,7 @@ impl Store {
     pub async fn resume_rollout(&self, key: RolloutKey, retry: bool) -> Result<(), StoreError> {
         self.ask(move |sql| {
             let failed = if retry {
-                "UPDATE rollout_devices SET state = 'waiting', reason = '', asked = NULL, excused = 0
+                "UPDATE rollout_devices SET state = 'waiting', reason = '', asked = NULL, excused = 0, retried = 1
                  WHERE rollout_key = ?1 AND state = 'failed'"
             } else {
                 "UPDATE rollout_devices SET excused = 1 WHERE rollout_key = ?1 AND state = 'failed'"

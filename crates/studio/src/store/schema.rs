@@ -12,6 +12,7 @@ const STEPS: &[&str] = &[
     include_str!("schema/002-compose.sql"),
     include_str!("schema/003-rollouts.sql"),
     include_str!("schema/004-rollout-waves.sql"),
+    include_str!("schema/005-rollout-retries.sql"),
 ];
 
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
