@@ -22,7 +22,8 @@ use super::plane::{DEVICE_SECRET, Plane};
 const SERIAL: &str = "00000000-0000-4000-8000-00000000da7e";
 
 pub(crate) struct Gateway {
-    pub(crate) home: tempfile::TempDir,
+    // Ends first, as it writes to its home until then.
+    pub(crate) agent: Option<Process>,
     pub(crate) bucket: BucketDir,
     pub(crate) server: StaticServer,
     pub(crate) signer: Signer,
@@ -31,7 +32,7 @@ pub(crate) struct Gateway {
     results: Subscription,
     /// Milliseconds that differ from the product's.
     setup: Value,
-    pub(crate) agent: Option<Process>,
+    pub(crate) home: tempfile::TempDir,
 }
 
 impl Gateway {
