@@ -44,7 +44,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use sha2::{Digest as _, Sha256};
+use protocol::rollout::place;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::Instant;
@@ -522,14 +522,9 @@ impl Checks {
     }
 }
 
-/// A number in 0..1 that is the same for a device and a version every time, and evenly spread over devices.
+/// A device's place among all for a version, in 0..1.
 fn position(serial: &str, version: &str) -> f64 {
-    let digest = Sha256::digest(format!("{serial}{version}"));
-    let word = digest
-        .iter()
-        .take(4)
-        .fold(0_u32, |word, byte| word << 8 | u32::from(*byte));
-    f64::from(word) / (f64::from(u32::MAX) + 1.0)
+    f64::from(place(serial, version)) / (f64::from(u32::MAX) + 1.0)
 }
 
 /// Name of a version's binary in the agent directory (1.7).
@@ -564,22 +559,6 @@ fn binary_is_complete(agent_dir: &Path, binary: &Binary) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn places_are_those_by_which_studios_cut_waves() {
-        let word = |serial: &str, version: &str| position(serial, version) * (f64::from(u32::MAX) + 1.0);
-        for (serial, version, place) in PLACES {
-            assert_eq!(word(serial, version), f64::from(place), "{serial} {version}");
-        }
-    }
-
-    /// The same as in `crates/studio/src/rollout/plan/tests.rs`: serial number, version, place.
-    const PLACES: [(&str, &str, u32); 4] = [
-        ("00000000-0000-4000-8000-000000000001", "1.0.0", 399_732_881),
-        ("00000000-0000-4000-8000-000000000001", "1.0.1", 1_122_255_661),
-        ("f00d", "10.20.30", 92_450_431),
-        ("ümläut", "1.0.0", 3_804_722_127),
-    ];
 
     #[test]
     fn devices_are_spread_evenly_and_each_keeps_its_place() {

@@ -42,6 +42,14 @@ async fn proves_itself(gateway: &Gateway, manager: &mut Manager, version: &str) 
     gateway.runs(version).await;
 }
 
+/// Lets the script work until the bad build is out of use, and that was reported.
+async fn goes_out_of_use(gateway: &Gateway, manager: &mut Manager) {
+    until("the bad build is out of use", gateway, manager, |_, state| {
+        state["phase"] == "rolledback" && state["reported"] == true
+    })
+    .await;
+}
+
 /// The old version runs, is connected and was asked to update.
 async fn update(gateway: &Gateway, manager: &mut Manager) {
     until("the old version runs", gateway, manager, |manager, _| {
@@ -126,13 +134,7 @@ async fn a_fixed_build_of_a_blocked_number_and_a_signed_way_back_are_started_in_
     let (gateway, mut manager) = device().await;
     gateway.release(NEW, Build::CannotConnect);
     update(&gateway, &mut manager).await;
-    until(
-        "the bad build is out of use",
-        &gateway,
-        &mut manager,
-        |_, state| state["phase"] == "rolledback" && state["reported"] == true,
-    )
-    .await;
+    goes_out_of_use(&gateway, &mut manager).await;
     assert_eq!(link(&gateway, "Reagent-previous"), format!("reagent-v{NEW}"));
     gateway.release(NEW, Build::Good);
     gateway.takes_one().await;
@@ -199,13 +201,7 @@ async fn a_build_that_hangs_on_its_way_although_nothing_can_be_said_about_its_co
     gateway.set_up(json!({"proof": 600_000, "isolation": 1500}));
     gateway.release(NEW, Build::HangsOnItsWay);
     update(&gateway, &mut manager).await;
-    until(
-        "the bad build is out of use",
-        &gateway,
-        &mut manager,
-        |_, state| state["phase"] == "rolledback" && state["reported"] == true,
-    )
-    .await;
+    goes_out_of_use(&gateway, &mut manager).await;
     gateway.told("rolledback", "in 3 starts").await;
     gateway.runs(OLD).await;
 }

@@ -13,6 +13,7 @@ pub mod port;
 pub mod privilege;
 pub mod report;
 pub mod request;
+pub mod rollout;
 pub mod uri;
 
 pub use app::{AppId, AppState, Stage, UpdateStatus};

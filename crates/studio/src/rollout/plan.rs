@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use sha2::{Digest as _, Sha256};
+use protocol::rollout::place;
 use tokio::time::Instant;
 
 use crate::keys::DeviceKey;
@@ -17,15 +17,6 @@ pub(super) enum Verdict {
     Next,
     Pause(String),
     Done,
-}
-
-/// A device's place among all for a version, in 0..1: as devices compute it themselves, and different for every version.
-fn place(serial: &str, version: &str) -> u32 {
-    let digest = Sha256::digest(format!("{serial}{version}"));
-    digest
-        .iter()
-        .take(4)
-        .fold(0, |word, byte| word << 8 | u32::from(*byte))
 }
 
 /// Cuts devices (key and serial number) into waves: the canary group, then everybody else up to each of `steps`

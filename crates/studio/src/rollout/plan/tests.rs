@@ -25,21 +25,6 @@ fn member(number: u64, wave: u32, state: MemberState) -> Member {
     }
 }
 
-/// The same as in the agent's `src/update.rs`: serial number, version, place.
-const PLACES: [(&str, &str, u32); 4] = [
-    ("00000000-0000-4000-8000-000000000001", "1.0.0", 399_732_881),
-    ("00000000-0000-4000-8000-000000000001", "1.0.1", 1_122_255_661),
-    ("f00d", "10.20.30", 92_450_431),
-    ("ümläut", "1.0.0", 3_804_722_127),
-];
-
-#[test]
-fn places_are_those_that_devices_compute() {
-    for (serial, version, expected) in PLACES {
-        assert_eq!(place(serial, version), expected, "{serial} {version}");
-    }
-}
-
 fn rollout(wave: u32, waves: u32, members: Vec<Member>) -> Rollout {
     Rollout {
         key: RolloutKey(1),
