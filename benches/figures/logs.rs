@@ -1,19 +1,23 @@
 //! Log lines from containers to a subscriber, through the agent as it is shipped, connected over TLS; beside `docker logs -f`
-//! into files in the same run, of containers like those of the agent.
+//! into files in the same run, of containers like those of the agent. Then with logs that are capped, as on devices, at a
+//! Docker daemon of its own, for which this program is started again.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use testkit::docker;
+use testkit::docker::daemon::Daemon;
 use testkit::wait;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use wamp::client::{CallOptions, Session, Subscription};
 use wamp::{Dict, Payload};
 
 use super::usage::{self, Usage};
-use super::{Device, MINUTE, percentile};
+use super::{Device, MINUTE, percentile, promise, verdict};
 
 const SERIAL: &str = "00000000-0000-4000-8000-000000000001";
 /// Of one container alone, and of each of ten.
@@ -22,17 +26,83 @@ const LINES_OF_TEN: u64 = 200_000;
 /// What `docker logs` gives of a line: the number, and what a terminal makes of a line end.
 const LINE: u64 = 42;
 
+/// MB of the resident set at most, whatever is printed.
+const RESIDENT: f64 = 32.0;
+/// From a line of an app that prints ten in a second to its viewer, milliseconds; 200 of them may be batching.
+const QUIET: f64 = 500.0;
+/// Tells this program that its Docker daemon caps logs.
+const CAPPED: &str = "REAGENT_BENCH_CAPPED";
+/// As on devices (`logs-terminal-tunnel.md` 2.15).
+const CAPS: [&str; 4] = ["--log-opt", "max-size=10m", "--log-opt", "max-file=3"];
+/// Of that daemon's disk.
+const MEGABYTES: u32 = 500;
+
 /// The figures.
 pub(crate) async fn measure() {
     live("one_container", 1, LINES).await;
     live("ten_containers", 10, LINES_OF_TEN).await;
     backlog().await;
+    at_a_daemon_that_caps();
 }
 
-/// Waits until it is told to go, prints numbered lines of 40 characters as fast as it can, says so, and stays.
-fn script(lines: u64) -> String {
+/// Runs this program with a daemon of its own.
+fn at_a_daemon_that_caps() {
+    let daemon = match Daemon::start_with(MEGABYTES, &CAPS) {
+        Ok(daemon) => daemon,
+        Err(reason) => return eprintln!("bench: capped logs are not measured: {reason}"),
+    };
+    let this = std::env::current_exe().expect("this program has a path");
+    let mut command = Command::new(this);
+    command
+        .arg("--bench")
+        .env(CAPPED, "")
+        .env("DOCKER_HOST", daemon.host());
+    let status = command.status().expect("it runs again");
+    verdict(status.success());
+}
+
+/// Whether this process is the one that has a daemon with capped logs.
+pub(crate) fn is_capped() -> bool {
+    std::env::var_os(CAPPED).is_some()
+}
+
+/// One container that prints faster than it is read loses lines at the daemon. All that are missing are said to be.
+pub(crate) async fn measure_capped() {
+    let floor = Floor::start(1, LINES).measure_capped().await;
+    println!("log_lines_capped_docker_logs_follow_missing {floor} 1 peer");
+    let mut device = Device::with(1, &script(LINES, false)).await;
+    let subscription = subscribe(&device.backend, 1).await.remove(0);
+    let (mut agent, _) = device.start();
+    device.all_run().await;
+    let begin = Instant::now();
+    go(&device.home.path().join("agent/apps/shared"));
+    let seen = watch(subscription, LINES, CancellationToken::new()).await;
+    let rate = seen.delivered as f64 / begin.elapsed().as_secs_f64();
+    println!("log_lines_capped {rate:.0} 1/s measured");
+    println!("log_lines_capped_said_to_be_missing {} 1 measured", seen.missing);
+    promise(
+        "log_peak_resident_capped",
+        usage::peak(agent.pid()),
+        "MB",
+        RESIDENT,
+    );
+    agent.terminate(MINUTE);
+    device.stop.cancel();
+}
+
+/// Waits until it is told to go, prints numbered lines of 40 characters as fast as it can, says so, and stays. One of
+/// several is quiet if so wanted: it prints what the clock says ten times in a second.
+fn script(lines: u64, one_is_quiet: bool) -> String {
+    let quiet = if one_is_quiet {
+        "if mkdir /shared/quiet 2>/dev/null; then
+             while read up rest < /proc/uptime; do echo \"at $up\"; sleep 0.1; done
+         fi"
+    } else {
+        ""
+    };
     format!(
         "while ! [ -e /shared/go ]; do sleep 0.05; done
+         {quiet}
          awk 'BEGIN {{ for (i = 1; i <= {lines}; i++) printf \"%040d\\n\", i }}'
          : > /shared/done
          while :; do sleep 3600; done"
@@ -44,13 +114,15 @@ fn go(shared: &Path) {
     File::create(shared.join("go")).expect("the file is made");
 }
 
-/// Containers that print while they are followed.
+/// Containers that print while they are followed; beside several a quiet one.
 async fn live(name: &str, containers: u64, lines: u64) {
     let floor = Floor::start(containers, lines).measure(lines);
     println!("log_lines_{name}_docker_logs_follow {floor:.0} 1/s peer");
 
-    let mut device = Device::with(containers, &script(lines)).await;
-    let subscriptions = subscribe(&device.backend, containers).await;
+    let quiet = containers > 1;
+    let apps = containers + u64::from(quiet);
+    let mut device = Device::with(apps, &script(lines, quiet)).await;
+    let subscriptions = subscribe(&device.backend, apps).await;
     let (mut agent, _) = device.start();
     device.all_run().await;
     let over = CancellationToken::new();
@@ -58,42 +130,43 @@ async fn live(name: &str, containers: u64, lines: u64) {
     let before = Usage::of(agent.pid());
     let begin = Instant::now();
     go(&device.home.path().join("agent/apps/shared"));
-    let watches = subscriptions
-        .into_iter()
-        .map(|viewer| tokio::spawn(watch(viewer, lines)));
-    let (mut delivered, mut dropped) = (0, 0);
-    for watch in watches.collect::<Vec<_>>() {
-        let seen = watch.await.expect("every line is accounted for");
-        delivered += seen.delivered;
-        dropped += seen.dropped;
+    let mut watches = JoinSet::new();
+    for viewer in subscriptions {
+        watches.spawn(watch(viewer, lines, over.clone()));
     }
-    let rate = delivered as f64 / begin.elapsed().as_secs_f64();
+    let mut all = Seen::default();
+    for _ in 0..containers {
+        let seen = watches.join_next().await.expect("it prints all its lines");
+        let seen = seen.expect("every line is accounted for");
+        all.delivered += seen.delivered;
+        all.missing += seen.missing;
+    }
+    let rate = all.delivered as f64 / begin.elapsed().as_secs_f64();
     over.cancel();
     let mut times = calls.await.expect("calls are answered");
     at_least(&format!("log_lines_{name}"), rate, floor);
-    println!("log_lines_{name}_dropped {dropped} 1 measured");
+    promise(&format!("log_lines_{name}_missing"), all.missing as f64, "1", 0.0);
     let cpu = Usage::of(agent.pid()).cpu - before.cpu;
     println!(
         "log_cpu_per_million_lines_{name} {:.2} s measured",
         cpu.as_secs_f64() * 1e6 / (containers * lines) as f64
     );
-    println!(
-        "log_peak_resident_{name} {:.1} MB measured",
-        usage::peak(agent.pid())
-    );
-    super::promise(
-        &format!("rpc_p99_beside_{name}"),
-        percentile(&mut times, 0.99) / 1e3,
-        "ms",
-        20.0,
-    );
+    let resident = usage::peak(agent.pid());
+    promise(&format!("log_peak_resident_{name}"), resident, "MB", RESIDENT);
+    let p99 = percentile(&mut times, 0.99) / 1e3;
+    promise(&format!("rpc_p99_beside_{name}"), p99, "ms", 20.0);
+    if let Some(seen) = watches.join_next().await {
+        let mut delays = seen.expect("every line is accounted for").delays;
+        let p99 = percentile(&mut delays, 0.99) / 1e3;
+        promise(&format!("log_delay_p99_beside_{name}"), p99, "ms", QUIET);
+    }
     agent.terminate(MINUTE);
     device.stop.cancel();
 }
 
 /// One container that has printed everything while the agent was down.
 async fn backlog() {
-    let mut device = Device::with(1, &script(LINES)).await;
+    let mut device = Device::with(1, &script(LINES, false)).await;
     let subscription = subscribe(&device.backend, 1).await.remove(0);
     let (mut agent, _) = device.start();
     device.all_run().await;
@@ -122,12 +195,14 @@ async fn backlog() {
     println!("log_lines_backlog_docker_logs {floor:.0} 1/s peer");
 
     let (mut agent, _) = device.start();
-    let seen = watch(subscription, LINES).await;
+    let seen = watch(subscription, LINES, CancellationToken::new()).await;
     at_least("log_lines_backlog", seen.rate(), floor);
-    println!("log_lines_backlog_dropped {} 1 measured", seen.dropped);
-    println!(
-        "log_peak_resident_backlog {:.1} MB measured",
-        usage::peak(agent.pid())
+    promise("log_lines_backlog_missing", seen.missing as f64, "1", 0.0);
+    promise(
+        "log_peak_resident_backlog",
+        usage::peak(agent.pid()),
+        "MB",
+        RESIDENT,
     );
     agent.terminate(MINUTE);
     device.stop.cancel();
@@ -179,7 +254,7 @@ impl Floor {
         let home = tempfile::tempdir().expect("a directory");
         let prefix = format!("reagent-bench-{}", std::process::id());
         let image = format!("{prefix}-floor:latest");
-        docker::import_busybox(&image, &script(lines));
+        docker::import_busybox(&image, &script(lines, false));
         let names: Vec<String> = (0..containers)
             .map(|number| format!("{prefix}-{number}"))
             .collect();
@@ -207,6 +282,26 @@ impl Floor {
         }
         (readers.len() as u64 * lines) as f64 / begin.elapsed().as_secs_f64()
     }
+
+    /// How many lines of the first one are missing, without a word.
+    async fn measure_capped(self) -> u64 {
+        let reader = Reader::start(&self.names[0], self.home.path());
+        go(self.home.path());
+        wait::until("all is printed", 2 * MINUTE, || {
+            self.home.path().join("done").exists().then_some(())
+        });
+        let mut size = 0;
+        loop {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            let now = std::fs::metadata(&reader.file).expect("it writes").len();
+            if std::mem::replace(&mut size, now) == now {
+                break;
+            }
+        }
+        let text = std::fs::read_to_string(&reader.file).expect("it is read");
+        let seen: HashSet<&str> = text.lines().map(str::trim_end).collect();
+        LINES - seen.len() as u64
+    }
 }
 
 impl Drop for Floor {
@@ -222,10 +317,13 @@ impl Drop for Floor {
 #[derive(Default)]
 struct Seen {
     delivered: u64,
-    dropped: u64,
+    /// Lines that were said to be missing.
+    missing: u64,
     /// When the first lines came, and how many.
     first: Option<(Instant, u64)>,
     took: Duration,
+    /// How old the lines that tell the time were.
+    delays: Vec<Duration>,
 }
 
 impl Seen {
@@ -234,13 +332,41 @@ impl Seen {
         let before = self.first.map_or(0, |(_, lines)| lines);
         (self.delivered - before) as f64 / self.took.as_secs_f64()
     }
+
+    /// A line, or the agent's word about lines that are missing. `gap`: some are before the next, nobody knows how many.
+    fn take(&mut self, line: &str, gap: &mut bool) {
+        if let Some(time) = line.strip_prefix("at ") {
+            self.delays.push(since_boot().saturating_sub(seconds(time)));
+            return;
+        }
+        if let Some(rest) = line.strip_prefix("… ") {
+            let (count, _) = rest.split_once(' ').expect("a count");
+            match count {
+                "an" => *gap = true,
+                count => self.missing += count.parse::<u64>().expect("a count"),
+            }
+            return;
+        }
+        let number: u64 = line.parse().expect("a number");
+        let due = self.delivered + self.missing + 1;
+        if std::mem::take(gap) && number > due {
+            self.missing += number - due;
+        } else {
+            assert_eq!(number, due, "in order, or said to be missing");
+        }
+        self.delivered += 1;
+    }
 }
 
-/// Counts what a viewer gets of one container until all of it is accounted for.
-async fn watch(mut viewer: Subscription, lines: u64) -> Seen {
+/// Takes what a viewer gets of one container until all of it is accounted for, or it is over.
+async fn watch(mut viewer: Subscription, lines: u64, over: CancellationToken) -> Seen {
     let mut seen = Seen::default();
-    while seen.delivered + seen.dropped < lines {
-        let event = tokio::time::timeout(2 * MINUTE, viewer.events.recv()).await;
+    let mut gap = false;
+    while seen.delivered + seen.missing < lines {
+        let event = tokio::select! {
+            event = tokio::time::timeout(2 * MINUTE, viewer.events.recv()) => event,
+            () = over.cancelled() => break,
+        };
         let event = event.expect("lines go on").expect("the subscription is open");
         let message = event.payload.args().expect("readable");
         // The agent's own words are no output.
@@ -248,20 +374,22 @@ async fn watch(mut viewer: Subscription, lines: u64) -> Seen {
             continue;
         };
         for line in text.split('\n') {
-            match line.strip_prefix("… ").and_then(|rest| rest.split_once(' ')) {
-                Some((count, _)) => seen.dropped += count.parse::<u64>().expect("a count"),
-                None => {
-                    seen.delivered += 1;
-                    let number: u64 = line.parse().expect("a number");
-                    let due = seen.delivered + seen.dropped;
-                    assert_eq!(number, due, "in order, or said to be missing");
-                }
-            }
+            seen.take(line, &mut gap);
         }
         let (first, _) = *seen.first.get_or_insert((Instant::now(), seen.delivered));
         seen.took = first.elapsed();
     }
     seen
+}
+
+/// By the clock of /proc/uptime, which containers share.
+fn since_boot() -> Duration {
+    let uptime = std::fs::read_to_string("/proc/uptime").expect("/proc is mounted");
+    seconds(uptime.split(' ').next().unwrap_or_default())
+}
+
+fn seconds(text: &str) -> Duration {
+    Duration::from_secs_f64(text.parse().expect("seconds"))
 }
 
 async fn subscribe(viewer: &Session, containers: u64) -> Vec<Subscription> {
@@ -290,6 +418,8 @@ async fn call_until(caller: Session, over: CancellationToken) -> Vec<Duration> {
 /// A hundred thousand lines a second, or half of what `docker logs` manages on this machine.
 fn at_least(name: &str, rate: f64, floor: f64) {
     let least = (0.5 * floor).min(100_000.0);
-    let verdict = if rate >= least { "ok" } else { "short" };
-    println!("{name} {rate:.0} 1/s promise >= {least:.0} {verdict}");
+    println!(
+        "{name} {rate:.0} 1/s promise >= {least:.0} {}",
+        verdict(rate >= least)
+    );
 }

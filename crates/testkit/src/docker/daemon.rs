@@ -16,12 +16,19 @@ pub struct Daemon {
     directory: tempfile::TempDir,
     /// A bridge of its own. One without any would take down the bridge of the machine's daemon at its start.
     bridge: String,
+    /// Beside those that keep it apart from the machine's daemon.
+    options: Vec<String>,
     process: Option<Process>,
 }
 
 impl Daemon {
     /// Starts one, with so much space for images. `Err` says why that is not possible here: only root may.
     pub fn start(megabytes: u32) -> Result<Daemon, String> {
+        Daemon::start_with(megabytes, &[])
+    }
+
+    /// As [`Daemon::start`], with further options of `dockerd`.
+    pub fn start_with(megabytes: u32, options: &[&str]) -> Result<Daemon, String> {
         if !rustix::process::geteuid().is_root() {
             return Err("only root may start a Docker daemon".to_owned());
         }
@@ -34,6 +41,7 @@ impl Daemon {
         let mut daemon = Daemon {
             directory,
             bridge: format!("reagent{}", std::process::id()),
+            options: options.iter().map(|&option| option.to_owned()).collect(),
             process: None,
         };
         run("ip", &["link", "add", "name", &daemon.bridge, "type", "bridge"])?;
@@ -95,6 +103,7 @@ impl Daemon {
         command.args(["--storage-driver=vfs", "--log-level=error"]);
         // A download that fails is not repeated by the daemon.
         command.args(["--max-download-attempts=1"]);
+        command.args(&self.options);
         self.process = Some(Process::start("dockerd", &mut command));
         wait::until("the daemon answers", SOON, || {
             self.docker(&["version", "--format", "{{.Server.Version}}"]).ok()
