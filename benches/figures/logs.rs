@@ -26,6 +26,8 @@ const LINES_OF_TEN: u64 = 200_000;
 /// What `docker logs` gives of a line: the number, and what a terminal makes of a line end.
 const LINE: u64 = 42;
 
+/// Beside the lines: as many as show how long one takes, and few enough to take no CPU from the lines.
+const CALLS: u32 = 100;
 /// MB of the resident set at most, whatever is printed.
 const RESIDENT: f64 = 32.0;
 /// From a line of an app that prints ten in a second to its viewer, milliseconds; 200 of them may be batching.
@@ -157,6 +159,10 @@ async fn live(name: &str, containers: u64, lines: u64) {
     promise(&format!("rpc_p99_beside_{name}"), p99, "ms", 20.0);
     if let Some(seen) = watches.join_next().await {
         let mut delays = seen.expect("every line is accounted for").delays;
+        println!(
+            "log_delay_p50_beside_{name} {:.0} ms measured",
+            percentile(&mut delays, 0.5) / 1e3
+        );
         let p99 = percentile(&mut delays, 0.99) / 1e3;
         promise(&format!("log_delay_p99_beside_{name}"), p99, "ms", QUIET);
     }
@@ -401,10 +407,14 @@ async fn subscribe(viewer: &Session, containers: u64) -> Vec<Subscription> {
     subscriptions
 }
 
+/// How long calls take that come [`CALLS`] in a second.
 async fn call_until(caller: Session, over: CancellationToken) -> Vec<Duration> {
     let procedure = format!("re.mgmt.{SERIAL}.device_handshake");
     let mut times = Vec::new();
+    let mut due = tokio::time::interval(Duration::from_secs(1) / CALLS);
+    due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while !over.is_cancelled() {
+        due.tick().await;
         let begin = Instant::now();
         caller
             .call(&procedure, Payload::Empty, CallOptions::default())

@@ -1,7 +1,10 @@
 //! Reading a container's log as lines.
 
-use futures_util::{FutureExt as _, StreamExt as _};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::daemon::{READ, Raw, bytes};
 use super::lines::Lines;
@@ -10,6 +13,10 @@ use super::{Engine, EngineError, LogLine, LogRange};
 /// Portions between daemon and reader. Full: we stop reading, and the daemon keeps the rest on disk. Small, because a
 /// line may have a megabyte.
 const QUEUE: usize = 4;
+
+/// How long a portion waits for more after its first bytes. The daemon sends every line on its own, and what is woken for
+/// each pays far more for that than for the line. Lines wait much longer to be published.
+const COMPANY: Duration = Duration::from_millis(5);
 
 /// Bytes of the daemon's answer after which a portion goes out, however many more are there.
 const PORTION: usize = 64 << 10;
@@ -66,48 +73,52 @@ async fn read(
     let framed = !engine.has_tty(name).await?;
     let mut stream = bytes(engine.client(READ)?, Raw::get(path));
     let mut lines = Lines::new(framed, range.timestamps);
+    let mut complete = Vec::new();
+    let mut taken = 0;
+    let silence = tokio::time::sleep(READ);
+    let company = tokio::time::sleep(COMPANY);
+    tokio::pin!(silence, company);
     loop {
-        let mut chunk = tokio::select! {
-            chunk = stream.next() => chunk,
-            () = sender.closed() => return Ok(()),
+        let next = tokio::select! {
+            biased;
+            chunk = stream.next() => Some(chunk),
+            () = &mut company, if taken > 0 => None,
+            // With bytes in hand, the attempt to send them will tell.
+            () = sender.closed(), if taken == 0 => return Ok(()),
             // A log that is followed may be silent for ever; one that is only read may not.
-            () = tokio::time::sleep(READ), if !range.follow => {
-                return Err(EngineError::Timeout(READ, "read log"));
-            }
+            () = &mut silence, if !range.follow => return Err(EngineError::Timeout(READ, "read log")),
         };
-        let mut complete = Vec::new();
-        let mut taken = 0;
-        let ended = loop {
-            match chunk {
-                Some(Ok(bytes)) => {
-                    taken += bytes.len();
-                    lines.feed(&bytes, &mut |line| complete.push(line));
+        match next {
+            Some(Some(Ok(bytes))) => {
+                if taken == 0 {
+                    company.as_mut().reset(Instant::now() + COMPANY);
                 }
-                Some(Err(error)) => {
-                    // What came before it came.
+                taken += bytes.len();
+                lines.feed(&bytes, &mut |line| complete.push(line));
+                if taken < PORTION {
+                    continue;
+                }
+            }
+            Some(Some(Err(error))) => {
+                // What came before it came.
+                let _ = sender.send(Ok(complete)).await;
+                return Err(engine.meaning(error, name));
+            }
+            Some(None) => {
+                lines.finish(&mut |line| complete.push(line));
+                if !complete.is_empty() {
+                    // The receiver may be gone: then nobody wants to know.
                     let _ = sender.send(Ok(complete)).await;
-                    return Err(engine.meaning(error, name));
                 }
-                None => {
-                    lines.finish(&mut |line| complete.push(line));
-                    break true;
-                }
+                return Ok(());
             }
-            // The daemon sends every line on its own; what is there already goes along.
-            if taken >= PORTION {
-                break false;
-            }
-            match stream.next().now_or_never() {
-                Some(next) => chunk = next,
-                None => break false,
-            }
-        };
-        if !complete.is_empty() && sender.send(Ok(complete)).await.is_err() {
+            None => {}
+        }
+        taken = 0;
+        if !complete.is_empty() && sender.send(Ok(std::mem::take(&mut complete))).await.is_err() {
             return Ok(());
         }
-        if ended {
-            return Ok(());
-        }
+        silence.as_mut().reset(Instant::now() + READ);
     }
 }
 
