@@ -182,6 +182,11 @@ impl Gateway {
             .expect("the agent answers")
     }
 
+    /// What the studio was told so far is of no interest.
+    pub(crate) fn forget_outcomes(&mut self) {
+        while self.results.events.try_recv().is_ok() {}
+    }
+
     /// The next outcome that the studio is told.
     pub(crate) async fn outcome(&mut self) -> Value {
         let event = tokio::time::timeout(SOON, self.results.events.recv()).await;
