@@ -7,6 +7,7 @@ use protocol::uri::{self, backend::UPDATE_DEVICE_STATUS};
 use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 use testkit::process::Process;
+use testkit::release::patch;
 use testkit::static_server::Fault;
 use testkit::wait;
 use wamp::Dict;
@@ -148,6 +149,42 @@ async fn a_patch_replaces_most_of_the_download_and_a_broken_one_only_costs_itsel
         true
     );
     assert_eq!(gateway.server.sent("/reagent"), newer.len() as u64);
+    gateway.runs(NEWER).await;
+}
+
+#[tokio::test]
+async fn a_signed_patch_that_makes_another_binary_or_is_missing_only_costs_itself() {
+    let mut gateway = Gateway::new().await;
+    let (old, new) = (builds::agent(), builds::build(NEW, Build::Good));
+    let newer = builds::build(NEWER, Build::Good);
+    // As long as what was announced, whole, and something else.
+    let other = patch(&old, &newer);
+    gateway
+        .bucket
+        .publish_with_this_patch(NEW, &new, &old, &other, &gateway.signer);
+    gateway.bucket.offer(NEW);
+    gateway.power();
+    assert_eq!(gateway.update().await["DidUpdate"], true);
+    let sent = |name: &str| gateway.server.sent(name);
+    assert_eq!(
+        (sent("patch.zst"), sent("/reagent")),
+        (other.len() as u64, new.len() as u64)
+    );
+    let log = std::fs::read_to_string(gateway.path("reagent.log")).unwrap();
+    assert!(log.contains("it makes another binary"), "{log}");
+    gateway.runs(NEW).await;
+    gateway
+        .remembers("the proof", |state| state["active"]["version"] == NEW)
+        .await;
+
+    gateway
+        .bucket
+        .publish_with_patch(NEWER, &newer, &new, &gateway.signer);
+    gateway.bucket.offer(NEWER);
+    gateway.server.fault("patch.zst", Fault::Status(404));
+    gateway.takes_one().await;
+    assert!(gateway.server.asked("patch.zst").len() >= 2, "it was asked for");
+    assert_eq!(gateway.server.sent("/reagent"), (new.len() + newer.len()) as u64);
     gateway.runs(NEWER).await;
 }
 
