@@ -51,7 +51,7 @@ impl Story {
     /// A gateway to which `NEW` is offered.
     pub(crate) async fn gateway(self) -> Gateway {
         let gateway = Gateway::new().await;
-        let new = builds::build(NEW, self.build);
+        let new = builds::built(NEW, self.build).await;
         match self.patched {
             true => {
                 let (bucket, signer) = (&gateway.bucket, &gateway.signer);

@@ -45,6 +45,13 @@ pub(crate) fn agent() -> Vec<u8> {
         .clone()
 }
 
+/// The same as [`build`], while whoever shares the test's thread goes on.
+pub(crate) async fn built(version: &str, build: Build) -> Vec<u8> {
+    let version = version.to_owned();
+    let building = tokio::task::spawn_blocking(move || self::build(&version, build));
+    building.await.unwrap()
+}
+
 /// A build that calls itself `version`.
 pub(crate) fn build(version: &str, build: Build) -> Vec<u8> {
     let program = |behaviour: &str, shown: &str| {

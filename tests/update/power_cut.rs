@@ -37,8 +37,8 @@ impl Gateway {
 #[tokio::test]
 async fn at_any_point_of_a_download_it_goes_on_from_there() {
     let mut gateway = Gateway::new().await;
-    gateway.release(NEW, Build::Good);
-    let new = builds::build(NEW, Build::Good);
+    gateway.release(NEW, Build::Good).await;
+    let new = builds::built(NEW, Build::Good).await;
     for place in [1, 1_000_000, new.len() / 2, new.len() - 1] {
         gateway.server.fault("/reagent", Fault::Stall(place));
         gateway.power();
@@ -77,8 +77,8 @@ async fn at_any_point_of_a_download_it_goes_on_from_there() {
 #[tokio::test]
 async fn at_any_moment_after_the_request_one_healthy_version_runs() {
     let mut gateway = Gateway::new().await;
-    gateway.release(NEW, Build::Good);
-    let new = builds::build(NEW, Build::Good);
+    gateway.release(NEW, Build::Good).await;
+    let new = builds::built(NEW, Build::Good).await;
     let mut seen = HashSet::new();
     // A second is more than all of it takes.
     for step in 0..11 {
@@ -157,7 +157,7 @@ fn record(story: Story, ended: fn(&Value) -> bool) -> Recorded {
                 .await;
             gateway.cut();
         }
-        let new = builds::build(NEW, story.build);
+        let new = builds::built(NEW, story.build).await;
         let patch = testkit::release::patch(&builds::agent(), &new);
         let agent_dir = gateway.path("agent");
         Recorded {
@@ -313,7 +313,7 @@ fn whatever_of_a_demotion_under_the_manager_script_reached_the_disk_it_settles_o
     let story = Story::managed(Build::EndsEarly);
     let recorded = runtime().block_on(async {
         let gateway = story.gateway().await;
-        let bad = builds::build(NEW, Build::EndsEarly);
+        let bad = builds::built(NEW, Build::EndsEarly).await;
         let before = before_a_demotion(&gateway, bad.clone());
         restore(&gateway, &before);
         let trace = gateway.path("trace");
