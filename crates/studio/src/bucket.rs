@@ -7,7 +7,7 @@ mod answer;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -144,6 +144,38 @@ async fn connection(stream: TcpStream, peer: SocketAddr, directory: Arc<PathBuf>
     }
 }
 
+/// Platforms (`linux/amd64`) for which `version` is published in the directory: its manifests are what comes last.
+pub(crate) fn platforms_of(directory: &Path, version: &str) -> std::io::Result<Vec<String>> {
+    let names = |directory: &Path| -> std::io::Result<Vec<String>> {
+        match std::fs::read_dir(directory) {
+            Ok(entries) => entries
+                .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+                .collect(),
+            Err(error) if is_absence(error.kind()) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    };
+    let mut platforms = Vec::new();
+    for os in names(directory)? {
+        for architecture in names(&directory.join(&os))? {
+            let place = directory.join(&os).join(&architecture).join(version);
+            let published = names(&place)?.iter().any(|name| name.ends_with(".manifest.json"));
+            if published {
+                platforms.push(format!("{os}/{architecture}"));
+            }
+        }
+    }
+    platforms.sort();
+    Ok(platforms)
+}
+
+fn is_absence(kind: std::io::ErrorKind) -> bool {
+    matches!(
+        kind,
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,5 +227,24 @@ mod tests {
         .await;
         stop.cancel();
         serving.await.unwrap();
+    }
+
+    #[test]
+    fn a_version_is_published_where_it_has_a_manifest() {
+        let folder = tempfile::tempdir().unwrap();
+        let put = |name: &str| {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        };
+        let missing = folder.path().join("missing");
+        assert_eq!(platforms_of(&missing, "1.0.0").unwrap(), [""; 0]);
+        put("availableVersions.json");
+        put("linux/amd64/1.0.0/reagent.manifest.json");
+        put("linux/arm64/1.0.0/reagent");
+        put("linux/arm64/1.0.1/reagent.manifest.json");
+        put("windows/amd64/1.0.0/reagent.exe.manifest.json");
+        let platforms = platforms_of(folder.path(), "1.0.0").unwrap();
+        assert_eq!(platforms, ["linux/amd64", "windows/amd64"]);
     }
 }
