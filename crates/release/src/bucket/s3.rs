@@ -120,6 +120,10 @@ impl S3 {
             ],
         ) {
             true => Ok(false),
+            // Somebody has taken it away.
+            false if matches!(existing, Existing::ReplaceOnly(_)) && said(&output, &["NoSuchKey"]) => {
+                Ok(false)
+            }
             false => Err(refused(doing, name, &output)),
         }
     }

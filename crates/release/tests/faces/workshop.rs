@@ -16,6 +16,8 @@ const COPIED: [&str; 5] = [
 
 pub(crate) struct Workshop {
     home: tempfile::TempDir,
+    /// Of every command.
+    environment: Vec<(String, String)>,
 }
 
 impl Workshop {
@@ -26,6 +28,7 @@ impl Workshop {
                 .prefix("reagent-faces-")
                 .tempdir()
                 .unwrap(),
+            environment: Vec::new(),
         };
         let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         for directory in ["scripts", "release", "build"] {
@@ -41,6 +44,11 @@ impl Workshop {
         let secret = format!("SECRET={}", workshop.secret().display());
         workshop.make(&["keys", &secret]).ok();
         workshop
+    }
+
+    /// The same with these words in every environment.
+    pub(crate) fn with(self, environment: Vec<(String, String)>) -> Workshop {
+        Workshop { environment, ..self }
     }
 
     /// A bucket in a directory, beside the tree.
@@ -93,6 +101,13 @@ impl Workshop {
         command.output().unwrap().into()
     }
 
+    /// `scripts/publish …`
+    pub(crate) fn publish(&self, words: &[&str]) -> Command {
+        let mut command = self.command(self.path("scripts/publish").to_str().unwrap());
+        command.args(words);
+        command
+    }
+
     pub(crate) fn git(&self, words: &[&str]) {
         let mut command = self.command("git");
         // Whatever whoever runs this has configured.
@@ -114,6 +129,7 @@ impl Workshop {
             .stdin(std::process::Stdio::null())
             .env("RELEASE_TOOL", env!("CARGO_BIN_EXE_release"))
             .env("RELEASE_KEY_FILE", self.secret())
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .env_remove("YES");
         // `make test` is a make, too, and git may run this from a hook.
         for name in [
