@@ -166,7 +166,7 @@ impl Device<'_> {
         }
         let version = self.settles().await;
         self.is_whole();
-        self.exactly_one_runs(&version);
+        self.gateway.exactly_one_runs(&version, self.common.story.managed);
         let state = self.gateway.state();
         if version == NEW {
             assert_eq!(self.common.story.build, Build::Good, "it cannot prove itself");
@@ -236,26 +236,6 @@ impl Device<'_> {
         }
     }
 
-    /// One agent, of this version, and nobody beside it but the launcher that started it.
-    fn exactly_one_runs(&self, version: &str) {
-        let agents = agents(&self.gateway);
-        let installed = self.gateway.path("bin/reagent");
-        let expected = match version == OLD && !self.common.story.managed {
-            true => installed.clone(),
-            false => self.gateway.path(&format!("agent/reagent-v{version}")),
-        };
-        let parents: HashSet<u32> = agents.iter().map(|agent| agent.parent).collect();
-        let (launchers, ours): (Vec<_>, Vec<_>) =
-            agents.iter().partition(|agent| parents.contains(&agent.pid));
-        assert_eq!(ours.len(), 1, "{agents:?}");
-        assert_eq!(ours[0].binary, expected, "{agents:?}");
-        assert!(launchers.len() <= usize::from(!self.common.story.managed));
-        assert!(
-            launchers.iter().all(|agent| agent.binary == installed),
-            "{agents:?}"
-        );
-    }
-
     /// The next update is staged, once from every different end.
     async fn can_update(&mut self, version: &str) {
         if !self.common.staged_from.lock().unwrap().insert(self.gateway.end()) {
@@ -273,6 +253,26 @@ impl Device<'_> {
 }
 
 impl Gateway {
+    /// One agent, of this version, and nobody beside it but the launcher that started it.
+    pub(crate) fn exactly_one_runs(&self, version: &str, managed: bool) {
+        let agents = agents(self);
+        let installed = self.path("bin/reagent");
+        let expected = match version == OLD && !managed {
+            true => installed.clone(),
+            false => self.path(&format!("agent/reagent-v{version}")),
+        };
+        let parents: HashSet<u32> = agents.iter().map(|agent| agent.parent).collect();
+        let (launchers, ours): (Vec<_>, Vec<_>) =
+            agents.iter().partition(|agent| parents.contains(&agent.pid));
+        assert_eq!(ours.len(), 1, "{agents:?}");
+        assert_eq!(ours[0].binary, expected, "{agents:?}");
+        assert!(launchers.len() <= usize::from(!managed));
+        assert!(
+            launchers.iter().all(|agent| agent.binary == installed),
+            "{agents:?}"
+        );
+    }
+
     /// The version whose turn it is, if nothing goes on any more.
     fn settled(&self, managed: bool) -> Option<String> {
         let state = self.state();

@@ -20,7 +20,7 @@ use super::manager::Manager;
 use super::recording::{Cut, File, Recording};
 
 impl Gateway {
-    /// After the power came back: one version answers, and whatever could be started is whole.
+    /// After the power came back: one version answers, nobody runs beside it, and whatever could be started is whole.
     async fn is_healthy(&self, new: &[u8]) -> String {
         let version = wait::until_async("some version answers", SOON, || self.running()).await;
         assert!(version == OLD || version == NEW, "{version}");
@@ -30,6 +30,7 @@ impl Gateway {
             let mode = std::fs::metadata(&path).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o755, "{path:?}");
         }
+        self.exactly_one_runs(&version, false);
         version
     }
 }
