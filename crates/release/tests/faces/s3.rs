@@ -6,13 +6,20 @@ use testkit::s3::S3Server;
 
 use super::workshop::Workshop;
 
-#[test]
-fn a_release_goes_to_a_bucket_behind_the_s3_protocol() {
+const PLACE: &str = "s3://updates/dl/re-agent";
+
+/// An empty bucket, and somebody who makes releases.
+fn place() -> (S3Server, Workshop) {
     let server = S3Server::start();
     server.create("updates");
     let workshop = Workshop::new().with(server.environment());
-    let place = "s3://updates/dl/re-agent";
-    let bucket = format!("BUCKET={place}");
+    (server, workshop)
+}
+
+#[test]
+fn a_release_goes_to_a_bucket_behind_the_s3_protocol() {
+    let (_server, workshop) = place();
+    let bucket = format!("BUCKET={PLACE}");
     workshop.build("0.1.0");
     let done = workshop
         .make(&["publish", "publish-latestVersions", &bucket])
@@ -24,33 +31,38 @@ fn a_release_goes_to_a_bucket_behind_the_s3_protocol() {
     ] {
         assert!(done.stdout.contains(said), "{done:?}");
     }
+}
 
-    // Two operators at the same moment: there is no schedule yet.
-    let schedule = |version: &str| {
-        let mut command = workshop.publish(&["schedule", place, version, "--stop"]);
-        command
-            .stdout(std::process::Stdio::piped())
-            .stderr(std::process::Stdio::piped());
-        command.spawn().unwrap()
+/// Stands before `aws`: just before the schedule is written for the first time, another operator stops a version.
+const MEANWHILE: &str = r#"#!/bin/sh
+PATH=${PATH#*:}
+case "$*" in
+  *put-object*rollouts.json\ *)
+    if mkdir "$0.done" 2>/dev/null; then scripts/publish schedule "$PLACE" 0.1.0 --stop >/dev/null || exit 70; fi ;;
+esac
+exec aws "$@"
+"#;
+
+#[test]
+fn what_another_operator_changes_meanwhile_behind_the_s3_protocol_is_not_lost() {
+    let (_server, workshop) = place();
+    let tools = workshop.program("aws", MEANWHILE);
+    let schedule = || -> CommandOutput {
+        let mut command = workshop.publish(&["schedule", PLACE, "0.1.1", "--percent", "5"]);
+        let path = command
+            .get_envs()
+            .find_map(|(name, value)| value.filter(|_| name == "PATH"));
+        let path = format!("{tools}:{}", path.unwrap().to_str().unwrap());
+        command.env("PATH", path).env("PLACE", PLACE);
+        command.output().unwrap().into()
     };
-    let both = ["0.1.0", "0.1.1"].map(|version| (version, schedule(version)));
-    let ended = both.map(|(version, child)| {
-        let output: CommandOutput = child.wait_with_output().unwrap().into();
-        (version, output)
-    });
-    assert!(ended.iter().any(|(_, output)| output.code == 0), "{ended:?}");
-    // There is one now.
-    let mut last = workshop.publish(&["schedule", place, "0.1.2", "--percent", "5"]);
-    let last = CommandOutput::from(last.output().unwrap()).ok().json();
-    let is_there = |version: &str| {
-        let rollouts = last["rollouts"].as_array().unwrap();
-        rollouts.iter().any(|rollout| rollout["version"] == version)
-    };
-    for (version, output) in &ended {
-        match output.code {
-            0 => assert!(is_there(version), "{version} is lost: {last}"),
-            _ => assert!(output.stderr.contains("run this again"), "{output:?}"),
-        }
-    }
-    assert!(is_there("0.1.2"), "{last}");
+    let refused = schedule();
+    assert!(
+        refused.code != 0 && refused.stderr.contains("somebody else has changed"),
+        "{refused:?}"
+    );
+    let both = schedule().ok().json();
+    let versions = both["rollouts"].as_array().unwrap().iter();
+    let versions: Vec<_> = versions.map(|rollout| rollout["version"].as_str()).collect();
+    assert_eq!(versions, [Some("0.1.0"), Some("0.1.1")], "{both}");
 }

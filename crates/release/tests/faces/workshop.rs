@@ -101,6 +101,17 @@ impl Workshop {
         command.output().unwrap().into()
     }
 
+    /// A program beside the tree. The directory in which it is.
+    pub(crate) fn program(&self, name: &str, text: &str) -> String {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = self.home.path().join("tools");
+        std::fs::create_dir_all(&directory).unwrap();
+        let path = directory.join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        directory.to_str().unwrap().to_owned()
+    }
+
     /// `scripts/publish …`
     pub(crate) fn publish(&self, words: &[&str]) -> Command {
         let mut command = self.command(self.path("scripts/publish").to_str().unwrap());
