@@ -138,8 +138,9 @@ struct Common {
 
 struct Device<'a> {
     common: &'a Common,
-    gateway: Gateway,
+    // Its agent ends before the gateway's home goes.
     manager: Manager,
+    gateway: Gateway,
 }
 
 impl Device<'_> {
