@@ -28,6 +28,7 @@ mod overdue;
 mod progress;
 mod rollout;
 mod setup;
+mod spare;
 mod state;
 pub(crate) mod swap;
 mod telling;
@@ -206,7 +207,11 @@ impl Updater {
             tasks.spawn(keep_excuse(memory.clone(), health.clone()));
             tasks.spawn(async move { prove(&context, &memory, &health).await });
         } else {
-            litter::sweep(&context.settings.agent_dir, &memory.current());
+            let state = memory.current();
+            if !state.is_trial() {
+                spare::give_up(&context.settings.agent_dir);
+            }
+            litter::sweep(&context.settings.agent_dir, &state);
         }
         tasks.spawn(checks.run(inbox, under_test));
         tasks.spawn(keep_connected(memory.clone(), health.clone()));
@@ -326,6 +331,7 @@ async fn prove(context: &UpdateContext, memory: &Memory, health: &Health) {
         tokio::time::sleep(pauses.pause()).await;
     }
     tracing::info!(from = state.old_version, "this version has proven itself");
+    spare::give_up(&context.settings.agent_dir);
     litter::sweep(&context.settings.agent_dir, &memory.current());
 }
 

@@ -21,7 +21,7 @@ use super::rollout::{self, Schedule, Turn};
 use super::state::{Phase, State};
 use super::version::NotAVersion;
 use super::{
-    Custody, Health, RECENTLY, UpdateContext, custody, delta, disk, file_name, litter, state, version,
+    Custody, Health, RECENTLY, UpdateContext, custody, delta, disk, file_name, litter, spare, state, version,
 };
 use crate::cli::VERSION;
 use crate::journal::Chain;
@@ -509,6 +509,12 @@ impl Installer {
         let was_connected = self.health.was_connected(RECENTLY) || self.memory.current().connected;
         let had_docker = self.health.has_docker();
         let (signed, new_file) = (manifest.clone(), target.to_owned());
+        // Whatever fills the disk later, the starts of the new version are counted.
+        let room = self.context.settings.agent_dir.clone();
+        spawn_blocking(move || spare::keep(&room))
+            .await
+            .unwrap_or_else(|error| Err(std::io::Error::other(error)))
+            .map_err(disk_error("keeping room for the update state"))?;
         let remembered = self.memory.change(move |state| {
             // Out of a version that never proved itself the way back leads to the one before.
             if !(state.is_trial() && state.new_version == VERSION) {

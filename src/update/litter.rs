@@ -67,6 +67,21 @@ pub(crate) fn sweep_downloads(directory: &Path, manifest: &Manifest) {
     }
 }
 
+/// Removes what was downloaded so far of anything but `wanted`; whether there was something.
+pub(crate) fn sweep_parts(agent_dir: &Path, wanted: &str) -> bool {
+    let mut found = false;
+    for (name, path) in entries(&agent_dir.join("downloads")) {
+        if name
+            .strip_suffix(".part")
+            .is_some_and(|digest| is_digest(digest) && digest != wanted)
+        {
+            complain(disk::remove(&path), &path);
+            found = true;
+        }
+    }
+    found
+}
+
 fn entries(directory: &Path) -> impl Iterator<Item = (String, PathBuf)> {
     fs::read_dir(directory)
         .into_iter()

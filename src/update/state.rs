@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::version;
+use super::{litter, spare, version};
 use crate::durable;
 
 /// File name below the agent directory. Without `reagent-`, which the manager script would take for a binary.
@@ -133,11 +133,23 @@ impl State {
         })
     }
 
-    /// Remembers it for good. Blocks until it is on disk.
+    /// Remembers it for good, on a full disk too: at the price of unfinished downloads, then in the room that was kept
+    /// for it. Blocks until it is on disk.
     pub(crate) fn save(&mut self, agent_dir: &Path) -> io::Result<()> {
         self.updated_at = now();
         let content = serde_json::to_vec_pretty(self).map_err(io::Error::other)?;
-        durable::replace(&agent_dir.join(FILE), &content, 0o600)
+        let path = agent_dir.join(FILE);
+        let full = match durable::replace(&path, &content, 0o600) {
+            Err(error) if spare::is_full(&error) => error,
+            written => return written,
+        };
+        // The one that is being staged may not have its name yet.
+        if litter::sweep_parts(agent_dir, &self.new_sha256)
+            && durable::replace(&path, &content, 0o600).is_ok()
+        {
+            return Ok(());
+        }
+        spare::replace(agent_dir, &path, &content).map_err(|_| full)
     }
 
     /// Whether a version waits to be started or is being tried.
