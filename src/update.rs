@@ -24,6 +24,7 @@ mod manifest;
 mod memory;
 #[cfg(not(target_os = "linux"))]
 mod nobody;
+mod order;
 mod overdue;
 mod progress;
 mod rollout;
@@ -64,10 +65,11 @@ use crate::flock::DeviceFile;
 use crate::journal::Chain;
 use crate::link::SessionWatch;
 use crate::settings::Settings;
-use install::{Cause, Ended, Installer};
+use install::Installer;
 use memory::Memory;
 #[cfg(not(target_os = "linux"))]
 use nobody as launcher;
+use order::{Cause, Ended, Order};
 use progress::Meter;
 use state::{Binary, State};
 use watch::Arrival;
@@ -149,6 +151,7 @@ pub struct Report {
 struct Request {
     version: Option<String>,
     force: bool,
+    id: String,
     answer: oneshot::Sender<Report>,
 }
 
@@ -245,9 +248,9 @@ impl Updater {
         self.installer.has_keys()
     }
 
-    /// Checks and installs what is offered, or `version`; with `force` also what failed here before. Answers when it is
-    /// done; when another update is under way, at once.
-    pub async fn update(&self, version: Option<String>, force: bool) -> Report {
+    /// Checks and installs what is offered, or `version`; with `force` also what failed here before. Its outcome has
+    /// `id`. Answers when it is done; when another update is under way, at once.
+    pub async fn update(&self, version: Option<String>, force: bool, id: String) -> Report {
         let in_progress = Report {
             message: "another update is in progress".to_owned(),
             in_progress: true,
@@ -260,6 +263,7 @@ impl Updater {
         let request = Request {
             version,
             force,
+            id,
             answer,
         };
         if self.requests.try_send(request).is_err() {
@@ -269,6 +273,12 @@ impl Updater {
             message: "the agent is stopping".to_owned(),
             ..Report::default()
         })
+    }
+
+    /// How the last update ended, as it is told in `agent_update_result`; `None`: there was none.
+    pub fn last(&self) -> Option<serde_json::Value> {
+        let outcome = self.installer.memory().current().outcome?;
+        serde_json::to_value(outcome).ok()
     }
 
     /// The version that the list offers this device, if the list can be had.
@@ -437,17 +447,21 @@ impl Checks {
 
     /// One check from beginning to end.
     async fn check(&self, request: Option<Request>) -> Checked {
-        let (cause, force, answer) = match request {
+        let (order, answer) = match request {
             Some(request) => {
-                let cause = request.version.map_or(Cause::Asked, Cause::Version);
-                (cause, request.force, Some(request.answer))
+                let order = Order {
+                    cause: request.version.map_or(Cause::Asked, Cause::Version),
+                    force: request.force,
+                    id: request.id,
+                };
+                (order, Some(request.answer))
             }
-            None => (Cause::Automatic, false, None),
+            None => (Order::automatic(), None),
         };
         let listener = answer.is_some().then(|| telling::announce(self.context.clone()));
         let mut report = Report::default();
-        let named = matches!(cause, Cause::Version(_));
-        let ended = self.installer.run(cause, force, Meter::new(listener)).await;
+        let named = matches!(order.cause, Cause::Version(_));
+        let ended = self.installer.run(order, Meter::new(listener)).await;
         if let Some(offered) = ended.offered() {
             report.latest = offered.to_owned();
             if !named {

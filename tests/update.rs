@@ -15,6 +15,8 @@ mod gateway;
 mod good_builds;
 #[path = "update/manager.rs"]
 mod manager;
+#[path = "update/outcomes.rs"]
+mod outcomes;
 #[allow(dead_code, reason = "shared with the stories of the session")]
 #[path = "session/plane.rs"]
 mod plane;

@@ -118,6 +118,7 @@ fn stranger(agent_dir: &Path, state: &mut State, old: PathBuf) -> io::Result<()>
     let name = old.file_name().unwrap_or_default().to_string_lossy();
     state.old_version = name.strip_prefix("reagent-v").unwrap_or(&name).to_owned();
     state.old_file = old;
+    state.id.clear();
     state.phase = Phase::Probation;
     state.attempts = 1;
     state.old_starts = 0;

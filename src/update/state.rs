@@ -63,6 +63,9 @@ pub(crate) struct Outcome {
     pub result: String,
     /// For people; empty when updated.
     pub reason: String,
+    /// What whoever asked for that update calls it; empty: nobody asked, or gave it no name.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub id: String,
 }
 
 /// The whole memory.
@@ -110,6 +113,8 @@ pub(crate) struct State {
     pub schedule_expires: Option<jiff::Timestamp>,
     /// The highest version that somebody had this device leave for an older one; empty: none.
     pub left: String,
+    /// [`Outcome::id`] of the update that is under way, or of the last one.
+    pub id: String,
     pub outcome: Option<Outcome>,
     /// The studio knows the outcome.
     pub reported: bool,
@@ -266,18 +271,26 @@ impl State {
             to: self.new_version.clone(),
             result: result.to_owned(),
             reason: reason.to_owned(),
+            id: self.id.clone(),
         });
         self.reported = false;
     }
 
     /// An update failed before it was staged: remembered once per reason, so that a bucket that stays broken does not
-    /// fill logs and flash.
-    pub(crate) fn fail(&mut self, from: &str, to: &str, reason: &str) -> bool {
+    /// fill logs and flash. `id`: of whoever asked.
+    pub(crate) fn fail(&mut self, from: &str, to: &str, reason: &str, id: &str) -> bool {
+        let last = self.outcome.as_ref().filter(|last| last.to == to);
+        // What the agent tries again by itself, and what is wrong with that, still belongs to whoever asked.
+        let id = match (id, last) {
+            ("", Some(last)) => &last.id,
+            _ => id,
+        };
         let outcome = Outcome {
             from: from.to_owned(),
             to: to.to_owned(),
             result: "failed".to_owned(),
             reason: reason.to_owned(),
+            id: id.to_owned(),
         };
         if self.outcome.as_ref() == Some(&outcome) {
             return false;
@@ -427,8 +440,27 @@ mod tests {
     #[test]
     fn the_same_failure_is_told_once() {
         let mut state = State::default();
-        assert!(state.fail("1", "2", "no space"));
-        assert!(!state.fail("1", "2", "no space"));
-        assert!(state.fail("1", "2", "bad signature"));
+        assert!(state.fail("1", "2", "no space", ""));
+        assert!(!state.fail("1", "2", "no space", ""));
+        assert!(state.fail("1", "2", "bad signature", ""));
+    }
+
+    #[test]
+    fn an_outcome_says_whose_update_it_was_the_end_of() {
+        let id = |state: &State| state.outcome.as_ref().unwrap().id.clone();
+        let mut state = State {
+            new_version: "2".to_owned(),
+            id: "1-1000".to_owned(),
+            ..State::default()
+        };
+        state.roll_back("it crashed");
+        assert_eq!(id(&state), "1-1000");
+        // By itself, later.
+        assert!(state.fail("1", "2", "it is blocked: it crashed", ""));
+        assert_eq!(id(&state), "1-1000");
+        assert!(state.fail("1", "2", "it is blocked: it crashed", "2-2000"));
+        assert_eq!(id(&state), "2-2000", "told to the next one, too");
+        assert!(state.fail("1", "3", "no space", ""));
+        assert_eq!(id(&state), "");
     }
 }
