@@ -9,6 +9,7 @@
 mod boot;
 mod bucket;
 mod check;
+mod checks;
 mod clock;
 mod custody;
 mod delta;
@@ -48,7 +49,7 @@ use std::time::Duration;
 
 use protocol::rollout::place;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -65,16 +66,15 @@ use crate::flock::DeviceFile;
 use crate::journal::Chain;
 use crate::link::SessionWatch;
 use crate::settings::Settings;
+use checks::Checks;
 use install::Installer;
 use memory::Memory;
 #[cfg(not(target_os = "linux"))]
 use nobody as launcher;
-use order::{Cause, Ended, Order};
-use progress::Meter;
 use state::{Binary, State};
 use watch::Arrival;
 
-/// Requests that wait for the one update at a time; more are told that one is in progress.
+/// Requests that wait to be taken: only who found no update under way makes one.
 const QUEUE: usize = 1;
 /// What was found out about the newest version is believed for so long (U11).
 const FRESH: Duration = Duration::from_secs(5 * 60);
@@ -256,7 +256,8 @@ impl Updater {
             in_progress: true,
             ..Report::default()
         };
-        if self.busy.load(Ordering::Acquire) {
+        // Whoever comes second does not wait for the end of the first update.
+        if self.busy.swap(true, Ordering::AcqRel) {
             return in_progress;
         }
         let (answer, answered) = oneshot::channel();
@@ -266,9 +267,8 @@ impl Updater {
             id,
             answer,
         };
-        if self.requests.try_send(request).is_err() {
-            return in_progress;
-        }
+        // There is room for the one that may come; else nobody takes requests any more, and drops the answer.
+        let _ = self.requests.try_send(request);
         answered.await.unwrap_or_else(|_| Report {
             message: "the agent is stopping".to_owned(),
             ..Report::default()
@@ -372,173 +372,6 @@ async fn keep_excuse(memory: Memory, health: Health) {
         if let Err(error) = memory.change(move |state| state.backend_away = away).await {
             tracing::warn!(%error, "whether the backend is away cannot be remembered");
         }
-    }
-}
-
-/// What came of a check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Checked {
-    Staged,
-    /// Until the next one is due.
-    Settled,
-    /// The bucket was away, it may be there soon.
-    Away,
-    /// The device is busy with something else.
-    Postponed,
-}
-
-/// The task that decides when to look for an update.
-struct Checks {
-    context: UpdateContext,
-    memory: Memory,
-    installer: Arc<Installer>,
-    newest: Newest,
-    busy: Arc<AtomicBool>,
-    stop: CancellationToken,
-}
-
-impl Checks {
-    /// Checks at start, every now and then, and on request.
-    async fn run(self, mut inbox: mpsc::Receiver<Request>, under_test: bool) {
-        let automatic = self.context.settings.update && !self.context.settings.offline;
-        let serial = self.context.device.current().serial_number.clone();
-        let mut first = self
-            .context
-            .footing
-            .setup
-            .start_delay
-            .mul_f64(position(&serial, VERSION));
-        if under_test {
-            first += self.context.footing.setup.isolation;
-        }
-        let mut due = Instant::now() + first;
-        let setup = &self.context.footing.setup;
-        let mut retries = setup.retry.start();
-        loop {
-            let request = tokio::select! {
-                request = inbox.recv() => match request {
-                    Some(request) => Some(request),
-                    // Nobody can ask any more.
-                    None => return,
-                },
-                () = tokio::time::sleep_until(due), if automatic => None,
-            };
-            let is_automatic = request.is_none();
-            self.busy.store(true, Ordering::Release);
-            let checked = self.check(request).await;
-            if checked == Checked::Staged && self.activate().await {
-                // What is staged is about to be started; until then an update is in progress.
-                return std::future::pending().await;
-            }
-            self.busy.store(false, Ordering::Release);
-            if is_automatic {
-                if checked != Checked::Away {
-                    retries = setup.retry.start();
-                }
-                let pause = match checked {
-                    Checked::Staged | Checked::Settled => setup.period.mul_f64(0.5 + fastrand::f64()),
-                    Checked::Away => retries.pause(),
-                    Checked::Postponed => setup.idle_look,
-                };
-                due = Instant::now() + pause;
-            }
-        }
-    }
-
-    /// One check from beginning to end.
-    async fn check(&self, request: Option<Request>) -> Checked {
-        let (order, answer) = match request {
-            Some(request) => {
-                let order = Order {
-                    cause: request.version.map_or(Cause::Asked, Cause::Version),
-                    force: request.force,
-                    id: request.id,
-                };
-                (order, Some(request.answer))
-            }
-            None => (Order::automatic(), None),
-        };
-        let listener = answer.is_some().then(|| telling::announce(self.context.clone()));
-        let mut report = Report::default();
-        let named = matches!(order.cause, Cause::Version(_));
-        let ended = self.installer.run(order, Meter::new(listener)).await;
-        if let Some(offered) = ended.offered() {
-            report.latest = offered.to_owned();
-            if !named {
-                remember(&self.newest, Some(offered.to_owned()));
-            }
-        }
-        let checked = match &ended {
-            Ended::Staged { version, size, .. } => {
-                tracing::info!(to = version, size, "a new version is staged");
-                report.updated = true;
-                report.size = *size;
-                report.message = format!("version {version} is installed and is started next");
-                Checked::Staged
-            }
-            Ended::Nothing { message, .. } => {
-                tracing::debug!(message, "no update");
-                report.message.clone_from(message);
-                Checked::Settled
-            }
-            Ended::Postponed { offered } => {
-                tracing::info!(to = offered, "the update waits for the end of other work");
-                Checked::Postponed
-            }
-            Ended::Failed { failure, .. } => {
-                report.message = Chain(failure).to_string();
-                match failure.is_transient() {
-                    true => Checked::Away,
-                    false => Checked::Settled,
-                }
-            }
-        };
-        if let Some(answer) = answer {
-            // The caller may have gone.
-            let _ = answer.send(report);
-        }
-        checked
-    }
-
-    /// Lets the staged version be started. `false`: somebody else does that.
-    async fn activate(&self) -> bool {
-        match &self.context.footing.custody {
-            Custody::Managed | Custody::Nobody => {
-                tracing::info!("the manager script starts the new version");
-                return false;
-            }
-            Custody::Service | Custody::Own { .. } => {}
-        }
-        tokio::time::sleep(self.context.footing.setup.activation).await;
-        match &self.context.footing.custody {
-            Custody::Own { watched: false, .. } => {
-                exit::start_over(&self.stop, self.context.footing.custody.clone());
-            }
-            Custody::Service if !self.swap().await => return false,
-            _ => exit::restart(&self.stop),
-        }
-        true
-    }
-
-    /// Puts the staged version in the place of this one. Whether it is there.
-    async fn swap(&self) -> bool {
-        let (agent_dir, memory) = (self.context.settings.agent_dir.clone(), self.memory.clone());
-        let swapped = spawn_blocking(move || swap::activate(&agent_dir, &memory)).await;
-        let reason = match swapped {
-            Ok(Ok(())) => return true,
-            Ok(Err(failure)) => Chain(&failure).to_string(),
-            Err(panicked) => panicked.to_string(),
-        };
-        tracing::error!(error = reason, "the new version does not take over");
-        let told = self.memory.change(move |state| match state.phase {
-            // The next start finds out how far it came.
-            state::Phase::Swapping => {}
-            _ => state.abandon(&reason),
-        });
-        if let Err(error) = told.await {
-            tracing::warn!(%error, "the failed update cannot be remembered");
-        }
-        false
     }
 }
 
