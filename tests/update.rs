@@ -22,6 +22,8 @@ mod outcomes;
 mod plane;
 #[path = "update/power_cut.rs"]
 mod power_cut;
+#[path = "update/present.rs"]
+mod present;
 #[path = "update/recording.rs"]
 mod recording;
 #[path = "update/turns.rs"]

@@ -228,7 +228,10 @@ impl Installer {
         let target = self.context.settings.agent_dir.join(file_name(&wanted));
         let sealed = match has_digest(&target, &manifest.sha256).await {
             // Brought here by whom ever: it is what was signed.
-            true => target.clone(),
+            true => {
+                meter.there(manifest.size);
+                target.clone()
+            }
             false => self.bring(&manifest, meter).await?,
         };
         if let Err(unfit) = self.check(&sealed, &manifest).await {
@@ -394,8 +397,11 @@ impl Installer {
         if let Some((digest, own)) = own.await.ok().flatten()
             && let Some(delta) = manifest.delta_from(&digest)
         {
-            match self.patch(manifest, delta, own, &directory, meter).await {
-                Ok(made) => return Ok(made),
+            match self.patch(manifest, delta, own, &directory).await {
+                Ok(made) => {
+                    meter.there(manifest.size);
+                    return Ok(made);
+                }
                 Err(why) => tracing::warn!(why, "the patch is of no use, fetching the whole binary"),
             }
         }
@@ -418,7 +424,6 @@ impl Installer {
         delta: &Delta,
         own: PathBuf,
         directory: &Path,
-        meter: &mut Meter,
     ) -> Result<PathBuf, String> {
         let order = download::Order {
             url: self.bucket().beside(&manifest.version, &delta.name),
@@ -427,9 +432,18 @@ impl Installer {
             name: format!("the patch to version {}", manifest.version),
         };
         let patience = &self.context.footing.setup.patience;
-        let patch = download::fetch(&self.client, directory, &order, manifest.size, patience, meter)
-            .await
-            .map_err(|failure| Chain(&failure).to_string())?;
+        // It is small, and of another size than the binary that people wait for.
+        let mut unheard = Meter::new(None);
+        let patch = download::fetch(
+            &self.client,
+            directory,
+            &order,
+            manifest.size,
+            patience,
+            &mut unheard,
+        )
+        .await
+        .map_err(|failure| Chain(&failure).to_string())?;
         let made = directory.join(format!("{}.part", manifest.sha256));
         let (limit, expected) = (manifest.size, manifest.sha256.clone());
         let applied = spawn_blocking(move || {
