@@ -155,7 +155,7 @@ impl Installer {
         let isolated =
             remembered.new_version == VERSION && self.since.elapsed() >= self.context.footing.setup.isolation;
         let settled = isolated || self.is_ignored(&remembered);
-        if remembered.is_trial() && !settled && super::candidate_is_complete(&remembered) {
+        if remembered.is_trial() && !settled && is_complete(&remembered).await {
             let waiting = &remembered.new_version;
             if !id.is_empty() && cause.version().is_none_or(|wanted| wanted == waiting) {
                 self.adopt(waiting, id).await?;
@@ -566,6 +566,12 @@ impl InstallError {
 
 fn disk_error(doing: &'static str) -> impl FnOnce(std::io::Error) -> InstallError {
     move |source| InstallError::Disk { doing, source }
+}
+
+async fn is_complete(remembered: &State) -> bool {
+    let remembered = remembered.clone();
+    let complete = spawn_blocking(move || super::candidate_is_complete(&remembered));
+    complete.await.unwrap_or(false)
 }
 
 async fn has_digest(path: &Path, sha256: &str) -> bool {
