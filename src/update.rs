@@ -215,6 +215,7 @@ impl Updater {
                 spare::give_up(&context.settings.agent_dir);
             }
             litter::sweep(&context.settings.agent_dir, &state);
+            litter::sweep_stale(&context.settings.downloads_dir());
         }
         tasks.spawn(checks.run(inbox, under_test));
         tasks.spawn(keep_connected(memory.clone(), health.clone()));

@@ -389,6 +389,8 @@ impl Installer {
     /// The binary as a complete file in the download directory: by a patch if there is one for the running binary.
     async fn bring(&self, manifest: &Manifest, meter: &mut Meter) -> Result<PathBuf, InstallError> {
         let directory = self.context.settings.downloads_dir();
+        // Before anything is refused for want of room.
+        litter::sweep(&self.context.settings.agent_dir, &self.memory.current());
         litter::sweep_downloads(&directory, manifest);
         let own = spawn_blocking(|| {
             let path = custody::myself().ok()?;
