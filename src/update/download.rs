@@ -14,8 +14,6 @@ use super::http::{Client, HttpError};
 use super::progress::Meter;
 use crate::link::Pauses;
 
-/// Free space that must remain for everybody else.
-const RESERVE: u64 = 64 * 1024 * 1024;
 /// Attempts in a row that bring nothing new.
 const ATTEMPTS: u32 = 5;
 
@@ -154,7 +152,7 @@ impl<'a> Transfer<'a> {
     fn check_space(&self, directory: &Path, besides: u64) -> Result<(), DownloadError> {
         let free = disk::free_space(directory).map_err(|source| self.disk(source))?;
         let missing = (self.order.size - self.length).saturating_add(besides);
-        if missing > free.saturating_sub(RESERVE) {
+        if missing > free.saturating_sub(disk::RESERVE) {
             tracing::warn!(name = self.order.name, free, missing, "no room on the disk");
             return Err(DownloadError::Space {
                 name: self.order.name.clone(),

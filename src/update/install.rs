@@ -532,10 +532,21 @@ impl Installer {
                 false => Ok(()),
             }
         };
-        spawn_blocking(publish)
+        let published = spawn_blocking(publish)
             .await
-            .unwrap_or_else(|error| Err(std::io::Error::other(error)))
-            .map_err(disk_error("giving it its name"))
+            .unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        if published.is_err() {
+            // Nobody can start what has no name, so it must keep nobody out.
+            let unstaged = self.memory.change(|state| {
+                if state.phase == Phase::Staged && !state.new_file.is_file() {
+                    state.phase = Phase::None;
+                }
+            });
+            if let Err(error) = unstaged.await {
+                tracing::warn!(%error, "the failed update cannot be remembered");
+            }
+        }
+        published.map_err(disk_error("giving it its name"))
     }
 }
 

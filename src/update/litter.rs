@@ -27,6 +27,8 @@ pub(crate) fn sweep(agent_dir: &Path, state: &State) {
     if state.is_trial() || state.phase == Phase::Swapping {
         return;
     }
+    let near = agent_dir.join(disk::NEAR);
+    complain(disk::remove(&near), &near);
     let mut kept = vec![state.new_file.clone(), state.old_file.clone()];
     kept.extend(myself());
     kept.extend(

@@ -45,9 +45,13 @@ pub(crate) fn keep(agent_dir: &Path) -> io::Result<()> {
         .try_for_each(|block| file.write_all(block))
         .and_then(|()| file.sync_all())
         .and_then(|()| durable::sync_directory(agent_dir))
-        .inspect_err(|_| {
-            // What was there stays room.
+        .or_else(|error| {
+            // What was there stays room, and as a rule is enough.
             let _ = file.set_len(before);
+            match before > 0 && is_full(&error) {
+                true => Ok(()),
+                false => Err(error),
+            }
         })
 }
 
