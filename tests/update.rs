@@ -13,6 +13,8 @@ mod builds;
 mod gateway;
 #[path = "update/good_builds.rs"]
 mod good_builds;
+#[path = "update/launcher.rs"]
+mod launcher;
 #[path = "update/manager.rs"]
 mod manager;
 #[path = "update/outcomes.rs"]
