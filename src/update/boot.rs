@@ -39,8 +39,11 @@ pub fn first(settings: &Settings, setup: &Setup) -> Boot {
     }
     match Custody::launched() {
         Some(custody) => {
-            if matches!(custody, Custody::Own { watched: true, .. }) {
-                launcher::end_with_launcher();
+            if matches!(custody, Custody::Own { watched: true, .. })
+                && !launcher::end_with_launcher(custody::watcher())
+            {
+                journal::complain("whoever watches this version under test has ended");
+                return Boot::End(exit::FAILURE);
             }
             Boot::GoOn(custody)
         }

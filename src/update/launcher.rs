@@ -241,9 +241,13 @@ fn execute(path: &Path, launcher: &Path) -> Result<Infallible, io::Error> {
     Err(launched(path, launcher).exec())
 }
 
-/// Without the one who counts, a version under test must not stay.
-pub(super) fn end_with_launcher() {
+/// Without the one who counts, a version under test must not stay. `false`: `launcher` has ended already; `None`: an
+/// older one, which does not say who it is.
+pub(super) fn end_with_launcher(launcher: Option<u32>) -> bool {
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
+    // Who dies before that sends no signal any more.
+    let parent = rustix::process::getppid().map(|parent| parent.as_raw_pid());
+    launcher.is_none_or(|launcher| parent.and_then(|parent| u32::try_from(parent).ok()) == Some(launcher))
 }
 
 fn watch_lock(agent_dir: &Path) -> Result<File, LockError> {
@@ -339,7 +343,7 @@ async fn watch(
     let notifier = Notifier::from_environment();
     let ear = Ear::open()?;
     let mut command = launched(&state.new_file, launcher);
-    command.env(WATCHED, "1");
+    command.env(WATCHED, std::process::id().to_string());
     let interval = notifier.interval().unwrap_or(setup.silence).min(setup.silence);
     ear.listen_to(&mut command, interval);
     let mut child = tokio::process::Command::from(command)
