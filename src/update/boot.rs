@@ -122,6 +122,7 @@ fn stranger(agent_dir: &Path, state: &mut State, old: PathBuf) -> io::Result<()>
     state.old_version = name.strip_prefix("reagent-v").unwrap_or(&name).to_owned();
     state.old_file = old;
     state.id.clear();
+    state.staged_by.clear();
     state.phase = Phase::Probation;
     state.attempts = 1;
     state.old_starts = 0;

@@ -503,10 +503,12 @@ impl Installer {
             .map_err(disk_error("keeping room for the update state"))?;
         let remembered = self.memory.change(move |state| {
             // Out of a version that never proved itself the way back leads to the one before.
-            if !(state.is_trial() && state.new_version == VERSION) {
+            let unproven = state.new_version == VERSION || state.staged_by == VERSION;
+            if !(state.is_trial() && unproven) {
                 state.old_version = VERSION.to_owned();
                 state.old_file = own;
             }
+            VERSION.clone_into(&mut state.staged_by);
             state.leave(VERSION, &signed.version, explicit);
             state.phase = Phase::Staged;
             state.new_version = signed.version;

@@ -91,8 +91,10 @@ pub(crate) struct State {
     pub new_size: u64,
     /// Absolute path of the new binary.
     pub new_file: PathBuf,
-    /// Absolute path of the binary that staged it.
+    /// Absolute path of the binary that the way back leads to.
     pub old_file: PathBuf,
+    /// The version that staged the new one. It is the old one, unless it had not proven itself.
+    pub staged_by: String,
     /// The old version was connected shortly before: the new one can be expected to.
     pub was_connected: bool,
     /// The old version reached Docker: the new one has to.
