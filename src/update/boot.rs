@@ -60,7 +60,13 @@ fn managed(agent_dir: &Path) -> Boot {
         && let Some(old) = custody::previous(agent_dir)
     {
         match stranger(agent_dir, &mut state, old) {
-            Ok(()) => verdict = Managed::Remember,
+            Ok(()) => {
+                journal::complain(&format!(
+                    "nothing that is remembered accounts for version {VERSION}: it is on trial, and the way back leads to {}",
+                    state.old_version
+                ));
+                verdict = Managed::Remember;
+            }
             Err(error) => journal::complain(&format!("this version cannot be tried: {error}")),
         }
     }

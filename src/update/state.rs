@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{litter, spare, version};
-use crate::durable;
+use crate::{durable, journal};
 
 /// File name below the agent directory. Without `reagent-`, which the manager script would take for a binary.
 const FILE: &str = "update-state.json";
@@ -130,12 +130,18 @@ impl State {
             Ok(content) => content,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return State::default(),
             Err(error) => {
-                tracing::error!(file = %path.display(), %error, "the update state cannot be read and counts as empty");
+                journal::complain(&format!(
+                    "{} cannot be read and counts as empty: {error}",
+                    path.display()
+                ));
                 return State::default();
             }
         };
         serde_json::from_slice(&content).unwrap_or_else(|error| {
-            tracing::error!(file = %path.display(), %error, "the update state is damaged and counts as empty");
+            journal::complain(&format!(
+                "{} is damaged and counts as empty, what failed here before is forgotten: {error}",
+                path.display()
+            ));
             State::default()
         })
     }

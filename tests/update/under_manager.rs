@@ -301,3 +301,35 @@ async fn the_first_release_reached_from_the_reference_takes_itself_out_when_it_i
         assert_eq!(gateway.state()["outcome"]["result"], "updated");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_that_is_damaged_or_lost_is_complained_about_and_the_version_proves_itself_once_more() {
+    let (mut gateway, mut manager) = device().await;
+    gateway.release(NEW, Build::Good);
+    update(&gateway, &mut manager).await;
+    until("the new version is proven", &gateway, &mut manager, |_, state| {
+        state["active"] == Value::Null && state["outcome"]["result"] == "updated" && state["reported"] == true
+    })
+    .await;
+    gateway.outcome().await;
+    let file = gateway.path("agent/update-state.json");
+    for damaged in [true, false] {
+        manager.cut();
+        let before = log(&gateway).len();
+        match damaged {
+            true => std::fs::write(&file, "{\"phase\": \"\", \"new_ver").unwrap(),
+            false => std::fs::remove_file(&file).unwrap(),
+        }
+        manager = Manager::boot();
+        proves_itself(&gateway, &mut manager, NEW).await;
+        let said = log(&gateway).split_off(before);
+        assert_eq!(said.contains("is damaged and counts as empty"), damaged, "{said}");
+        let trial = format!("nothing that is remembered accounts for version {NEW}: it is on trial");
+        assert!(said.contains(&trial), "{said}");
+        assert_eq!(gateway.outcome().await["result"], "updated");
+    }
+}
+
+fn log(gateway: &Gateway) -> String {
+    std::fs::read_to_string(gateway.path("reagent.log")).unwrap()
+}
