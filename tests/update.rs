@@ -9,6 +9,8 @@ mod backend;
 mod bad_builds;
 #[path = "update/builds.rs"]
 mod builds;
+#[path = "update/docker.rs"]
+mod docker;
 #[path = "update/gateway.rs"]
 mod gateway;
 #[path = "update/good_builds.rs"]
@@ -19,6 +21,8 @@ mod launcher;
 mod manager;
 #[path = "update/outcomes.rs"]
 mod outcomes;
+#[path = "update/pace.rs"]
+mod pace;
 #[allow(dead_code, reason = "shared with the stories of the session")]
 #[path = "session/plane.rs"]
 mod plane;
