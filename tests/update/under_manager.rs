@@ -1,6 +1,7 @@
 //! Devices on which the vendor's manager script starts the agent.
 
 use serde_json::{Value, json};
+use testkit::disk::SmallDisk;
 use testkit::wait;
 
 use super::SOON;
@@ -332,4 +333,28 @@ async fn a_state_that_is_damaged_or_lost_is_complained_about_and_the_version_pro
 
 fn log(gateway: &Gateway) -> String {
     std::fs::read_to_string(gateway.path("reagent.log")).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bad_build_on_a_full_disk_goes_out_of_use_all_the_same() {
+    let disk = match SmallDisk::mount(300) {
+        Ok(disk) => disk,
+        Err(reason) => return eprintln!("skipped: {reason}"),
+    };
+    let mut gateway = Gateway::new().await;
+    std::fs::remove_dir(gateway.path("agent")).unwrap();
+    std::os::unix::fs::symlink(disk.path(), gateway.path("agent")).unwrap();
+    let mut manager = Manager::install(&gateway, OLD, &builds::agent());
+    gateway.release(NEW, Build::EndsEarly);
+    update(&gateway, &mut manager).await;
+    disk.fill();
+    goes_out_of_use(&gateway, &mut manager).await;
+    gateway.told("rolledback", "in 3 starts").await;
+    gateway.runs(OLD).await;
+    let (starts, checks) = (manager.history.len(), manager.checks);
+    until("ten more checks", &gateway, &mut manager, |manager, _| {
+        manager.checks >= checks + 10
+    })
+    .await;
+    assert_eq!(manager.history.len(), starts, "{:?}", manager.history);
 }
