@@ -32,10 +32,9 @@ async fn a_version_under_test_whose_launcher_has_ended_before_it_began_ends_too(
     };
     // A process that is not its parent, and will not end meanwhile.
     let stranger = std::os::unix::process::parent_id();
-    let output = begun(stranger).output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("whoever watches"), "{said}");
+    let mut orphan = Process::start("orphan", &mut begun(stranger));
+    assert_eq!(orphan.wait(SOON).code(), Some(1));
+    orphan.wait_for_line("whoever watches this version under test has ended", SOON);
 
     let mut agent = Process::start("agent", &mut begun(std::process::id()));
     agent.wait_for_line("reagent starts", SOON);
