@@ -10,6 +10,7 @@ mod fleet;
 
 use builds::{Build, NEW, NEWER, OLD};
 use fleet::Fleet;
+use reagent::system::platform::{build_arch, os};
 
 /// One after the bad one.
 const NEWEST: &str = "9.9.9";
@@ -124,10 +125,14 @@ fn a_rollout_goes_on_after_the_studio_was_killed_and_waits_while_it_is_paused() 
     fleet.wait_for("the rollout is done", |status| status["state"] == "done");
     fleet.all_run(NEWER);
 
-    // A version that nobody published: the first device says so, and no other is asked.
-    fleet
-        .studio(&["rollout", "start", NEWEST, "--canary", "gate-2", "--waves", "100"])
-        .ok();
+    // A version that nobody published: the studio says so, else the first device, and no other is asked.
+    let start = ["rollout", "start", NEWEST, "--canary", "gate-2", "--waves", "100"];
+    let refused = fleet.studio(&start);
+    assert_eq!(refused.code, 3, "{refused:?}");
+    let platform = format!("not published for {}/{} in the bucket", os(), build_arch());
+    assert!(refused.stderr.contains(&platform), "{refused:?}");
+    assert_eq!(fleet.status()["version"], NEWER, "nothing was begun");
+    fleet.studio(&[&start[..], &["--unchecked"]].concat()).ok();
     let paused = fleet.wait_for("the rollout pauses itself", |status| status["state"] == "paused");
     assert!(
         paused["reason"]

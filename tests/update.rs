@@ -2,6 +2,8 @@
 //! bucket to a second build of itself, and returns from every bad one.
 #![allow(clippy::unwrap_used, reason = "the whole file is a test")]
 
+#[path = "update/aftermath.rs"]
+mod aftermath;
 #[allow(dead_code, reason = "shared with the stories of the session")]
 #[path = "session/backend.rs"]
 mod backend;

@@ -17,7 +17,7 @@ const RETURN: Duration = Duration::from_secs(60);
 /// A build that is staged and fails when it runs.
 async fn returns_from(build: Build, reason: &str) {
     let mut gateway = Gateway::new().await;
-    gateway.release(NEW, build);
+    gateway.release(NEW, build).await;
     gateway.power();
     assert_eq!(gateway.update().await["DidUpdate"], true);
     let began = Instant::now();
@@ -36,7 +36,7 @@ async fn returns_from(build: Build, reason: &str) {
     assert_eq!(gateway.state()["phase"], "rolledback");
 
     // A fixed build of the same number is free.
-    let fixed = builds::build(NEW, Build::Good);
+    let fixed = builds::built(NEW, Build::Good).await;
     gateway.bucket.publish(NEW, &fixed, &gateway.signer);
     gateway.takes_one().await;
     gateway.runs(NEW).await;
@@ -69,7 +69,7 @@ async fn a_build_that_hangs_although_nothing_can_be_said_about_its_connection() 
         let mut gateway = Gateway::new().await;
         // As while the router is away: the first span never passes.
         gateway.set_up(json!({"proof": 600_000, bound: 1500}));
-        gateway.release(NEW, build);
+        gateway.release(NEW, build).await;
         gateway.power();
         assert_eq!(gateway.update().await["DidUpdate"], true);
         gateway.told("rolledback", "in 3 starts").await;
@@ -92,7 +92,7 @@ async fn a_version_that_a_device_takes_between_its_restart_and_its_connect_has_t
     let mut identity: Value = serde_json::from_slice(&std::fs::read(&flock).unwrap()).unwrap();
     identity["device_endpoint_url"] = json!(format!("ws://{}/ws", deaf.local_addr().unwrap()));
     std::fs::write(&flock, identity.to_string()).unwrap();
-    gateway.release(NEW, Build::Good);
+    gateway.release(NEW, Build::Good).await;
     gateway.power_with(&[]);
     let state = gateway
         .remembers("that the version failed", |state| state["phase"] == "rolledback")
@@ -104,7 +104,7 @@ async fn a_version_that_a_device_takes_between_its_restart_and_its_connect_has_t
 #[tokio::test]
 async fn a_version_that_failed_does_not_keep_out_what_was_issued_before_it() {
     let mut gateway = Gateway::new().await;
-    let bad = builds::build("8.8.8", Build::Crashes);
+    let bad = builds::built("8.8.8", Build::Crashes).await;
     let mut manifest = gateway.bucket.manifest("8.8.8", &bad);
     manifest["issued"] = json!("2026-02-01T00:00:00Z");
     gateway
@@ -115,7 +115,7 @@ async fn a_version_that_failed_does_not_keep_out_what_was_issued_before_it() {
     assert_eq!(gateway.update().await["DidUpdate"], true);
     assert_eq!(gateway.outcome().await["result"], "rolledback");
     gateway.runs(OLD).await;
-    gateway.release(NEW, Build::Good);
+    gateway.release(NEW, Build::Good).await;
     gateway.takes_one().await;
     gateway.runs(NEW).await;
 }
@@ -123,7 +123,7 @@ async fn a_version_that_failed_does_not_keep_out_what_was_issued_before_it() {
 #[tokio::test]
 async fn a_signal_between_two_starts_of_a_version_under_test_is_not_lost() {
     let mut gateway = Gateway::new().await;
-    gateway.release(NEW, Build::Crashes);
+    gateway.release(NEW, Build::Crashes).await;
     gateway.power();
     assert_eq!(gateway.update().await["DidUpdate"], true);
     let mut agent = gateway.agent.take().unwrap();
@@ -143,10 +143,10 @@ async fn a_signal_between_two_starts_of_a_version_under_test_is_not_lost() {
 }
 
 /// A release that is never started: `spoil` does something to a good one.
-async fn refuses(spoil: impl FnOnce(&mut Gateway), reason: &str) -> Gateway {
+async fn refuses(spoil: impl AsyncFnOnce(&mut Gateway), reason: &str) -> Gateway {
     let mut gateway = Gateway::new().await;
-    gateway.release(NEW, Build::Good);
-    spoil(&mut gateway);
+    gateway.release(NEW, Build::Good).await;
+    spoil(&mut gateway).await;
     gateway.power();
     let answer = gateway.update().await;
     assert_eq!(answer["DidUpdate"], false, "{answer}");
@@ -165,8 +165,8 @@ async fn refuses(spoil: impl FnOnce(&mut Gateway), reason: &str) -> Gateway {
     gateway
 }
 
-fn publish(gateway: &Gateway, change: impl FnOnce(&mut Value)) {
-    let binary = builds::build(NEW, Build::Good);
+async fn publish(gateway: &Gateway, change: impl FnOnce(&mut Value)) {
+    let binary = builds::built(NEW, Build::Good).await;
     let mut manifest = gateway.bucket.manifest(NEW, &binary);
     change(&mut manifest);
     gateway
@@ -178,7 +178,7 @@ fn publish(gateway: &Gateway, change: impl FnOnce(&mut Value)) {
 async fn a_page_in_place_of_the_binary() {
     let page = Fault::Instead(b"<html><h1>404 Not Found</h1></html>".to_vec());
     refuses(
-        |gateway| gateway.server.fault("/reagent", page),
+        async |gateway: &mut Gateway| gateway.server.fault("/reagent", page),
         "another content",
     )
     .await;
@@ -186,7 +186,7 @@ async fn a_page_in_place_of_the_binary() {
 
 #[tokio::test]
 async fn a_missing_binary() {
-    let remove = |gateway: &mut Gateway| {
+    let remove = async |gateway: &mut Gateway| {
         std::fs::remove_file(gateway.bucket.place(NEW).join("reagent")).unwrap();
     };
     refuses(remove, "status 404").await;
@@ -194,7 +194,7 @@ async fn a_missing_binary() {
 
 #[tokio::test]
 async fn a_truncated_binary() {
-    let truncate = |gateway: &mut Gateway| {
+    let truncate = async |gateway: &mut Gateway| {
         let path = gateway.bucket.place(NEW).join("reagent");
         let content = std::fs::read(&path).unwrap();
         std::fs::write(path, &content[..content.len() / 2]).unwrap();
@@ -204,14 +204,14 @@ async fn a_truncated_binary() {
 
 #[tokio::test]
 async fn a_binary_of_which_one_byte_is_another() {
-    let corrupt = |gateway: &mut Gateway| gateway.server.fault("/reagent", Fault::Corrupt(123_456));
+    let corrupt = async |gateway: &mut Gateway| gateway.server.fault("/reagent", Fault::Corrupt(123_456));
     refuses(corrupt, "another content").await;
 }
 
 #[tokio::test]
 async fn a_binary_for_another_kind_of_machine() {
-    let other = |gateway: &mut Gateway| {
-        let mut binary = builds::build(NEW, Build::Good);
+    let other = async |gateway: &mut Gateway| {
+        let mut binary = builds::built(NEW, Build::Good).await;
         // The machine in the ELF header: SPARC.
         (binary[18], binary[19]) = (2, 0);
         gateway.bucket.publish(NEW, &binary, &gateway.signer);
@@ -221,7 +221,7 @@ async fn a_binary_for_another_kind_of_machine() {
 
 #[tokio::test]
 async fn a_signed_file_that_is_no_program() {
-    let text = |gateway: &mut Gateway| {
+    let text = async |gateway: &mut Gateway| {
         gateway
             .bucket
             .publish(NEW, b"#!/bin/sh\necho 7.7.7\n", &gateway.signer);
@@ -231,24 +231,24 @@ async fn a_signed_file_that_is_no_program() {
 
 #[tokio::test]
 async fn a_build_that_prints_another_version() {
-    let other = |gateway: &mut Gateway| gateway.release(NEW, Build::OtherVersion);
+    let other = async |gateway: &mut Gateway| gateway.release(NEW, Build::OtherVersion).await;
     refuses(other, "in place of its version").await;
 }
 
 #[tokio::test]
 async fn a_build_that_hangs_when_it_is_asked_for_its_version() {
-    let hangs = |gateway: &mut Gateway| gateway.release(NEW, Build::VersionHangs);
+    let hangs = async |gateway: &mut Gateway| gateway.release(NEW, Build::VersionHangs).await;
     refuses(hangs, "did not print its version").await;
 }
 
 #[tokio::test]
 async fn a_signature_of_somebody_else_and_none_at_all() {
-    let foreign = |gateway: &mut Gateway| {
-        let binary = builds::build(NEW, Build::Good);
+    let foreign = async |gateway: &mut Gateway| {
+        let binary = builds::built(NEW, Build::Good).await;
         gateway.bucket.publish(NEW, &binary, &Signer::new());
     };
     refuses(foreign, "not signed by a known key").await;
-    let unsigned = |gateway: &mut Gateway| {
+    let unsigned = async |gateway: &mut Gateway| {
         std::fs::remove_file(gateway.bucket.place(NEW).join("reagent.manifest.json.minisig")).unwrap();
     };
     refuses(unsigned, "signature could not be fetched").await;
@@ -256,7 +256,7 @@ async fn a_signature_of_somebody_else_and_none_at_all() {
 
 #[tokio::test]
 async fn a_manifest_that_was_changed_after_signing() {
-    let change = |gateway: &mut Gateway| {
+    let change = async |gateway: &mut Gateway| {
         let path = gateway.bucket.place(NEW).join("reagent.manifest.json");
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::write(path, text.replace("2099", "2098")).unwrap();
@@ -266,26 +266,30 @@ async fn a_manifest_that_was_changed_after_signing() {
 
 #[tokio::test]
 async fn an_expired_manifest() {
-    let expired = |gateway: &mut Gateway| {
+    let expired = async |gateway: &mut Gateway| {
         publish(gateway, |manifest| {
             manifest["expires"] = json!("2026-01-02T00:00:00Z");
-        });
+        })
+        .await;
     };
     refuses(expired, "expired").await;
 }
 
 #[tokio::test]
 async fn a_release_for_another_channel_or_beyond_a_barrier() {
-    let channel = |gateway: &mut Gateway| publish(gateway, |manifest| manifest["channels"] = json!(["test"]));
+    let channel = async |gateway: &mut Gateway| {
+        publish(gateway, |manifest| manifest["channels"] = json!(["test"])).await;
+    };
     refuses(channel, "not meant for the environment").await;
-    let barrier =
-        |gateway: &mut Gateway| publish(gateway, |manifest| manifest["minimum_version"] = json!("5.0.0"));
+    let barrier = async |gateway: &mut Gateway| {
+        publish(gateway, |manifest| manifest["minimum_version"] = json!("5.0.0")).await;
+    };
     refuses(barrier, "needs at least version 5.0.0").await;
 }
 
 #[tokio::test]
 async fn a_build_without_release_keys_installs_nothing() {
-    let keyless = |gateway: &mut Gateway| gateway.set_up(json!({"keys": ["untrusted comment: none"]}));
+    let keyless = async |gateway: &mut Gateway| gateway.set_up(json!({"keys": ["untrusted comment: none"]}));
     let gateway = refuses(keyless, "no release keys").await;
     let log = std::fs::read_to_string(gateway.path("reagent.log")).unwrap();
     assert!(log.contains("this build carries no release key"), "{log}");
@@ -297,7 +301,7 @@ async fn a_build_without_release_keys_installs_nothing() {
 async fn an_old_list_that_is_replayed() {
     // The device has seen the manifest of 8.8.8, which then was withdrawn by an attacker in favour of 7.7.7.
     let mut gateway = Gateway::new().await;
-    let newest = builds::build("8.8.8", Build::Good);
+    let newest = builds::built("8.8.8", Build::Good).await;
     let mut manifest = gateway.bucket.manifest("8.8.8", &newest);
     manifest["issued"] = json!("2026-02-01T00:00:00Z");
     gateway
@@ -309,7 +313,7 @@ async fn an_old_list_that_is_replayed() {
     assert_eq!(gateway.update().await["DidUpdate"], false);
     assert_eq!(gateway.outcome().await["to"], "8.8.8");
     gateway.server.heal();
-    gateway.release(NEW, Build::Good);
+    gateway.release(NEW, Build::Good).await;
     gateway.takes_none("older than one seen before").await;
     // A list from before the running version offers nothing at all.
     gateway.bucket.offer("0.0.1");
@@ -320,7 +324,7 @@ async fn an_old_list_that_is_replayed() {
 #[tokio::test]
 async fn a_bucket_that_is_away_says_nothing_about_a_release() {
     let mut gateway = Gateway::new().await;
-    gateway.release(NEW, Build::Good);
+    gateway.release(NEW, Build::Good).await;
     gateway
         .server
         .fault("availableVersions.json", Fault::Instead(b"<html>".to_vec()));
@@ -342,7 +346,7 @@ async fn a_bucket_that_is_away_says_nothing_about_a_release() {
 async fn a_second_start_by_hand_does_not_count_as_one_of_the_version_under_test() {
     let mut gateway = Gateway::new().await;
     gateway.set_up(json!({"proof": 600_000}));
-    gateway.release(NEW, Build::Hangs);
+    gateway.release(NEW, Build::Hangs).await;
     gateway.power();
     gateway.update().await;
     gateway

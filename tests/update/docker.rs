@@ -69,7 +69,7 @@ async fn a_version_that_loses_docker_is_returned_from_and_one_that_finds_it_stay
     assert!(without_docker.count() >= 2);
     gateway.runs(OLD).await;
 
-    gateway.release(NEWER, Build::Good);
+    gateway.release(NEWER, Build::Good).await;
     gateway.takes_one().await;
     gateway.runs(NEWER).await;
     assert_eq!(gateway.outcome().await["result"], "updated");

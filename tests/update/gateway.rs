@@ -75,7 +75,8 @@ impl Gateway {
             agent: None,
         };
         gateway.set_up(setup);
-        install(&gateway.path("bin/reagent"), &builds::agent());
+        let agent = tokio::task::spawn_blocking(builds::agent).await.unwrap();
+        install(&gateway.path("bin/reagent"), &agent);
         gateway
     }
 
@@ -93,9 +94,9 @@ impl Gateway {
     }
 
     /// Publishes and offers a build of `version`.
-    pub(crate) fn release(&self, version: &str, build: Build) {
-        self.bucket
-            .publish(version, &builds::build(version, build), &self.signer);
+    pub(crate) async fn release(&self, version: &str, build: Build) {
+        let binary = builds::built(version, build).await;
+        self.bucket.publish(version, &binary, &self.signer);
         self.bucket.offer(version);
     }
 
@@ -180,6 +181,11 @@ impl Gateway {
         self.call("update_agent", json!([]))
             .await
             .expect("the agent answers")
+    }
+
+    /// What the studio was told so far is of no interest.
+    pub(crate) fn forget_outcomes(&mut self) {
+        while self.results.events.try_recv().is_ok() {}
     }
 
     /// The next outcome that the studio is told.

@@ -7,6 +7,7 @@ use protocol::uri::{self, backend::UPDATE_DEVICE_STATUS};
 use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 use testkit::process::Process;
+use testkit::release::patch;
 use testkit::static_server::Fault;
 use testkit::wait;
 use wamp::Dict;
@@ -19,7 +20,7 @@ use super::gateway::{Gateway, install};
 #[tokio::test]
 async fn the_agent_updates_itself_to_a_second_build_of_itself_and_stays_there() {
     let mut gateway = Gateway::new().await;
-    gateway.release(NEW, Build::Good);
+    gateway.release(NEW, Build::Good).await;
     let topic = uri::device("00000000-0000-4000-8000-00000000da7e", "agent_update_progress");
     let mut progress = gateway
         .backend
@@ -29,7 +30,7 @@ async fn the_agent_updates_itself_to_a_second_build_of_itself_and_stays_there() 
         .unwrap();
     gateway.power();
     let answer = gateway.update().await;
-    let size = builds::build(NEW, Build::Good).len();
+    let size = builds::built(NEW, Build::Good).await.len();
     assert_eq!(
         answer,
         json!({
@@ -83,7 +84,7 @@ async fn the_agent_updates_itself_to_a_second_build_of_itself_and_stays_there() 
     gateway.runs(NEW).await;
 
     // From there on to the next one; only that and the one before stay.
-    gateway.release(NEWER, Build::Good);
+    gateway.release(NEWER, Build::Good).await;
     gateway.call("update_agent", json!([])).await.unwrap();
     gateway.runs(NEWER).await;
     assert_eq!(gateway.outcome().await["to"], NEWER);
@@ -96,7 +97,7 @@ async fn the_agent_updates_itself_to_a_second_build_of_itself_and_stays_there() 
 #[tokio::test]
 async fn an_agent_that_may_updates_without_being_asked_and_without_a_router() {
     let mut gateway = Gateway::new().await;
-    gateway.release(NEW, Build::Good);
+    gateway.release(NEW, Build::Good).await;
     let flock = gateway.path("device.flock");
     let known = std::fs::read_to_string(&flock).unwrap();
     let mut lost: serde_json::Value = serde_json::from_str(&known).unwrap();
@@ -119,7 +120,7 @@ async fn an_agent_that_may_updates_without_being_asked_and_without_a_router() {
 #[tokio::test]
 async fn a_patch_replaces_most_of_the_download_and_a_broken_one_only_costs_itself() {
     let mut gateway = Gateway::new().await;
-    let (old, new) = (builds::agent(), builds::build(NEW, Build::Good));
+    let (old, new) = (builds::agent(), builds::built(NEW, Build::Good).await);
     gateway
         .bucket
         .publish_with_patch(NEW, &new, &old, &gateway.signer);
@@ -137,7 +138,7 @@ async fn a_patch_replaces_most_of_the_download_and_a_broken_one_only_costs_itsel
         .remembers("the proof", |state| state["active"]["version"] == NEW)
         .await;
 
-    let newer = builds::build(NEWER, Build::Good);
+    let newer = builds::built(NEWER, Build::Good).await;
     gateway
         .bucket
         .publish_with_patch(NEWER, &newer, &new, &gateway.signer);
@@ -152,10 +153,46 @@ async fn a_patch_replaces_most_of_the_download_and_a_broken_one_only_costs_itsel
 }
 
 #[tokio::test]
+async fn a_signed_patch_that_makes_another_binary_or_is_missing_only_costs_itself() {
+    let mut gateway = Gateway::new().await;
+    let (old, new) = (builds::agent(), builds::built(NEW, Build::Good).await);
+    let newer = builds::built(NEWER, Build::Good).await;
+    // As long as what was announced, whole, and something else.
+    let other = patch(&old, &newer);
+    gateway
+        .bucket
+        .publish_with_this_patch(NEW, &new, &old, &other, &gateway.signer);
+    gateway.bucket.offer(NEW);
+    gateway.power();
+    assert_eq!(gateway.update().await["DidUpdate"], true);
+    let sent = |name: &str| gateway.server.sent(name);
+    assert_eq!(
+        (sent("patch.zst"), sent("/reagent")),
+        (other.len() as u64, new.len() as u64)
+    );
+    let log = std::fs::read_to_string(gateway.path("reagent.log")).unwrap();
+    assert!(log.contains("it makes another binary"), "{log}");
+    gateway.runs(NEW).await;
+    gateway
+        .remembers("the proof", |state| state["active"]["version"] == NEW)
+        .await;
+
+    gateway
+        .bucket
+        .publish_with_patch(NEWER, &newer, &new, &gateway.signer);
+    gateway.bucket.offer(NEWER);
+    gateway.server.fault("patch.zst", Fault::Status(404));
+    gateway.takes_one().await;
+    assert!(gateway.server.asked("patch.zst").len() >= 2, "it was asked for");
+    assert_eq!(gateway.server.sent("/reagent"), (new.len() + newer.len()) as u64);
+    gateway.runs(NEWER).await;
+}
+
+#[tokio::test]
 async fn a_named_version_is_installed_and_an_older_one_only_when_it_is_signed_as_such() {
     let mut gateway = Gateway::new().await;
     let older = "0.0.1";
-    let binary = builds::build(older, Build::Good);
+    let binary = builds::built(older, Build::Good).await;
     gateway.bucket.publish(older, &binary, &gateway.signer);
     gateway.power();
     gateway.runs(OLD).await;
@@ -172,7 +209,7 @@ async fn a_named_version_is_installed_and_an_older_one_only_when_it_is_signed_as
         "{refused}"
     );
     // The way back is older than a release that the device has seen since and did not get.
-    let newest = builds::build(NEWER, Build::Good);
+    let newest = builds::built(NEWER, Build::Good).await;
     let mut manifest = gateway.bucket.manifest(NEWER, &newest);
     manifest["issued"] = json!("2026-02-01T00:00:00Z");
     gateway
@@ -207,7 +244,7 @@ async fn a_named_version_is_installed_and_an_older_one_only_when_it_is_signed_as
 #[tokio::test]
 async fn a_newer_installation_takes_over_from_an_older_download() {
     let mut gateway = Gateway::new().await;
-    gateway.release(NEW, Build::Good);
+    gateway.release(NEW, Build::Good).await;
     gateway.power();
     gateway.update().await;
     gateway.runs(NEW).await;
@@ -215,7 +252,10 @@ async fn a_newer_installation_takes_over_from_an_older_download() {
         .remembers("the proof", |state| state["active"]["version"] == NEW)
         .await;
     gateway.cut();
-    install(&gateway.path("bin/reagent"), &builds::build(NEWER, Build::Good));
+    install(
+        &gateway.path("bin/reagent"),
+        &builds::built(NEWER, Build::Good).await,
+    );
     gateway.power();
     gateway.runs(NEWER).await;
 }
@@ -224,7 +264,7 @@ async fn a_newer_installation_takes_over_from_an_older_download() {
 async fn a_version_that_proved_itself_and_hangs_later_is_not_vouched_for_and_is_started_again() {
     let mut gateway = Gateway::new().await;
     gateway.set_up(json!({"silence": 5000}));
-    gateway.release(NEW, Build::Good);
+    gateway.release(NEW, Build::Good).await;
     let manager = UnixDatagram::bind(gateway.path("notify")).unwrap();
     manager.set_nonblocking(true).unwrap();
     let words = || {
@@ -273,7 +313,7 @@ async fn a_version_that_proved_itself_and_hangs_later_is_not_vouched_for_and_is_
 #[tokio::test]
 async fn when_a_trial_can_be_neither_locked_nor_counted_the_version_that_proved_itself_runs() {
     let mut gateway = Gateway::new().await;
-    gateway.release(NEW, Build::Good);
+    gateway.release(NEW, Build::Good).await;
     gateway.power();
     gateway.update().await;
     gateway.runs(NEW).await;
@@ -282,7 +322,7 @@ async fn when_a_trial_can_be_neither_locked_nor_counted_the_version_that_proved_
         .await;
     gateway.cut();
     // Another version is about to be tried.
-    let newer = builds::build(NEWER, Build::Good);
+    let newer = builds::built(NEWER, Build::Good).await;
     let file = gateway.path(&format!("agent/reagent-v{NEWER}"));
     install(&file, &newer);
     for (name, value) in [
@@ -314,8 +354,8 @@ async fn a_manifest_that_is_being_issued_again_is_fetched_once_more() {
     let mut gateway = Gateway::new().await;
     // Time for the publisher to write the second of its two objects.
     gateway.set_up(json!({"pause": 3000}));
-    gateway.release(NEW, Build::Good);
-    let binary = builds::build(NEW, Build::Good);
+    gateway.release(NEW, Build::Good).await;
+    let binary = builds::built(NEW, Build::Good).await;
     let mut manifest = gateway.bucket.manifest(NEW, &binary);
     manifest["issued"] = json!("2026-02-01T00:00:00Z");
     let content = serde_json::to_vec(&manifest).unwrap();
@@ -341,7 +381,7 @@ async fn a_manifest_that_is_being_issued_again_is_fetched_once_more() {
 #[tokio::test]
 async fn while_one_update_is_under_way_others_are_told_so() {
     let mut gateway = Gateway::new().await;
-    gateway.release(NEW, Build::Good);
+    gateway.release(NEW, Build::Good).await;
     gateway.server.fault("/reagent", Fault::Stall(1_000_000));
     gateway.power();
     gateway.runs(OLD).await;
@@ -364,12 +404,12 @@ async fn while_one_update_is_under_way_others_are_told_so() {
 async fn a_version_that_cannot_connect_is_replaced_by_the_next_one_although_nobody_can_ask_it_to() {
     let mut gateway = Gateway::new().await;
     gateway.set_up(json!({"isolation": 500, "proof": 600_000}));
-    gateway.release(NEW, Build::CannotConnect);
+    gateway.release(NEW, Build::CannotConnect).await;
     gateway.power_with(&[]);
     gateway
         .remembers("that a version is tried", |state| state["phase"] == "probation")
         .await;
-    gateway.release(NEWER, Build::Good);
+    gateway.release(NEWER, Build::Good).await;
     gateway.cut();
     gateway.power_with(&[]);
     gateway.runs(NEWER).await;
@@ -387,7 +427,7 @@ async fn a_version_that_cannot_connect_is_replaced_by_the_next_one_although_nobo
 async fn a_device_that_is_switched_on_and_off_out_of_coverage_blames_no_version() {
     let mut gateway = Gateway::new().await;
     gateway.set_up(json!({"outage": 200, "activation": 3_600_000}));
-    gateway.release(NEW, Build::Good);
+    gateway.release(NEW, Build::Good).await;
     gateway.power();
     gateway.runs(OLD).await;
     gateway.backend.status("CONNECTED").await;
@@ -423,7 +463,7 @@ async fn a_device_that_is_switched_on_and_off_out_of_coverage_blames_no_version(
 async fn a_backend_that_is_away_is_not_blamed_on_a_good_build() {
     let mut gateway = Gateway::new().await;
     gateway.set_up(json!({"proof": 1000}));
-    gateway.release(NEW, Build::Good);
+    gateway.release(NEW, Build::Good).await;
     gateway.power();
     assert_eq!(gateway.update().await["DidUpdate"], true);
     let away = Answer::Error("wamp.error.no_such_procedure");
@@ -446,7 +486,7 @@ async fn a_backend_that_is_away_is_not_blamed_on_a_good_build() {
 #[tokio::test]
 async fn a_good_build_that_was_blamed_is_tried_again_when_somebody_insists() {
     let mut gateway = Gateway::new().await;
-    gateway.release(NEW, Build::Good);
+    gateway.release(NEW, Build::Good).await;
     gateway.power();
     assert_eq!(gateway.update().await["DidUpdate"], true);
     // It answers, and there is nothing that the version could be content with.

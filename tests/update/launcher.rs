@@ -9,7 +9,7 @@ use super::gateway::Gateway;
 #[tokio::test]
 async fn an_update_goes_on_when_the_installed_binary_was_removed_meanwhile() {
     let mut gateway = Gateway::new().await;
-    gateway.release(NEW, Build::Good);
+    gateway.release(NEW, Build::Good).await;
     gateway.power();
     gateway.runs(OLD).await;
     std::fs::remove_file(gateway.path("bin/reagent")).unwrap();

@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use testkit::process::Process;
 
 use super::gateway::{Gateway, install};
+use super::recording::{self, Moment, Recording, Step};
 
 /// Between two checks: 15 to 30 s on devices.
 const CYCLE: Duration = Duration::from_millis(400);
@@ -22,6 +24,10 @@ pub(crate) struct Manager {
     /// Binaries that were linked as active, in order.
     pub(crate) history: Vec<String>,
     pub(crate) checks: u32,
+    /// Where what agents do to the disk is recorded, if it is.
+    trace: Option<PathBuf>,
+    /// What the script itself did there.
+    steps: Vec<(Moment, Step)>,
 }
 
 impl Manager {
@@ -39,6 +45,17 @@ impl Manager {
             agent: None,
             history: Vec::new(),
             checks: 0,
+            trace: None,
+            steps: Vec::new(),
+        }
+    }
+
+    /// The same; whatever happens to the disk is recorded, that of agents below `trace`.
+    pub(crate) fn boot_recorded(trace: PathBuf) -> Manager {
+        let trace = Some(trace);
+        Manager {
+            trace,
+            ..Manager::boot()
         }
     }
 
@@ -49,27 +66,27 @@ impl Manager {
         }
         let directory = gateway.path("agent");
         let newest = newest(&directory);
-        link(&directory, "Reagent-latest", &newest);
+        self.link(&directory, "Reagent-latest", &newest);
         if target(&directory, "Reagent-active").is_none() {
-            link(&directory, "Reagent-active", &newest);
+            self.link(&directory, "Reagent-active", &newest);
         }
         if target(&directory, "Reagent-previous").is_none() {
             let active = target(&directory, "Reagent-active").unwrap();
-            link(&directory, "Reagent-previous", &active);
+            self.link(&directory, "Reagent-previous", &active);
         }
         let latest = target(&directory, "Reagent-latest");
         let active = target(&directory, "Reagent-active");
         let previous = target(&directory, "Reagent-previous");
         if self.is_alive() {
             if latest != active && latest != previous {
-                link(&directory, "Reagent-previous", &active.unwrap());
-                link(&directory, "Reagent-active", &latest.unwrap());
+                self.link(&directory, "Reagent-previous", &active.unwrap());
+                self.link(&directory, "Reagent-active", &latest.unwrap());
                 self.restart(gateway);
                 self.counter = 0;
             }
         } else {
             if latest == active && latest != previous && self.counter < 4 {
-                link(&directory, "Reagent-active", &previous.unwrap());
+                self.link(&directory, "Reagent-active", &previous.unwrap());
             }
             self.restart(gateway);
         }
@@ -82,13 +99,32 @@ impl Manager {
         self.agent.as_mut().is_some_and(Process::is_running)
     }
 
-    /// The power goes.
-    pub(crate) fn cut(&mut self) {
+    /// The power goes. What the script did to the disk until then, if that was recorded.
+    pub(crate) fn cut(&mut self) -> Vec<(Moment, Step)> {
         self.agent = None;
+        std::mem::take(&mut self.steps)
+    }
+
+    fn link(&mut self, directory: &Path, name: &str, target: &Path) {
+        if std::fs::remove_file(directory.join(name)).is_ok() {
+            self.did(Step::Unlink(name.to_owned()));
+        }
+        std::os::unix::fs::symlink(target, directory.join(name)).unwrap();
+        self.did(Step::Link(name.to_owned(), target.to_string_lossy().into_owned()));
+    }
+
+    fn did(&mut self, step: Step) {
+        if self.trace.is_some() {
+            self.steps.push((recording::now(), step));
+        }
     }
 
     fn restart(&mut self, gateway: &Gateway) {
         if let Some(mut agent) = self.agent.take() {
+            if self.trace.is_some() {
+                // Whoever records hears no signal; it ends with what it records.
+                agent.signal_all(Signal::TERM);
+            }
             agent.end(Duration::from_secs(15));
         }
         let active = gateway.path("agent/Reagent-active");
@@ -102,6 +138,9 @@ impl Manager {
             .push(binary.file_name().unwrap().to_string_lossy().into_owned());
         // What cannot be executed stays dead, as a unit that failed.
         let mut command = gateway.command(&active, &["-update=false"]);
+        if let Some(trace) = &self.trace {
+            command = Recording::command(trace, &command);
+        }
         self.agent = Some(Process::start("agent", &mut command));
     }
 }
@@ -121,9 +160,4 @@ fn newest(directory: &Path) -> PathBuf {
 
 fn target(directory: &Path, name: &str) -> Option<PathBuf> {
     std::fs::read_link(directory.join(name)).ok()
-}
-
-fn link(directory: &Path, name: &str, target: &Path) {
-    let _ = std::fs::remove_file(directory.join(name));
-    std::os::unix::fs::symlink(target, directory.join(name)).unwrap();
 }

@@ -8,7 +8,7 @@ use super::gateway::Gateway;
 #[tokio::test]
 async fn an_outcome_can_be_asked_for_later_and_says_whose_question_led_to_it() {
     let mut gateway = Gateway::new().await;
-    gateway.release(NEW, Build::Crashes);
+    gateway.release(NEW, Build::Crashes).await;
     gateway.power();
     gateway.runs(OLD).await;
     gateway.backend.status("CONNECTED").await;

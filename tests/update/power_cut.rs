@@ -1,24 +1,26 @@
 //! The power goes at every step of an update (`update-and-system.md` 9.10): afterwards exactly one healthy version runs,
 //! nothing incomplete has a name that anybody would start, and nobody is needed.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::os::unix::fs::PermissionsExt as _;
-use std::rc::Rc;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use testkit::process::Process;
 use testkit::static_server::Fault;
 use testkit::wait;
 
 use super::SOON;
+use super::aftermath::{Story, after_each, restore, runtime};
 use super::builds::{self, Build, NEW, OLD};
 use super::gateway::{Gateway, state};
 use super::manager::Manager;
 use super::recording::{Cut, File, Recording};
 
 impl Gateway {
-    /// After the power came back: one version answers, and whatever could be started is whole.
+    /// After the power came back: one version answers, nobody runs beside it, and whatever could be started is whole.
     async fn is_healthy(&self, new: &[u8]) -> String {
         let version = wait::until_async("some version answers", SOON, || self.running()).await;
         assert!(version == OLD || version == NEW, "{version}");
@@ -28,6 +30,7 @@ impl Gateway {
             let mode = std::fs::metadata(&path).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o755, "{path:?}");
         }
+        self.exactly_one_runs(&version, false);
         version
     }
 }
@@ -35,8 +38,8 @@ impl Gateway {
 #[tokio::test]
 async fn at_any_point_of_a_download_it_goes_on_from_there() {
     let mut gateway = Gateway::new().await;
-    gateway.release(NEW, Build::Good);
-    let new = builds::build(NEW, Build::Good);
+    gateway.release(NEW, Build::Good).await;
+    let new = builds::built(NEW, Build::Good).await;
     for place in [1, 1_000_000, new.len() / 2, new.len() - 1] {
         gateway.server.fault("/reagent", Fault::Stall(place));
         gateway.power();
@@ -75,11 +78,12 @@ async fn at_any_point_of_a_download_it_goes_on_from_there() {
 #[tokio::test]
 async fn at_any_moment_after_the_request_one_healthy_version_runs() {
     let mut gateway = Gateway::new().await;
-    gateway.release(NEW, Build::Good);
-    let new = builds::build(NEW, Build::Good);
+    gateway.release(NEW, Build::Good).await;
+    let new = builds::built(NEW, Build::Good).await;
     let mut seen = HashSet::new();
-    for step in 0..14 {
-        let moment = Duration::from_millis(step * 150);
+    // A second is more than all of it takes.
+    for step in 0..11 {
+        let moment = Duration::from_millis(step * 100);
         let _ = std::fs::remove_dir_all(gateway.path("agent"));
         gateway.power();
         gateway.runs(OLD).await;
@@ -102,88 +106,175 @@ async fn at_any_moment_after_the_request_one_healthy_version_runs() {
     assert!(seen.len() >= 2, "the cuts fell into {seen:?}");
 }
 
-/// Records everything that the agent does to its directory during one update, and lets it start from what would be on
-/// disk after every single step.
-async fn whatever_reached_the_disk(build: Build, end: fn(&serde_json::Value) -> bool, from_the_end: usize) {
-    let mut gateway = Gateway::new().await;
-    gateway.release(NEW, build);
-    let new = builds::build(NEW, build);
-    let trace = gateway.path("trace");
-    std::fs::create_dir(&trace).unwrap();
-    let mut command = Recording::command(&trace, &gateway.path("bin/reagent"));
-    // The same arguments and environment, one program further.
-    let agent = gateway.command(&gateway.path("bin/reagent"), &["-update=false"]);
-    command.args(agent.get_args());
-    command.envs(agent.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    gateway.agent = Some(Process::start("agent, recorded", &mut command));
-    assert_eq!(gateway.update().await["DidUpdate"], true);
-    gateway.remembers("the end of the story", end).await;
-    gateway
-        .remembers("that the studio knows", |state| state["reported"] == true)
-        .await;
-    gateway.cut();
+/// What an agent (and the script) did to the disk during one update, and where.
+struct Recorded {
+    recording: Recording,
+    home: PathBuf,
+}
 
-    let recording = Recording::read(&trace, &gateway.path("agent"), &new);
-    let cuts = recording.cuts();
-    eprintln!(
-        "{build:?}: {} steps, {} different states of the disk",
-        recording.steps(),
-        cuts.len()
-    );
+impl Recorded {
+    /// The states of the disk in which the power may have gone, all of them or those that `chosen` keeps.
+    fn cuts(&self, chosen: impl FnOnce(Vec<Cut>) -> Vec<Cut>) -> Vec<Cut> {
+        let cuts = self.recording.cuts();
+        let (steps, states) = (self.recording.steps(), cuts.len());
+        let chosen = chosen(cuts);
+        eprintln!(
+            "{steps} steps, {states} different states of the disk, {} tried",
+            chosen.len()
+        );
+        chosen
+    }
+}
+
+/// Records everything that is done to the agent directory from the first start of the old version until `ended`, and
+/// until the studio knows.
+fn record(story: Story, ended: fn(&Value) -> bool) -> Recorded {
+    runtime().block_on(async {
+        let mut gateway = story.gateway().await;
+        let trace = gateway.path("trace");
+        std::fs::create_dir(&trace).unwrap();
+        let mut before = Vec::new();
+        let mut besides = Vec::new();
+        if story.managed {
+            before.push(binary(OLD, builds::agent(), 200));
+            restore(&gateway, &before);
+            let mut manager = Manager::boot_recorded(trace.clone());
+            manager.cycle(&gateway);
+            assert_eq!(gateway.update().await["DidUpdate"], true);
+            wait::until("the story ends under the script", 2 * SOON, || {
+                manager.cycle(&gateway);
+                let state = gateway.state();
+                (ended(&state) && state["reported"] == true).then_some(())
+            });
+            besides = manager.cut();
+        } else {
+            let agent = gateway.command(&gateway.path("bin/reagent"), &["-update=false"]);
+            let mut command = Recording::command(&trace, &agent);
+            gateway.agent = Some(Process::start("agent, recorded", &mut command));
+            assert_eq!(gateway.update().await["DidUpdate"], true);
+            gateway.remembers("the end of the story", ended).await;
+            gateway
+                .remembers("that the studio knows", |state| state["reported"] == true)
+                .await;
+            gateway.cut();
+        }
+        let new = builds::built(NEW, story.build).await;
+        let patch = testkit::release::patch(&builds::agent(), &new);
+        let agent_dir = gateway.path("agent");
+        Recorded {
+            recording: Recording::read(&trace, &agent_dir, before, &[&new, &patch], besides),
+            home: gateway.home.path().to_owned(),
+        }
+    })
+}
+
+/// The new version is proven, with or without the script.
+fn updated(state: &Value) -> bool {
+    state["outcome"]["result"] == "updated"
+}
+
+fn rolled_back(state: &Value) -> bool {
+    state["phase"] == "rolledback"
+}
+
+fn last(count: usize) -> impl FnOnce(Vec<Cut>) -> Vec<Cut> {
+    move |mut cuts| cuts.split_off(cuts.len().saturating_sub(count))
+}
+
+fn both(ran: &BTreeMap<String, usize>) -> bool {
+    ran.contains_key(OLD) && ran.contains_key(NEW)
+}
+
+#[test]
+fn whatever_of_a_good_update_reached_the_disk_one_healthy_version_runs() {
+    let story = Story::of(Build::Good);
+    let recorded = record(story, updated);
+    let cuts = recorded.cuts(|cuts| cuts);
     assert!(cuts.len() >= 20, "{}", cuts.len());
-    let skipped = cuts.len().saturating_sub(from_the_end);
-    let mut ran = [0, 0];
-    for cut in &cuts[skipped..] {
-        restore(&gateway, &cut.files);
-        gateway.power();
-        let version = gateway.is_healthy_after(cut, &new, build).await;
-        ran[usize::from(version == NEW)] += 1;
-        gateway.cut();
-    }
-    eprintln!(
-        "{build:?}: the old version ran {} times, the new one {} times",
-        ran[0], ran[1]
+    assert!(both(&after_each(&cuts, &recorded.home, story)));
+}
+
+#[test]
+fn whatever_of_a_patch_and_its_result_reached_the_disk_the_update_goes_on_from_there() {
+    let story = Story {
+        patched: true,
+        ..Story::of(Build::Good)
+    };
+    let recorded = record(story, updated);
+    // Once it is staged, nobody knows where it came from.
+    let staged = recorded.recording.first_write("update-state.json", "\"staged\"");
+    let cuts = recorded.cuts(|cuts| cuts.into_iter().filter(|cut| cut.step < staged).collect());
+    let parts = |cut: &Cut| {
+        cut.files
+            .iter()
+            .filter(|file| file.name.ends_with(".part"))
+            .count()
+    };
+    assert!(
+        cuts.iter().any(|cut| parts(cut) == 2),
+        "the patch and what it makes"
     );
-    assert!(ran[0] > 0 && (ran[1] > 0) == (build == Build::Good), "{ran:?}");
+    let ran = after_each(&cuts, &recorded.home, story);
+    assert_eq!(ran.keys().collect::<Vec<_>>(), [OLD]);
 }
 
-impl Gateway {
-    async fn is_healthy_after(&self, cut: &Cut, new: &[u8], build: Build) -> String {
-        eprintln!("{}", cut.after);
-        let version = self.is_healthy(new).await;
-        assert!(build == Build::Good || version == OLD, "{version}");
-        version
+/// States of a return, as many as `chosen` keeps.
+fn whatever_of_a_return_reached_the_disk(story: Story, chosen: impl FnOnce(Vec<Cut>) -> Vec<Cut>) {
+    let recorded = record(story, rolled_back);
+    let cuts = recorded.cuts(chosen);
+    assert!(cuts.len() >= 8, "{}", cuts.len());
+    let ran = after_each(&cuts, &recorded.home, story);
+    assert_eq!(ran.keys().collect::<Vec<_>>(), [OLD]);
+}
+
+#[test]
+fn whatever_of_the_return_from_a_build_that_ends_reached_the_disk_the_old_version_runs() {
+    whatever_of_a_return_reached_the_disk(Story::of(Build::Crashes), last(12));
+}
+
+#[test]
+fn whatever_of_the_return_from_a_build_whose_time_is_up_reached_the_disk_the_old_version_runs() {
+    whatever_of_a_return_reached_the_disk(Story::of(Build::CannotConnect), last(10));
+}
+
+#[test]
+fn whatever_of_a_good_update_under_the_manager_script_reached_the_disk_one_healthy_version_runs() {
+    let story = Story::managed(Build::Good);
+    let recorded = record(story, updated);
+    // The download is the same with the script and without.
+    let staged = recorded.recording.first_write("update-state.json", "\"staged\"");
+    let cuts = recorded.cuts(|cuts| cuts.into_iter().filter(|cut| cut.step + 1 >= staged).collect());
+    assert!(cuts.len() >= 15, "{}", cuts.len());
+    assert!(both(&after_each(&cuts, &recorded.home, story)));
+}
+
+#[test]
+fn whatever_of_a_demotion_by_the_old_version_reached_the_disk_it_settles_on_the_old_version() {
+    // Where a build that dies before its first action is the active one when the script itself starts, the script has no
+    // way back (1.13), and no agent runs that could have one.
+    let starts_the_old_one = |cut: &Cut| {
+        let active = cut.files.iter().find(|file| file.name == "Reagent-active");
+        let target = active.and_then(|file| file.link.as_deref());
+        target.is_some_and(|target| target.ends_with(OLD))
+    };
+    let chosen = |cuts: Vec<Cut>| last(12)(cuts.into_iter().filter(starts_the_old_one).collect());
+    whatever_of_a_return_reached_the_disk(Story::managed(Build::Crashes), chosen);
+}
+
+#[test]
+fn whatever_of_a_version_taking_itself_out_in_time_reached_the_disk_it_settles_on_the_old_version() {
+    whatever_of_a_return_reached_the_disk(Story::managed(Build::CannotConnect), last(12));
+}
+
+/// A binary that was installed so many seconds ago.
+fn binary(version: &str, content: Vec<u8>, age: u64) -> File {
+    File {
+        name: format!("reagent-v{version}"),
+        content: Arc::new(content),
+        executable: true,
+        time: Some(SystemTime::now() - Duration::from_secs(age)),
+        link: None,
     }
-}
-
-fn restore(gateway: &Gateway, files: &[File]) {
-    let directory = gateway.path("agent");
-    std::fs::remove_dir_all(&directory).unwrap();
-    std::fs::create_dir_all(directory.join("downloads")).unwrap();
-    for file in files {
-        let path = directory.join(&file.name);
-        if let Some(target) = &file.link {
-            std::os::unix::fs::symlink(target, &path).unwrap();
-            continue;
-        }
-        std::fs::write(&path, &*file.content).unwrap();
-        if let Some(time) = file.time {
-            let opened = std::fs::File::options().write(true).open(&path).unwrap();
-            opened.set_modified(time).unwrap();
-        }
-        let mode = if file.executable { 0o755 } else { 0o600 };
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-    }
-}
-
-#[tokio::test]
-async fn whatever_of_a_good_update_reached_the_disk_one_healthy_version_runs() {
-    whatever_reached_the_disk(Build::Good, |state| state["active"]["version"] == NEW, usize::MAX).await;
-}
-
-#[tokio::test]
-async fn whatever_of_the_return_from_a_bad_update_reached_the_disk_the_old_version_runs() {
-    whatever_reached_the_disk(Build::Crashes, |state| state["phase"] == "rolledback", 12).await;
 }
 
 /// A device of the manager script on which a bad version has used up its starts.
@@ -195,79 +286,51 @@ fn before_a_demotion(gateway: &Gateway, bad: Vec<u8>) -> Vec<File> {
         "new_sha256": testkit::release::digest(&bad), "new_size": bad.len(),
         "new_file": directory.join(&new), "old_file": directory.join(&old), "was_connected": true,
     });
-    let file = |name: &str, content: Vec<u8>, age: u64| File {
-        name: name.to_owned(),
-        content: Rc::new(content),
-        executable: name.starts_with("reagent-v"),
-        time: Some(SystemTime::now() - Duration::from_secs(age)),
-        link: None,
-    };
     let link = |name: &str, target: &str| File {
         name: name.to_owned(),
-        content: Rc::default(),
+        content: Arc::default(),
         executable: false,
         time: None,
         link: Some(directory.join(target).to_string_lossy().into_owned()),
     };
     vec![
-        file(&old, builds::agent(), 200),
-        file(&new, bad, 100),
-        file("update-state.json", state.to_string().into_bytes(), 50),
+        binary(OLD, builds::agent(), 200),
+        binary(NEW, bad, 100),
+        File {
+            name: "update-state.json".to_owned(),
+            content: Arc::new(state.to_string().into_bytes()),
+            executable: false,
+            time: None,
+            link: None,
+        },
         link("Reagent-latest", &new),
         link("Reagent-active", &new),
         link("Reagent-previous", &old),
     ]
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_of_a_demotion_under_the_manager_script_reached_the_disk_it_settles_on_the_old_version() {
-    let gateway = Gateway::new().await;
-    let bad = builds::build(NEW, Build::EndsEarly);
-    let before = before_a_demotion(&gateway, bad.clone());
-    restore(&gateway, &before);
-    let trace = gateway.path("trace");
-    std::fs::create_dir(&trace).unwrap();
-    let active = gateway.path("agent/Reagent-active");
-    let mut command = Recording::command(&trace, &active);
-    let agent = gateway.command(&active, &["-update=false"]);
-    command.args(agent.get_args());
-    command.envs(agent.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    let mut fourth = Process::start("the fourth start, recorded", &mut command);
-    let status = tokio::task::block_in_place(|| fourth.wait(SOON));
-    assert_eq!(status.code(), Some(1));
-
-    let recording = Recording::read(&trace, &gateway.path("agent"), &bad).after(before);
-    let cuts = recording.cuts();
-    eprintln!(
-        "{} steps, {} different states of the disk",
-        recording.steps(),
-        cuts.len()
-    );
+#[test]
+fn whatever_of_a_demotion_under_the_manager_script_reached_the_disk_it_settles_on_the_old_version() {
+    let story = Story::managed(Build::EndsEarly);
+    let recorded = runtime().block_on(async {
+        let gateway = story.gateway().await;
+        let bad = builds::built(NEW, Build::EndsEarly).await;
+        let before = before_a_demotion(&gateway, bad.clone());
+        restore(&gateway, &before);
+        let trace = gateway.path("trace");
+        std::fs::create_dir(&trace).unwrap();
+        let agent = gateway.command(&gateway.path("agent/Reagent-active"), &["-update=false"]);
+        let mut command = Recording::command(&trace, &agent);
+        let mut fourth = Process::start("the fourth start, recorded", &mut command);
+        assert_eq!(fourth.wait(SOON).code(), Some(1));
+        let agent_dir = gateway.path("agent");
+        Recorded {
+            recording: Recording::read(&trace, &agent_dir, before, &[&bad], Vec::new()),
+            home: gateway.home.path().to_owned(),
+        }
+    });
+    let cuts = recorded.cuts(|cuts| cuts);
     assert!(cuts.len() >= 8, "{}", cuts.len());
-    for cut in &cuts {
-        eprintln!("{}", cut.after);
-        restore(&gateway, &cut.files);
-        let mut manager = Manager::boot();
-        let settled = || {
-            manager.cycle(&gateway);
-            let leads_to = |name: &str, version: &str| {
-                let target = std::fs::read_link(gateway.path("agent").join(name)).unwrap();
-                target == gateway.path(&format!("agent/reagent-v{version}"))
-            };
-            let rolled_back = gateway.state()["phase"] == "rolledback";
-            (rolled_back && leads_to("Reagent-active", OLD) && leads_to("Reagent-previous", NEW))
-                .then_some(())
-        };
-        tokio::task::block_in_place(|| wait::until("the old version is linked for good", SOON, settled));
-        // The one that took itself out has ended; the next check starts the good one, and later ones leave it.
-        let checks = manager.checks;
-        tokio::task::block_in_place(|| {
-            wait::until("more checks", SOON, || {
-                manager.cycle(&gateway);
-                (manager.checks >= checks + 3).then_some(())
-            });
-        });
-        gateway.runs(OLD).await;
-        assert_eq!(manager.history.last().unwrap(), &format!("reagent-v{OLD}"));
-    }
+    let ran = after_each(&cuts, &recorded.home, story);
+    assert_eq!(ran.keys().collect::<Vec<_>>(), [OLD]);
 }

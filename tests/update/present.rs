@@ -29,7 +29,7 @@ async fn heard(progress: &mut Subscription, size: usize) -> Vec<Value> {
 #[tokio::test]
 async fn a_binary_that_is_here_already_is_not_fetched_again_and_said_to_be_complete() {
     let mut gateway = Gateway::new().await;
-    gateway.release(NEW, Build::Good);
+    gateway.release(NEW, Build::Good).await;
     let new = builds::build(NEW, Build::Good);
     let mut progress = progress(&gateway).await;
     gateway.power();

@@ -1,12 +1,12 @@
 //! What an agent does to its directory, recorded from its system calls (strace), and what a disk may hold when the power
 //! goes after any of these steps: everything (the process was killed), only what was synced, or names without the
-//! content that was not.
+//! content that was not. What others do there meanwhile (the manager script) is added by them.
 #![allow(clippy::unwrap_used, reason = "the whole file belongs to tests")]
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::process::Command;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What changes a disk.
@@ -17,7 +17,7 @@ const SHOWN: &str = "16384";
 
 /// One change, in the words of the system.
 #[derive(Clone, Debug)]
-enum Step {
+pub(crate) enum Step {
     Create(String),
     Truncate(String),
     Write(String, Vec<u8>),
@@ -34,7 +34,7 @@ enum Step {
 #[derive(Clone, Debug)]
 pub(crate) struct File {
     pub(crate) name: String,
-    pub(crate) content: Rc<Vec<u8>>,
+    pub(crate) content: Arc<Vec<u8>>,
     pub(crate) executable: bool,
     /// When it was changed, if somebody said so.
     pub(crate) time: Option<SystemTime>,
@@ -45,7 +45,7 @@ pub(crate) struct File {
 /// What a disk keeps of a file besides its name.
 #[derive(Clone, Debug, Default)]
 struct Matter {
-    content: Rc<Vec<u8>>,
+    content: Arc<Vec<u8>>,
     executable: bool,
     time: Option<SystemTime>,
     link: Option<String>,
@@ -56,7 +56,19 @@ struct Matter {
 pub(crate) struct Cut {
     /// For people: the step that was the last one, and what survived.
     pub(crate) after: String,
+    /// Its number.
+    pub(crate) step: usize,
     pub(crate) files: Vec<File>,
+}
+
+/// When something was done, in seconds since 1970, as strace writes it.
+pub(crate) type Moment = f64;
+
+pub(crate) fn now() -> Moment {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs_f64()
 }
 
 pub(crate) struct Recording {
@@ -65,48 +77,84 @@ pub(crate) struct Recording {
 }
 
 impl Recording {
-    /// The same for a directory in which something was, and was on disk, before the story began.
-    pub(crate) fn after(self, before: Vec<File>) -> Recording {
-        Recording { before, ..self }
-    }
-
-    /// Runs `program` recorded; its arguments follow.
-    pub(crate) fn command(trace: &Path, program: &Path) -> Command {
+    /// The same program with its arguments and environment, recorded.
+    pub(crate) fn command(trace: &Path, program: &Command) -> Command {
         let mut command = Command::new("strace");
         command
             .args(["-ff", "-ttt", "-y", "-s", SHOWN, "--seccomp-bpf", "-o"])
             .arg(trace.join("t"))
             .args(["-e", CALLS])
-            .arg(program);
+            .arg(program.get_program())
+            .args(program.get_args())
+            .envs(
+                program
+                    .get_envs()
+                    .filter_map(|(name, value)| Some((name, value?))),
+            );
         command
     }
 
-    /// Reads what happened below `directory`. Downloads are parts of `binary`.
-    pub(crate) fn read(trace: &Path, directory: &Path, binary: &[u8]) -> Recording {
-        let mut lines = Vec::new();
+    /// Reads what happened below `directory`, in which `before` was, and was on disk. Downloads are parts of
+    /// `binaries`; others did `besides`.
+    pub(crate) fn read(
+        trace: &Path,
+        directory: &Path,
+        before: Vec<File>,
+        binaries: &[&[u8]],
+        besides: Vec<(Moment, Step)>,
+    ) -> Recording {
+        enum Line {
+            Call(String),
+            Step(Step),
+        }
+        let mut lines: Vec<(Moment, Line)> = besides
+            .into_iter()
+            .map(|(moment, step)| (moment, Line::Step(step)))
+            .collect();
         for entry in std::fs::read_dir(trace).unwrap() {
             let content = std::fs::read(entry.unwrap().path()).unwrap();
             for line in String::from_utf8_lossy(&content).lines() {
                 let Some((time, call)) = line.split_once(' ') else {
                     continue;
                 };
-                lines.push((time.parse::<f64>().unwrap_or(0.0), call.to_owned()));
+                lines.push((time.parse().unwrap_or(0.0), Line::Call(call.to_owned())));
             }
         }
         lines.sort_by(|one, other| one.0.total_cmp(&other.0));
+        let part = |binary: &&[u8]| {
+            let name = format!("downloads/{}.part", testkit::release::digest(binary));
+            (name, binary.to_vec())
+        };
         let mut reader = Reader {
             root: format!("{}/", directory.display()),
-            binary,
-            lengths: BTreeMap::new(),
+            parts: binaries.iter().map(part).collect(),
+            lengths: before
+                .iter()
+                .map(|file| (file.name.clone(), file.content.len()))
+                .collect(),
             steps: Vec::new(),
         };
-        for (_, call) in &lines {
-            reader.read(call);
+        for (_, line) in lines {
+            match line {
+                Line::Call(call) => reader.read(&call),
+                Line::Step(step) => reader.steps.push(step),
+            }
         }
         Recording {
-            before: Vec::new(),
+            before,
             steps: reader.steps,
         }
+    }
+
+    /// The number of the first step that writes `text` to the file `name`.
+    pub(crate) fn first_write(&self, name: &str, text: &str) -> usize {
+        let fits = |step: &Step| match step {
+            Step::Write(file, content) => {
+                file.contains(name) && String::from_utf8_lossy(content).contains(text)
+            }
+            _ => false,
+        };
+        self.steps.iter().position(fits).unwrap()
     }
 
     pub(crate) fn steps(&self) -> usize {
@@ -144,6 +192,7 @@ impl Recording {
                 if known.insert(key) {
                     cuts.push(Cut {
                         after: format!("step {number}, {what} survives: {}", step.name()),
+                        step: number,
                         files,
                     });
                 }
@@ -169,15 +218,16 @@ impl Step {
     }
 }
 
-struct Reader<'a> {
+struct Reader {
     root: String,
-    binary: &'a [u8],
+    /// What downloads are the beginnings of, by name.
+    parts: BTreeMap<String, Vec<u8>>,
     /// Of every file so far, for the downloads.
     lengths: BTreeMap<String, usize>,
     steps: Vec<Step>,
 }
 
-impl Reader<'_> {
+impl Reader {
     fn read(&mut self, call: &str) {
         let Some((name, rest)) = call.split_once('(') else {
             return;
@@ -215,9 +265,9 @@ impl Reader<'_> {
                 };
                 let count: usize = result.split_whitespace().next().unwrap().parse().unwrap();
                 let start = self.lengths.get(&path).copied().unwrap();
-                let content = match path.ends_with(".part") {
-                    true => self.binary[start..start + count].to_vec(),
-                    false => quoted(arguments)[0].clone().into_bytes(),
+                let content = match self.parts.get(&path) {
+                    Some(whole) => whole[start..start + count].to_vec(),
+                    None => quoted(arguments)[0].clone().into_bytes(),
                 };
                 assert_eq!(content.len(), count, "{path}");
                 self.lengths.insert(path.clone(), start + count);
@@ -360,9 +410,9 @@ impl Disk {
                 self.names.insert(name.clone(), self.inodes.len());
                 self.inodes.push(Inode::default());
             }
-            Step::Truncate(name) => self.inode(name).now.content = Rc::default(),
+            Step::Truncate(name) => self.inode(name).now.content = Arc::default(),
             Step::Write(name, more) => {
-                Rc::make_mut(&mut self.inode(name).now.content).extend_from_slice(more);
+                Arc::make_mut(&mut self.inode(name).now.content).extend_from_slice(more);
             }
             Step::Mode(name, executable) => self.inode(name).now.executable = *executable,
             Step::Time(name, time) => self.inode(name).now.time = Some(*time),

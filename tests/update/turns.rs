@@ -45,7 +45,7 @@ async fn looks(gateway: &Gateway) {
 async fn a_device_waits_for_its_turn_unless_somebody_asks() {
     let mut gateway = Gateway::new().await;
     gateway.set_up(json!({"period": 100}));
-    gateway.release(NEW, Build::Good);
+    gateway.release(NEW, Build::Good).await;
     schedule(&gateway, 2025, &json!({"stopped": {}}));
     gateway.power_with(&[]);
     gateway.runs(OLD).await;
@@ -75,7 +75,7 @@ async fn a_device_waits_for_its_turn_unless_somebody_asks() {
 async fn a_device_whose_turn_has_come_updates_by_itself() {
     let mut gateway = Gateway::new().await;
     gateway.set_up(json!({"period": 100}));
-    gateway.release(NEW, Build::Good);
+    gateway.release(NEW, Build::Good).await;
     schedule(&gateway, 2026, &json!({"percent": 0}));
     gateway.power_with(&[]);
     looks(&gateway).await;
@@ -89,7 +89,7 @@ async fn a_bucket_that_was_away_at_the_start_is_asked_again_soon() {
     let mut gateway = Gateway::new().await;
     // The next regular check is hours away.
     gateway.set_up(json!({"retry": 100}));
-    gateway.release(NEW, Build::Good);
+    gateway.release(NEW, Build::Good).await;
     gateway.server.fault("availableVersions.json", Fault::Status(503));
     gateway.power_with(&[]);
     gateway.runs(OLD).await;
@@ -102,8 +102,8 @@ async fn a_device_that_somebody_took_back_stays_there_until_something_newer_is_o
     let mut gateway = Gateway::new().await;
     gateway.set_up(json!({"period": 100}));
     let older = "0.0.1";
-    let binary = builds::build(older, Build::Good);
-    gateway.release(NEW, Build::Good);
+    let binary = builds::built(older, Build::Good).await;
+    gateway.release(NEW, Build::Good).await;
     gateway.power_with(&[]);
     gateway.runs(NEW).await;
     let mut manifest = gateway.bucket.manifest(older, &binary);
@@ -131,6 +131,6 @@ async fn a_device_that_somebody_took_back_stays_there_until_something_newer_is_o
     })
     .await;
     assert_eq!(gateway.running().await.as_deref(), Some(older));
-    gateway.release(NEWER, Build::Good);
+    gateway.release(NEWER, Build::Good).await;
     gateway.runs(NEWER).await;
 }

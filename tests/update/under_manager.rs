@@ -68,7 +68,7 @@ fn link(gateway: &Gateway, name: &str) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_script_starts_the_new_version_and_it_proves_itself() {
     let (mut gateway, mut manager) = device().await;
-    gateway.release(NEW, Build::Good);
+    gateway.release(NEW, Build::Good).await;
     update(&gateway, &mut manager).await;
     assert_eq!(gateway.state()["phase"], "staged");
     until(
@@ -90,7 +90,7 @@ async fn the_script_starts_the_new_version_and_it_proves_itself() {
 /// A bad build: the script goes to and fro a few times, then the agent stops that for good.
 async fn settles_on_the_old_version(build: Build, reason: &str) {
     let (mut gateway, mut manager) = device().await;
-    gateway.release(NEW, build);
+    gateway.release(NEW, build).await;
     update(&gateway, &mut manager).await;
     until(
         "the bad version is taken out of use",
@@ -125,7 +125,7 @@ async fn settles_on_the_old_version(build: Build, reason: &str) {
     assert_eq!(manager.history.len(), starts);
 
     // And the next release is taken as ever.
-    gateway.release(NEWER, Build::Good);
+    gateway.release(NEWER, Build::Good).await;
     gateway.call("update_agent", json!([])).await.unwrap();
     proves_itself(&gateway, &mut manager, NEWER).await;
 }
@@ -133,11 +133,11 @@ async fn settles_on_the_old_version(build: Build, reason: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fixed_build_of_a_blocked_number_and_a_signed_way_back_are_started_in_the_place_of_the_previous() {
     let (gateway, mut manager) = device().await;
-    gateway.release(NEW, Build::CannotConnect);
+    gateway.release(NEW, Build::CannotConnect).await;
     update(&gateway, &mut manager).await;
     goes_out_of_use(&gateway, &mut manager).await;
     assert_eq!(link(&gateway, "Reagent-previous"), format!("reagent-v{NEW}"));
-    gateway.release(NEW, Build::Good);
+    gateway.release(NEW, Build::Good).await;
     gateway.takes_one().await;
     proves_itself(&gateway, &mut manager, NEW).await;
 
@@ -158,8 +158,8 @@ async fn a_fixed_build_of_a_blocked_number_and_a_signed_way_back_are_started_in_
 async fn a_staged_version_that_nobody_starts_does_not_keep_others_out() {
     let (mut gateway, mut manager) = device().await;
     gateway.set_up(json!({"ignored": 3000}));
-    gateway.release(NEWER, Build::Good);
-    gateway.release(NEW, Build::Good);
+    gateway.release(NEWER, Build::Good).await;
+    gateway.release(NEW, Build::Good).await;
     update(&gateway, &mut manager).await;
     // The script does not look; nobody starts anything.
     gateway.bucket.offer(NEWER);
@@ -200,7 +200,7 @@ async fn a_build_that_hangs_on_its_way_although_nothing_can_be_said_about_its_co
     let (mut gateway, mut manager) = device().await;
     // As while the router is away: the first span never passes.
     gateway.set_up(json!({"proof": 600_000, "isolation": 1500}));
-    gateway.release(NEW, Build::HangsOnItsWay);
+    gateway.release(NEW, Build::HangsOnItsWay).await;
     update(&gateway, &mut manager).await;
     goes_out_of_use(&gateway, &mut manager).await;
     gateway.told("rolledback", "in 3 starts").await;
@@ -210,7 +210,7 @@ async fn a_build_that_hangs_on_its_way_although_nothing_can_be_said_about_its_co
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_the_power_goes_at_any_check_of_a_bad_build_the_device_settles_all_the_same() {
     let (gateway, mut manager) = device().await;
-    gateway.release(NEW, Build::EndsEarly);
+    gateway.release(NEW, Build::EndsEarly).await;
     update(&gateway, &mut manager).await;
     for _ in 0..8 {
         let checks = manager.checks;
@@ -247,9 +247,9 @@ async fn when_the_power_goes_at_any_check_of_a_bad_build_the_device_settles_all_
 const GO: &str = "0.0.7";
 
 /// What the reference does with an update: the new file, and no word about it.
-fn drop_in(gateway: &Gateway, version: &str, build: Build) {
+async fn drop_in(gateway: &Gateway, version: &str, build: Build) {
     let name = format!("agent/reagent-v{version}");
-    install(&gateway.path(&name), &builds::build(version, build));
+    install(&gateway.path(&name), &builds::built(version, build).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -259,12 +259,12 @@ async fn the_first_release_reached_from_the_reference_takes_itself_out_when_it_i
         (Build::EndsEarly, "in 3 starts"),
     ] {
         let gateway = Gateway::new().await;
-        let mut manager = Manager::install(&gateway, GO, &builds::build(GO, Build::Hangs));
+        let mut manager = Manager::install(&gateway, GO, &builds::built(GO, Build::Hangs).await);
         until("the reference runs", &gateway, &mut manager, |manager, _| {
             manager.checks > 0
         })
         .await;
-        drop_in(&gateway, NEW, build);
+        drop_in(&gateway, NEW, build).await;
         until(
             "the bad release is out of use",
             &gateway,
@@ -290,7 +290,7 @@ async fn the_first_release_reached_from_the_reference_takes_itself_out_when_it_i
         assert!(manager.is_alive());
 
         // The next one is on trial too, and a good one stays.
-        drop_in(&gateway, NEWER, Build::Good);
+        drop_in(&gateway, NEWER, Build::Good).await;
         until(
             "the good release is proven",
             &gateway,
@@ -306,7 +306,7 @@ async fn the_first_release_reached_from_the_reference_takes_itself_out_when_it_i
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_state_that_is_damaged_or_lost_is_complained_about_and_the_version_proves_itself_once_more() {
     let (mut gateway, mut manager) = device().await;
-    gateway.release(NEW, Build::Good);
+    gateway.release(NEW, Build::Good).await;
     update(&gateway, &mut manager).await;
     until("the new version is proven", &gateway, &mut manager, |_, state| {
         state["active"] == Value::Null && state["outcome"]["result"] == "updated" && state["reported"] == true
@@ -345,7 +345,7 @@ async fn a_bad_build_on_a_full_disk_goes_out_of_use_all_the_same() {
     std::fs::remove_dir(gateway.path("agent")).unwrap();
     std::os::unix::fs::symlink(disk.path(), gateway.path("agent")).unwrap();
     let mut manager = Manager::install(&gateway, OLD, &builds::agent());
-    gateway.release(NEW, Build::EndsEarly);
+    gateway.release(NEW, Build::EndsEarly).await;
     update(&gateway, &mut manager).await;
     disk.fill();
     goes_out_of_use(&gateway, &mut manager).await;

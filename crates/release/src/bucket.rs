@@ -51,9 +51,11 @@ pub enum Created {
 
 /// What happens when an object exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Existing {
+enum Existing<'a> {
     Keep,
     Replace,
+    /// Replaced if the vendor still calls its content so (an ETag, a generation), else kept.
+    ReplaceOnly(&'a str),
 }
 
 /// Where releases are published to. Names of objects are relative to the place that holds `availableVersions.json`.
@@ -133,6 +135,31 @@ impl Bucket {
         self.compare(name, content)
     }
 
+    /// Makes or replaces an object that still is as somebody has read it; `before`: what that was, `None`: nothing.
+    /// `false`: it is not, and stays as it is.
+    pub fn replace_unchanged(
+        &self,
+        name: &str,
+        before: Option<&[u8]>,
+        content: &[u8],
+    ) -> Result<bool, BucketError> {
+        let done = match self {
+            Bucket::Directory(directory) => directory.replace_unchanged(name, before, content)?,
+            Bucket::S3(s3) => {
+                let found = s3.look(name)?;
+                found.is(before) && s3.write(name, content, found.existing())?
+            }
+            Bucket::Gcs(gcs) => {
+                let found = gcs.look(name)?;
+                found.is(before) && gcs.write(name, content, found.existing())?
+            }
+        };
+        if done {
+            self.compare(name, content)?;
+        }
+        Ok(done)
+    }
+
     fn compare(&self, name: &str, content: &[u8]) -> Result<(), BucketError> {
         match self.read(name)? {
             Some(found) if found == content => Ok(()),
@@ -143,11 +170,27 @@ impl Bucket {
     }
 
     /// `false`: there was one, and it was to be kept.
-    fn write(&self, name: &str, content: &[u8], existing: Existing) -> Result<bool, BucketError> {
+    fn write(&self, name: &str, content: &[u8], existing: Existing<'_>) -> Result<bool, BucketError> {
         match self {
             Bucket::Directory(directory) => directory.write(name, content, existing),
             Bucket::S3(s3) => s3.write(name, content, existing),
             Bucket::Gcs(gcs) => gcs.write(name, content, existing),
+        }
+    }
+}
+
+/// An object, and what the vendor calls this content of it.
+struct Found(Option<(Vec<u8>, String)>);
+
+impl Found {
+    fn is(&self, before: Option<&[u8]>) -> bool {
+        self.0.as_ref().map(|(content, _)| content.as_slice()) == before
+    }
+
+    fn existing(&self) -> Existing<'_> {
+        match &self.0 {
+            Some((_, tag)) => Existing::ReplaceOnly(tag),
+            None => Existing::Keep,
         }
     }
 }
@@ -157,17 +200,13 @@ fn headers(name: &str) -> (&'static str, &'static str) {
     (Lifetime::of(name).cache_control(), content_type(name))
 }
 
-/// Whether a vendor's tool can be started at all.
+/// Whether there is a vendor's tool at all. It is not started for that: these tools take a second to begin.
 fn require(tool: &'static str, hint: &'static str) -> Result<(), BucketError> {
-    let found = Command::new(tool)
-        .arg("--version")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    match found {
-        Ok(status) if status.success() => Ok(()),
-        _ => Err(BucketError::Tool { tool, hint }),
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_there = std::env::split_paths(&path).any(|directory| directory.join(tool).is_file());
+    match is_there {
+        true => Ok(()),
+        false => Err(BucketError::Tool { tool, hint }),
     }
 }
 

@@ -19,9 +19,15 @@ pub enum ScheduleError {
     #[error(transparent)]
     Key(#[from] KeyError),
     #[error(
-        "{ROLLOUTS} in the bucket is not signed by a key that devices know: begin a new one with --replace-unproven"
+        "{ROLLOUTS} in the bucket is not signed by a key that devices know: if somebody else is changing it right now, run \
+         this again; else begin a new one with --replace-unproven"
     )]
     Signature,
+    #[error(
+        "somebody else has changed {ROLLOUTS} in the bucket meanwhile, and your change is not in force: look at it and run \
+         this again"
+    )]
+    Changed,
     #[error(
         "the clock of this machine is behind {ROLLOUTS} in the bucket, issued at {0}: devices that have seen that would \
          refuse another one. Set the clock; if that date is wrong, say it again with --replace-unproven"
@@ -68,16 +74,18 @@ pub fn read(bucket: &Bucket, keys: &PublicKeys) -> Result<Vec<Rollout>, Schedule
 }
 
 fn current(bucket: &Bucket, keys: &PublicKeys) -> Result<Option<Schedule>, ScheduleError> {
-    let Some(content) = bucket.read(ROLLOUTS)? else {
-        return Ok(None);
-    };
+    match bucket.read(ROLLOUTS)? {
+        Some(content) => proven(bucket, keys, &content).map(Some),
+        None => Ok(None),
+    }
+}
+
+fn proven(bucket: &Bucket, keys: &PublicKeys, content: &[u8]) -> Result<Schedule, ScheduleError> {
     let signature = bucket.read(&layout::signature(ROLLOUTS))?.unwrap_or_default();
-    if !keys.believe(&content, &signature) {
+    if !keys.believe(content, &signature) {
         return Err(ScheduleError::Signature);
     }
-    serde_json::from_slice(&content)
-        .map(Some)
-        .map_err(ScheduleError::Malformed)
+    serde_json::from_slice(content).map_err(ScheduleError::Malformed)
 }
 
 /// Puts a rollout into the schedule, in place of one for the same version and channel. One that is signed by nobody is
@@ -90,7 +98,9 @@ pub fn set(
     days: u32,
     unproven: Unproven,
 ) -> Result<Schedule, ScheduleError> {
-    let mut rollouts = match current(bucket, keys) {
+    let before = bucket.read(ROLLOUTS)?;
+    let known = before.as_deref().map(|content| proven(bucket, keys, content));
+    let mut rollouts = match known.transpose() {
         Err(ScheduleError::Signature | ScheduleError::Malformed(_)) if unproven == Unproven::Replace => {
             Vec::new()
         }
@@ -103,14 +113,15 @@ pub fn set(
     };
     rollouts.retain(|known| (&known.version, &known.channel) != (&rollout.version, &rollout.channel));
     rollouts.push(rollout);
-    write(bucket, signer, keys, rollouts, days)
+    write(bucket, signer, keys, before.as_deref(), rollouts, days)
 }
 
-/// Replaces the schedule.
-pub fn write(
+/// Replaces the schedule, if it still is what it was before; `None`: there was none.
+fn write(
     bucket: &Bucket,
     signer: &Signer,
     keys: &PublicKeys,
+    before: Option<&[u8]>,
     rollouts: Vec<Rollout>,
     days: u32,
 ) -> Result<Schedule, ScheduleError> {
@@ -124,9 +135,15 @@ pub fn write(
     let mut content = serde_json::to_vec_pretty(&schedule).expect("plain members have a JSON form");
     content.push(b'\n');
     let signature = signer.sign(&content, "reagent rollouts")?;
-    bucket.replace(ROLLOUTS, &content)?;
+    if !bucket.replace_unchanged(ROLLOUTS, before, &content)? {
+        return Err(ScheduleError::Changed);
+    }
     bucket.replace(&layout::signature(ROLLOUTS), &signature)?;
-    Ok(schedule)
+    // Somebody who began a new one in between has not seen this one.
+    match bucket.read(ROLLOUTS)? {
+        Some(found) if found == content => Ok(schedule),
+        _ => Err(ScheduleError::Changed),
+    }
 }
 
 #[cfg(test)]
@@ -221,6 +238,63 @@ mod tests {
         let refused = set(Pace::Percent(1)).unwrap_err();
         assert!(matches!(refused, ScheduleError::Signature), "{refused}");
         assert_eq!(bucket.read(ROLLOUTS).unwrap(), forged);
+    }
+
+    #[test]
+    fn what_another_operator_has_changed_meanwhile_is_not_lost() {
+        let place = Place::new();
+        let (bucket, keys) = (&place.bucket, &place.keys);
+        let slow = |before: Option<&[u8]>| {
+            let rollouts = vec![rollout("1.0.1", Pace::Percent(50))];
+            write(bucket, &place.signer, keys, before, rollouts, 30)
+        };
+        let stopped = [rollout("1.0.1", Pace::Stopped {})];
+        // Both saw an empty bucket, then both the same schedule.
+        for round in 0..2 {
+            let before = bucket.read(ROLLOUTS).unwrap();
+            assert_eq!(before.is_some(), round > 0);
+            place.set(stopped[0].clone(), Unproven::Refuse).unwrap();
+            if round > 0 {
+                // The same second makes the same bytes: then nothing was changed.
+                place
+                    .set(rollout("1.0.2", Pace::Percent(1)), Unproven::Refuse)
+                    .unwrap();
+            }
+            let refused = slow(before.as_deref()).unwrap_err();
+            assert!(matches!(refused, ScheduleError::Changed), "{refused}");
+            assert!(refused.to_string().contains("run this again"), "{refused}");
+            let there = read(bucket, keys).unwrap();
+            assert_eq!(there[..1], stopped);
+        }
+    }
+
+    #[test]
+    fn operators_who_try_again_lose_nothing() {
+        let place = Place::new();
+        let versions: Vec<String> = (0..6).map(|number| format!("1.0.{number}")).collect();
+        std::thread::scope(|scope| {
+            for version in &versions {
+                let place = &place;
+                scope.spawn(move || {
+                    let mut attempts = 0;
+                    while let Err(error) = place.set(rollout(version, Pace::Stopped {}), Unproven::Refuse) {
+                        assert!(
+                            matches!(error, ScheduleError::Changed | ScheduleError::Signature),
+                            "{error}"
+                        );
+                        attempts += 1;
+                        assert!(attempts < 10_000, "{error}");
+                    }
+                });
+            }
+        });
+        let mut there: Vec<String> = read(&place.bucket, &place.keys)
+            .unwrap()
+            .into_iter()
+            .map(|rollout| rollout.version)
+            .collect();
+        there.sort();
+        assert_eq!(there, versions);
     }
 
     #[test]

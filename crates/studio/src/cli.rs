@@ -392,6 +392,9 @@ pub enum RolloutCommand {
         /// A device that has not said how it ended after so many seconds has failed
         #[arg(long, value_name = "SECONDS", default_value_t = rollout::default_patience())]
         patience: u32,
+        /// Also a version that is not published in the bucket of 'studio serve --bucket': the devices have another one
+        #[arg(long)]
+        unchecked: bool,
         /// Show who runs what until it is over or pauses itself
         #[arg(long, short)]
         follow: bool,

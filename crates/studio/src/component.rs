@@ -188,6 +188,7 @@ mod tests {
                 repository: String::new(),
                 base_url: None,
                 update_url: String::new(),
+                bucket: None,
             },
             registry: None,
             router: plane.router(),

@@ -29,6 +29,8 @@ pub(crate) const RESULTS: &str = "re.mgmt..agent_update_result";
 const TICK: Duration = Duration::from_secs(5);
 /// Devices that are called at a time; the others of a wave wait for an answer. As many may be asked how it ended.
 const CALLS: usize = 32;
+/// A call that has lasted so long holds up nobody any more: its device may stall for the whole patience of the rollout.
+const HOLDS: Duration = Duration::from_secs(2 * 60);
 
 /// Wakes the task: something about a rollout or a device has changed.
 #[derive(Debug, Default)]
@@ -140,17 +142,19 @@ struct Calls {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Call {
-    Open,
+    /// Since then.
+    Open(Instant),
     /// It was busy or went away; again after a while.
     Over(Instant),
 }
 
 impl Calls {
     fn may_call(&self, device: DeviceKey) -> bool {
-        self.tasks.len() < CALLS
+        let is_held = |call: &&Call| matches!(call, Call::Open(since) if since.elapsed() < HOLDS);
+        self.called.values().filter(is_held).count() < CALLS
             && match self.called.get(&device) {
                 None => true,
-                Some(Call::Open) => false,
+                Some(Call::Open(_)) => false,
                 Some(Call::Over(since)) => since.elapsed() >= TICK,
             }
     }
@@ -260,7 +264,7 @@ async fn advance(
 }
 
 fn call(session: &Session, rollout: &Rollout, member: &Member, at: i64, calls: &mut Calls) {
-    calls.called.insert(member.device, Call::Open);
+    calls.called.insert(member.device, Call::Open(Instant::now()));
     let (rollout_key, device) = (rollout.key, member.device);
     let question = ask::Question {
         serial: member.serial.clone(),
@@ -327,4 +331,28 @@ pub(crate) async fn ended(studio: &Studio, event: &Event) {
         tracing::error!(%error, "the outcome of an update could not be stored");
     }
     studio.alarm.ring();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn devices_that_stall_do_not_hold_a_large_wave() {
+        let mut calls = Calls::default();
+        for number in 0..CALLS {
+            let device = DeviceKey(number as u64);
+            assert!(calls.may_call(device));
+            calls.called.insert(device, Call::Open(Instant::now()));
+        }
+        let next = DeviceKey(1000);
+        assert!(!calls.may_call(next));
+        tokio::time::advance(HOLDS).await;
+        assert!(calls.may_call(next));
+        assert!(!calls.may_call(DeviceKey(0)), "it still has one");
+        calls.called.insert(DeviceKey(0), Call::Over(Instant::now()));
+        assert!(!calls.may_call(DeviceKey(0)), "not at once");
+        tokio::time::advance(TICK).await;
+        assert!(calls.may_call(DeviceKey(0)));
+    }
 }

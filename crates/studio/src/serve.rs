@@ -165,6 +165,7 @@ pub async fn serve(
         None => (None, None),
     };
     let bucket_stop = CancellationToken::new();
+    let bucket_directory = config.bucket.as_ref().map(|bucket| bucket.directory.clone());
     let (bucket_task, bucket_url) = match config.bucket {
         Some(bucket) => start_bucket(bucket, bucket_stop.clone())
             .await
@@ -182,6 +183,7 @@ pub async fn serve(
         repository: config.repository,
         base_url: config.base_url,
         update_url: update_url.clone().unwrap_or_default(),
+        bucket: bucket_directory,
     };
 
     let ready = Ready {

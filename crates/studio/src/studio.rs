@@ -1,5 +1,6 @@
 //! The running studio as procedures see it: store, settings, registry, and the caller of one invocation.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -32,6 +33,8 @@ pub(crate) struct Settings {
     pub(crate) base_url: Option<String>,
     /// `update_url` for `.flock` files; empty: devices have one of their own.
     pub(crate) update_url: String,
+    /// The directory of the update bucket, where it is served here.
+    pub(crate) bucket: Option<PathBuf>,
 }
 
 /// Shared by all procedures.

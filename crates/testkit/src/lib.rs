@@ -11,5 +11,6 @@ pub mod forward_proxy;
 pub mod process;
 pub mod registry;
 pub mod release;
+pub mod s3;
 pub mod static_server;
 pub mod wait;

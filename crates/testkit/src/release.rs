@@ -124,13 +124,24 @@ impl BucketDir {
 
     /// Publishes it with a patch from `old`.
     pub fn publish_with_patch(&self, version: &str, binary: &[u8], old: &[u8], signer: &Signer) {
-        let patch = patch(old, binary);
+        self.publish_with_this_patch(version, binary, old, &patch(old, binary), signer);
+    }
+
+    /// The same with any patch, which is signed as one from `old`.
+    pub fn publish_with_this_patch(
+        &self,
+        version: &str,
+        binary: &[u8],
+        old: &[u8],
+        patch: &[u8],
+        signer: &Signer,
+    ) {
         let name = "reagent.patch.zst";
         let mut manifest = self.manifest(version, binary);
         manifest["deltas"] = json!([{
-            "from_sha256": digest(old), "name": name, "sha256": digest(&patch), "size": patch.len(),
+            "from_sha256": digest(old), "name": name, "sha256": digest(patch), "size": patch.len(),
         }]);
-        self.put(version, name, &patch);
+        self.put(version, name, patch);
         self.publish_with(version, binary, &manifest, signer);
     }
 

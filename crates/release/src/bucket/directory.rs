@@ -60,32 +60,85 @@ impl Directory {
         Ok(names)
     }
 
-    pub(super) fn write(&self, name: &str, content: &[u8], existing: Existing) -> Result<bool, BucketError> {
+    pub(super) fn write(
+        &self,
+        name: &str,
+        content: &[u8],
+        existing: Existing<'_>,
+    ) -> Result<bool, BucketError> {
+        self.put(name, content, existing)
+            .map_err(|error| disk("cannot write", name, error))
+    }
+
+    /// As [`super::Bucket::replace_unchanged`], among those who use this directory on this machine.
+    pub(super) fn replace_unchanged(
+        &self,
+        name: &str,
+        before: Option<&[u8]>,
+        content: &[u8],
+    ) -> Result<bool, BucketError> {
+        let locked = fs::create_dir_all(&self.root).and_then(|()| self.lock());
+        let _lock = locked.map_err(|error| disk("cannot lock the bucket for", name, error))?;
+        if self.read(name)?.as_deref() != before {
+            return Ok(false);
+        }
+        self.write(name, content, Existing::Replace)
+    }
+
+    /// Held as long as the file is open. Hidden, so nobody is served it.
+    fn lock(&self) -> io::Result<File> {
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(self.root.join(".lock"))?;
+        file.lock()?;
+        Ok(file)
+    }
+
+    fn put(&self, name: &str, content: &[u8], existing: Existing<'_>) -> io::Result<bool> {
+        use std::os::unix::fs::PermissionsExt as _;
         let path = self.root.join(name);
         let parent = path.parent().unwrap_or(&self.root);
-        put(parent, &path, content, existing).map_err(|error| disk("cannot write", name, error))
+        let changed = changed(&self.root, parent);
+        fs::create_dir_all(parent)?;
+        let mut file = tempfile::Builder::new()
+            .prefix(".publish-")
+            .permissions(fs::Permissions::from_mode(0o644))
+            .tempfile_in(parent)?;
+        file.write_all(content)?;
+        file.as_file().sync_all()?;
+        let done = match existing {
+            Existing::Replace | Existing::ReplaceOnly(_) => file.persist(&path).map(|_| true),
+            Existing::Keep => match file.persist_noclobber(&path) {
+                Err(failure) if failure.error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+                other => other.map(|_| true),
+            },
+        };
+        let done = done.map_err(|failure| failure.error)?;
+        for directory in changed {
+            File::open(directory)?.sync_all()?;
+        }
+        Ok(done)
     }
 }
 
-fn put(parent: &Path, path: &Path, content: &[u8], existing: Existing) -> io::Result<bool> {
-    use std::os::unix::fs::PermissionsExt as _;
-    fs::create_dir_all(parent)?;
-    let mut file = tempfile::Builder::new()
-        .prefix(".publish-")
-        .permissions(fs::Permissions::from_mode(0o644))
-        .tempfile_in(parent)?;
-    file.write_all(content)?;
-    file.as_file().sync_all()?;
-    let done = match existing {
-        Existing::Replace => file.persist(path).map(|_| true),
-        Existing::Keep => match file.persist_noclobber(path) {
-            Err(failure) if failure.error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-            other => other.map(|_| true),
-        },
-    };
-    let done = done.map_err(|failure| failure.error)?;
-    File::open(parent)?.sync_all()?;
-    Ok(done)
+/// The directories that have to be on disk before a file in `parent` is: up to the root of the bucket, because whoever
+/// made one of them may have been broken off; above it only those that are made now, and the one they are made in.
+fn changed(root: &Path, parent: &Path) -> Vec<PathBuf> {
+    let mut changed = Vec::new();
+    for directory in parent.ancestors() {
+        let directory = match directory.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => directory,
+        };
+        changed.push(directory.to_owned());
+        let is_inside = directory != root && directory.starts_with(root);
+        if !is_inside && directory.is_dir() {
+            break;
+        }
+    }
+    changed
 }
 
 #[cfg(test)]
@@ -117,6 +170,48 @@ mod tests {
         assert_eq!(
             bucket.list("").unwrap(),
             ["linux/amd64/1.0.0/reagent", "version.txt"]
+        );
+    }
+
+    #[test]
+    fn every_directory_that_is_made_is_put_on_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("srv/bucket");
+        let place = root.join("linux/amd64");
+        let path = |name: &str| folder.path().join(name);
+        let below = [
+            path("srv/bucket/linux/amd64"),
+            path("srv/bucket/linux"),
+            root.clone(),
+        ];
+        let new = [&below[..], &[path("srv"), folder.path().to_owned()]].concat();
+        assert_eq!(changed(&root, &place), new);
+        fs::create_dir_all(&place).unwrap();
+        assert_eq!(changed(&root, &place), below);
+        assert_eq!(changed(&root, &root), [root.as_path()]);
+        let relative = Path::new("there-is-no-such-bucket");
+        assert_eq!(changed(relative, relative), [relative, Path::new(".")]);
+    }
+
+    #[test]
+    fn what_somebody_else_changed_meanwhile_is_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let bucket = Bucket::open(folder.path().join("new").to_str().unwrap()).unwrap();
+        let replace = |before: Option<&[u8]>, content: &[u8]| {
+            bucket
+                .replace_unchanged("rollouts.json", before, content)
+                .unwrap()
+        };
+        assert!(!replace(Some(b"one"), b"two"), "there is none yet");
+        assert!(replace(None, b"one"));
+        assert!(!replace(None, b"two"));
+        assert!(!replace(Some(b"other"), b"two"));
+        assert_eq!(bucket.read("rollouts.json").unwrap().unwrap(), b"one");
+        assert!(replace(Some(b"one"), b"two"));
+        assert_eq!(
+            bucket.list("").unwrap(),
+            ["rollouts.json"],
+            "nothing else is shown"
         );
     }
 

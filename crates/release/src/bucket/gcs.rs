@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use super::{BucketError, Existing, disk, headers, refused, require, run, said, scratch};
+use super::{BucketError, Existing, Found, disk, headers, refused, require, run, said, scratch};
 
 /// `gs://bucket/prefix/`
 #[derive(Clone, Debug)]
@@ -44,6 +44,31 @@ impl Gcs {
         }
     }
 
+    /// The generation is read first: content that came later fails when it is replaced.
+    pub(super) fn look(&self, name: &str) -> Result<Found, BucketError> {
+        let doing = "cannot read";
+        let mut command = Command::new("gcloud");
+        command
+            .args([
+                "storage",
+                "objects",
+                "describe",
+                "--quiet",
+                "--format=value(generation)",
+            ])
+            .arg(format!("{}{name}", self.url));
+        let output = run(&mut command, doing, name)?;
+        if !output.status.success() {
+            return match said(&output, &["matched no objects", "not found: 404"]) {
+                true => Ok(Found(None)),
+                false => Err(refused(doing, name, &output)),
+            };
+        }
+        let generation = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        let content = self.read(name)?;
+        Ok(Found(content.map(|content| (content, generation))))
+    }
+
     pub(super) fn list(&self, prefix: &str) -> Result<Vec<String>, BucketError> {
         let doing = "cannot list";
         let mut command = Gcs::command("ls");
@@ -63,7 +88,12 @@ impl Gcs {
             .collect())
     }
 
-    pub(super) fn write(&self, name: &str, content: &[u8], existing: Existing) -> Result<bool, BucketError> {
+    pub(super) fn write(
+        &self,
+        name: &str,
+        content: &[u8],
+        existing: Existing<'_>,
+    ) -> Result<bool, BucketError> {
         let doing = "cannot write";
         let file = scratch(content, name)?;
         let (cache, kind) = headers(name);
@@ -71,15 +101,18 @@ impl Gcs {
         command
             .arg(format!("--cache-control={cache}"))
             .arg(format!("--content-type={kind}"));
-        if existing == Existing::Keep {
-            command.arg("--if-generation-match=0");
-        }
+        match existing {
+            Existing::Keep => command.arg("--if-generation-match=0"),
+            Existing::ReplaceOnly(generation) => command.arg(format!("--if-generation-match={generation}")),
+            Existing::Replace => &mut command,
+        };
         command.arg(file.path()).arg(format!("{}{name}", self.url));
         let output = run(&mut command, doing, name)?;
         if output.status.success() {
             return Ok(true);
         }
-        match existing == Existing::Keep && said(&output, &["412", "PreconditionFailed", "pre-conditions"]) {
+        match existing != Existing::Replace && said(&output, &["412", "PreconditionFailed", "pre-conditions"])
+        {
             true => Ok(false),
             false => Err(refused(doing, name, &output)),
         }

@@ -3,13 +3,22 @@
 
 use std::process::Command;
 
-use super::{BucketError, Existing, disk, headers, refused, require, run, said, scratch};
+use serde::Deserialize;
+
+use super::{BucketError, Existing, Found, disk, headers, refused, require, run, said, scratch};
 
 /// `s3://bucket/prefix/`
 #[derive(Clone, Debug)]
 pub struct S3 {
     bucket: String,
     prefix: String,
+}
+
+/// What `get-object` prints.
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(rename = "ETag")]
+    tag: String,
 }
 
 impl S3 {
@@ -28,6 +37,10 @@ impl S3 {
     }
 
     pub(super) fn read(&self, name: &str) -> Result<Option<Vec<u8>>, BucketError> {
+        Ok(self.look(name)?.0.map(|(content, _)| content))
+    }
+
+    pub(super) fn look(&self, name: &str) -> Result<Found, BucketError> {
         let doing = "cannot read";
         let file = scratch(b"", name)?;
         let mut command = self.command("get-object");
@@ -37,12 +50,13 @@ impl S3 {
             .arg(file.path());
         let output = run(&mut command, doing, name)?;
         if output.status.success() {
-            return std::fs::read(file.path())
-                .map(Some)
-                .map_err(|source| disk(doing, name, source));
+            let answer: Answer =
+                serde_json::from_slice(&output.stdout).map_err(|source| disk(doing, name, source.into()))?;
+            let content = std::fs::read(file.path()).map_err(|source| disk(doing, name, source))?;
+            return Ok(Found(Some((content, answer.tag))));
         }
         match said(&output, &["NoSuchKey", "(404)"]) {
-            true => Ok(None),
+            true => Ok(Found(None)),
             false => Err(refused(doing, name, &output)),
         }
     }
@@ -70,7 +84,12 @@ impl S3 {
             .collect())
     }
 
-    pub(super) fn write(&self, name: &str, content: &[u8], existing: Existing) -> Result<bool, BucketError> {
+    pub(super) fn write(
+        &self,
+        name: &str,
+        content: &[u8],
+        existing: Existing<'_>,
+    ) -> Result<bool, BucketError> {
         let doing = "cannot write";
         let file = scratch(content, name)?;
         let (cache, kind) = headers(name);
@@ -81,15 +100,30 @@ impl S3 {
             .arg("--body")
             .arg(file.path())
             .args(["--cache-control", cache, "--content-type", kind]);
-        if existing == Existing::Keep {
-            command.args(["--if-none-match", "*"]);
-        }
+        match existing {
+            Existing::Keep => command.args(["--if-none-match", "*"]),
+            Existing::ReplaceOnly(tag) => command.args(["--if-match", tag]),
+            Existing::Replace => &mut command,
+        };
         let output = run(&mut command, doing, name)?;
         if output.status.success() {
             return Ok(true);
         }
-        match said(&output, &["PreconditionFailed", "(412)"]) {
+        // The second: somebody else writes it at this moment.
+        match said(
+            &output,
+            &[
+                "PreconditionFailed",
+                "(412)",
+                "ConditionalRequestConflict",
+                "(409)",
+            ],
+        ) {
             true => Ok(false),
+            // Somebody has taken it away.
+            false if matches!(existing, Existing::ReplaceOnly(_)) && said(&output, &["NoSuchKey"]) => {
+                Ok(false)
+            }
             false => Err(refused(doing, name, &output)),
         }
     }

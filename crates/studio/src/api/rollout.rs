@@ -24,6 +24,9 @@ pub struct StartRollout {
     /// Seconds from the call to the final word of a device.
     #[serde(default = "default_patience")]
     pub patience: u32,
+    /// Also a version that is not published in the bucket of the studio: the devices have another one.
+    #[serde(default)]
+    pub unchecked: bool,
 }
 
 pub fn default_waves() -> Vec<u8> {

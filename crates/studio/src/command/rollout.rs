@@ -29,6 +29,7 @@ pub(super) async fn run(place: &Place, out: Out, command: RolloutCommand) -> Res
                 waves,
                 threshold,
                 patience,
+                unchecked,
                 follow: _,
             } => {
                 let wanted = StartRollout {
@@ -38,6 +39,7 @@ pub(super) async fn run(place: &Place, out: Out, command: RolloutCommand) -> Res
                     waves,
                     threshold,
                     patience,
+                    unchecked,
                 };
                 client.ask(uri::ROLLOUT_START, &wanted).await?
             }

@@ -6,6 +6,7 @@ use protocol::Privilege;
 use wamp::Payload;
 
 use crate::api::rollout::{ResumeRollout, RolloutDevice, RolloutView, StartRollout};
+use crate::bucket;
 use crate::fault::Fault;
 use crate::keys::{AccountKey, DeviceKey};
 use crate::rollout::plan;
@@ -33,6 +34,9 @@ pub(super) async fn start(studio: Arc<Studio>, request: Request) -> Result<Paylo
         return Err(Fault::NotFound(
             "there is no device that your account may maintain".to_owned(),
         ));
+    }
+    if !wanted.unchecked {
+        is_published(&studio, &wanted.version, &devices).await?;
     }
     if canary.is_empty() {
         canary = plan::first(&devices, &wanted.version, 1);
@@ -83,6 +87,53 @@ fn check(wanted: &StartRollout) -> Result<(), Fault> {
         ));
     }
     Ok(())
+}
+
+/// Refuses a version that is not in the bucket which is served here, for each of the devices. What other buckets hold is
+/// not known: there the canary finds out.
+async fn is_published(studio: &Studio, version: &str, devices: &[(DeviceKey, String)]) -> Result<(), Fault> {
+    let Some(directory) = studio.settings.bucket.clone() else {
+        return Ok(());
+    };
+    let looked_for = version.to_owned();
+    let looked = tokio::task::spawn_blocking(move || bucket::platforms_of(&directory, &looked_for)).await;
+    let published = match looked.map_err(std::io::Error::other).flatten() {
+        Ok(published) => published,
+        Err(error) => {
+            tracing::warn!(%error, "the bucket cannot be read: the version of the rollout is not checked");
+            return Ok(());
+        }
+    };
+    let mut needed = Vec::new();
+    for (key, _) in devices {
+        let device = studio.store.device(*key).await?;
+        needed.extend(device.and_then(|device| platform(&device.os, &device.architecture)));
+    }
+    needed.sort();
+    needed.dedup();
+    let missing: Vec<String> = needed
+        .into_iter()
+        .filter(|platform| !published.contains(platform))
+        .collect();
+    if missing.is_empty() && !published.is_empty() {
+        return Ok(());
+    }
+    let what = match missing.is_empty() {
+        true => String::new(),
+        false => format!(" for {}", missing.join(", ")),
+    };
+    Err(Fault::NotFound(format!(
+        "version {version} is not published{what} in the bucket of this studio: publish it ('make publish BUCKET=…'), or \
+         say --unchecked if the devices have another bucket"
+    )))
+}
+
+/// Where the bucket has what such a device takes: `linux/armv7`. None for one that has not said what it is.
+fn platform(os: &str, architecture: &str) -> Option<String> {
+    // `linux debian 13.3 …`
+    let family = os.split_whitespace().next()?.to_ascii_lowercase();
+    let known = matches!(family.as_str(), "linux" | "windows" | "darwin") && !architecture.is_empty();
+    known.then(|| format!("{family}/{architecture}"))
 }
 
 /// The named devices, or all that the account may maintain.
@@ -223,6 +274,24 @@ fn view(rollout: &Rollout) -> RolloutView {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_device_that_said_what_it_is_has_a_place_in_the_bucket() {
+        for (os, architecture, expected) in [
+            ("linux debian 13.3 6.1.0-28-amd64", "amd64", Some("linux/amd64")),
+            ("linux", "armv7", Some("linux/armv7")),
+            ("Windows 11", "amd64", Some("windows/amd64")),
+            ("", "", None),
+            ("linux", "", None),
+            ("plan9", "amd64", None),
+        ] {
+            assert_eq!(
+                platform(os, architecture).as_deref(),
+                expected,
+                "{os} {architecture}"
+            );
+        }
+    }
 
     #[test]
     fn only_a_version_and_growing_waves_make_a_rollout() {

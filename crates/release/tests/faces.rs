@@ -1,0 +1,88 @@
+//! What people type when they release: `make publish`, `make promote`, `make rollout` and the others, in a copy of what
+//! they work on, to a bucket in a directory and to one behind the S3 protocol.
+#![allow(clippy::unwrap_used, reason = "the whole file is a test")]
+
+#[path = "faces/s3.rs"]
+mod s3;
+#[path = "faces/workshop.rs"]
+mod workshop;
+
+use workshop::Workshop;
+
+#[test]
+fn a_release_is_raised_published_and_made_live_by_make() {
+    let workshop = Workshop::new();
+    let bucket = workshop.bucket();
+    let bucket = bucket.to_str().unwrap();
+    workshop.make(&["bump-minor"]).ok();
+    assert_eq!(workshop.read("release/version.txt"), "0.2.0\n");
+    workshop.build("0.2.0");
+
+    let nowhere = workshop.make(&["publish"]);
+    assert!(
+        nowhere.code != 0 && nowhere.stderr.contains("name the bucket"),
+        "{nowhere:?}"
+    );
+    let done = workshop
+        .make(&["publish", "promote", &format!("BUCKET={bucket}")])
+        .ok();
+    assert!(done.stdout.contains("linux/armv7 published"), "{done:?}");
+    let live = |name: &str| workshop.read(&format!("bucket/{name}"));
+    assert_eq!(
+        live("availableVersions.json"),
+        workshop.read("release/availableVersions.json")
+    );
+    assert_eq!(live("version.txt").trim(), "0.2.0");
+    assert_eq!(
+        live("linux/armv7/latest/reagent"),
+        live("linux/armv7/0.2.0/reagent")
+    );
+
+    // What is published is offered to nobody, until the other two words.
+    workshop.make(&["bump-patch"]).ok();
+    workshop.build("0.2.1");
+    workshop.make(&["publish", &format!("BUCKET={bucket}")]).ok();
+    assert!(live("linux/armv7/0.2.1/reagent.manifest.json").contains("0.2.1"));
+    assert!(!live("availableVersions.json").contains("0.2.1"));
+    assert_eq!(live("version.txt").trim(), "0.2.0");
+    workshop.make(&["release", &format!("BUCKET={bucket}")]).ok();
+    assert!(live("availableVersions.json").contains("0.2.1"));
+    assert_eq!(live("version.txt").trim(), "0.2.1");
+    assert_eq!(
+        live("linux/armv7/latest/reagent"),
+        live("linux/armv7/0.2.0/reagent")
+    );
+    workshop
+        .make(&["publish-latest-alias", &format!("BUCKET={bucket}")])
+        .ok();
+    assert_eq!(
+        live("linux/armv7/latest/reagent"),
+        live("linux/armv7/0.2.1/reagent")
+    );
+}
+
+#[test]
+fn nothing_goes_live_by_make_rollout_that_is_not_committed_tagged_and_wanted() {
+    let workshop = Workshop::new();
+    let bucket = format!("BUCKET={}", workshop.bucket().display());
+    workshop.build("0.1.0");
+    // What it builds with is no matter here.
+    let rollout = |yes: &str| workshop.make_with(&["rollout", &bucket, "BUILDER=help"], &[("YES", yes)]);
+    let refused = |yes: &str, why: &str| {
+        let done = rollout(yes);
+        assert!(done.code != 0 && done.stderr.contains(why), "{done:?}");
+    };
+    let live = || workshop.bucket().join("availableVersions.json").exists();
+    workshop.git(&["init", "--quiet"]);
+    refused("0.1.0", "the tree is not clean");
+    workshop.git(&["add", "."]);
+    workshop.git(&["commit", "--quiet", "--message", "a release"]);
+    refused("0.1.0", "this commit is not v0.1.0");
+    workshop.git(&["tag", "v0.1.0"]);
+    assert!(!workshop.bucket().exists(), "nothing was published so far");
+    refused("", "answer on a terminal");
+    refused("0.0.9", "answer on a terminal");
+    assert!(workshop.bucket().join("linux/armv7/0.1.0/reagent").exists() && !live());
+    rollout("0.1.0").ok();
+    assert!(live());
+}
