@@ -271,9 +271,11 @@ fn kind(command: &clap::Command, name: &str) -> Option<Kind> {
 impl Flags {
     fn into_settings(self) -> Settings {
         let response = Duration::from_millis(self.resp_timeout);
+        let agent_dir = PathBuf::from(self.agent_dir);
         Settings {
             config: PathBuf::from(self.config),
-            agent_dir: PathBuf::from(self.agent_dir),
+            // Paths below it are remembered, and the next start may have another working directory.
+            agent_dir: std::path::absolute(&agent_dir).unwrap_or(agent_dir),
             apps_dir: PathBuf::from(self.apps_dir),
             database: PathBuf::from(self.db_file_name),
             log_file: PathBuf::from(self.log_file),

@@ -45,6 +45,10 @@ pub fn start(settings: &Settings) {
     if tracing::subscriber::set_global_default(subscriber(settings, log)).is_err() {
         complain("the log was already set up");
     }
+    let early = EARLY.lock().unwrap_or_else(PoisonError::into_inner).take();
+    for complaint in early.unwrap_or_default() {
+        tracing::warn!("{complaint}");
+    }
 }
 
 /// One plain line on stdout and nowhere else; a closed stdout is nobody's problem.
@@ -52,10 +56,22 @@ pub fn say(text: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{text}");
 }
 
-/// One plain line on stderr, for what happens before or outside of the log (weakness R35).
+/// One plain line on stderr, for what happens before or outside of the log (weakness R35). What was said before the log
+/// opened goes there, too: where nobody reads stderr, the log can still be asked for.
 pub fn complain(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "reagent: {text}");
+    if let Some(early) = EARLY.lock().unwrap_or_else(PoisonError::into_inner).as_mut()
+        && early.len() < EARLY_COMPLAINTS
+    {
+        early.push(text.to_owned());
+    }
 }
+
+/// As many are kept; a launcher, which never opens a log, keeps the first ones in vain.
+const EARLY_COMPLAINTS: usize = 32;
+
+/// What was complained about before the log opened; `None`: it is open.
+static EARLY: Mutex<Option<Vec<String>>> = Mutex::new(Some(Vec::new()));
 
 /// An error with its causes, `what: cause: cause`.
 #[derive(Debug)]

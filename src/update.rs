@@ -9,6 +9,7 @@
 mod boot;
 mod bucket;
 mod check;
+mod checks;
 mod clock;
 mod custody;
 mod delta;
@@ -24,10 +25,12 @@ mod manifest;
 mod memory;
 #[cfg(not(target_os = "linux"))]
 mod nobody;
+mod order;
 mod overdue;
 mod progress;
 mod rollout;
 mod setup;
+mod spare;
 mod state;
 pub(crate) mod swap;
 mod telling;
@@ -46,7 +49,7 @@ use std::time::Duration;
 
 use protocol::rollout::place;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -63,15 +66,15 @@ use crate::flock::DeviceFile;
 use crate::journal::Chain;
 use crate::link::SessionWatch;
 use crate::settings::Settings;
-use install::{Cause, Ended, Installer};
+use checks::Checks;
+use install::Installer;
 use memory::Memory;
 #[cfg(not(target_os = "linux"))]
 use nobody as launcher;
-use progress::Meter;
 use state::{Binary, State};
 use watch::Arrival;
 
-/// Requests that wait for the one update at a time; more are told that one is in progress.
+/// Requests that wait to be taken: only who found no update under way makes one.
 const QUEUE: usize = 1;
 /// What was found out about the newest version is believed for so long (U11).
 const FRESH: Duration = Duration::from_secs(5 * 60);
@@ -148,6 +151,7 @@ pub struct Report {
 struct Request {
     version: Option<String>,
     force: bool,
+    id: String,
     answer: oneshot::Sender<Report>,
 }
 
@@ -206,7 +210,12 @@ impl Updater {
             tasks.spawn(keep_excuse(memory.clone(), health.clone()));
             tasks.spawn(async move { prove(&context, &memory, &health).await });
         } else {
-            litter::sweep(&context.settings.agent_dir, &memory.current());
+            let state = memory.current();
+            if !state.is_trial() {
+                spare::give_up(&context.settings.agent_dir);
+            }
+            litter::sweep(&context.settings.agent_dir, &state);
+            litter::sweep_stale(&context.settings.downloads_dir());
         }
         tasks.spawn(checks.run(inbox, under_test));
         tasks.spawn(keep_connected(memory.clone(), health.clone()));
@@ -240,30 +249,37 @@ impl Updater {
         self.installer.has_keys()
     }
 
-    /// Checks and installs what is offered, or `version`; with `force` also what failed here before. Answers when it is
-    /// done; when another update is under way, at once.
-    pub async fn update(&self, version: Option<String>, force: bool) -> Report {
+    /// Checks and installs what is offered, or `version`; with `force` also what failed here before. Its outcome has
+    /// `id`. Answers when it is done; when another update is under way, at once.
+    pub async fn update(&self, version: Option<String>, force: bool, id: String) -> Report {
         let in_progress = Report {
             message: "another update is in progress".to_owned(),
             in_progress: true,
             ..Report::default()
         };
-        if self.busy.load(Ordering::Acquire) {
+        // Whoever comes second does not wait for the end of the first update.
+        if self.busy.swap(true, Ordering::AcqRel) {
             return in_progress;
         }
         let (answer, answered) = oneshot::channel();
         let request = Request {
             version,
             force,
+            id,
             answer,
         };
-        if self.requests.try_send(request).is_err() {
-            return in_progress;
-        }
+        // There is room for the one that may come; else nobody takes requests any more, and drops the answer.
+        let _ = self.requests.try_send(request);
         answered.await.unwrap_or_else(|_| Report {
             message: "the agent is stopping".to_owned(),
             ..Report::default()
         })
+    }
+
+    /// How the last update ended, as it is told in `agent_update_result`; `None`: there was none.
+    pub fn last(&self) -> Option<serde_json::Value> {
+        let outcome = self.installer.memory().current().outcome?;
+        serde_json::to_value(outcome).ok()
     }
 
     /// The version that the list offers this device, if the list can be had.
@@ -326,6 +342,7 @@ async fn prove(context: &UpdateContext, memory: &Memory, health: &Health) {
         tokio::time::sleep(pauses.pause()).await;
     }
     tracing::info!(from = state.old_version, "this version has proven itself");
+    spare::give_up(&context.settings.agent_dir);
     litter::sweep(&context.settings.agent_dir, &memory.current());
 }
 
@@ -356,169 +373,6 @@ async fn keep_excuse(memory: Memory, health: Health) {
         if let Err(error) = memory.change(move |state| state.backend_away = away).await {
             tracing::warn!(%error, "whether the backend is away cannot be remembered");
         }
-    }
-}
-
-/// What came of a check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Checked {
-    Staged,
-    /// Until the next one is due.
-    Settled,
-    /// The bucket was away, it may be there soon.
-    Away,
-    /// The device is busy with something else.
-    Postponed,
-}
-
-/// The task that decides when to look for an update.
-struct Checks {
-    context: UpdateContext,
-    memory: Memory,
-    installer: Arc<Installer>,
-    newest: Newest,
-    busy: Arc<AtomicBool>,
-    stop: CancellationToken,
-}
-
-impl Checks {
-    /// Checks at start, every now and then, and on request.
-    async fn run(self, mut inbox: mpsc::Receiver<Request>, under_test: bool) {
-        let automatic = self.context.settings.update && !self.context.settings.offline;
-        let serial = self.context.device.current().serial_number.clone();
-        let mut first = self
-            .context
-            .footing
-            .setup
-            .start_delay
-            .mul_f64(position(&serial, VERSION));
-        if under_test {
-            first += self.context.footing.setup.isolation;
-        }
-        let mut due = Instant::now() + first;
-        let setup = &self.context.footing.setup;
-        let mut retries = setup.retry.start();
-        loop {
-            let request = tokio::select! {
-                request = inbox.recv() => match request {
-                    Some(request) => Some(request),
-                    // Nobody can ask any more.
-                    None => return,
-                },
-                () = tokio::time::sleep_until(due), if automatic => None,
-            };
-            let is_automatic = request.is_none();
-            self.busy.store(true, Ordering::Release);
-            let checked = self.check(request).await;
-            if checked == Checked::Staged && self.activate().await {
-                // What is staged is about to be started; until then an update is in progress.
-                return std::future::pending().await;
-            }
-            self.busy.store(false, Ordering::Release);
-            if is_automatic {
-                if checked != Checked::Away {
-                    retries = setup.retry.start();
-                }
-                let pause = match checked {
-                    Checked::Staged | Checked::Settled => setup.period.mul_f64(0.5 + fastrand::f64()),
-                    Checked::Away => retries.pause(),
-                    Checked::Postponed => setup.idle_look,
-                };
-                due = Instant::now() + pause;
-            }
-        }
-    }
-
-    /// One check from beginning to end.
-    async fn check(&self, request: Option<Request>) -> Checked {
-        let (cause, force, answer) = match request {
-            Some(request) => {
-                let cause = request.version.map_or(Cause::Asked, Cause::Version);
-                (cause, request.force, Some(request.answer))
-            }
-            None => (Cause::Automatic, false, None),
-        };
-        let listener = answer.is_some().then(|| telling::announce(self.context.clone()));
-        let mut report = Report::default();
-        let named = matches!(cause, Cause::Version(_));
-        let ended = self.installer.run(cause, force, Meter::new(listener)).await;
-        if let Some(offered) = ended.offered() {
-            report.latest = offered.to_owned();
-            if !named {
-                remember(&self.newest, Some(offered.to_owned()));
-            }
-        }
-        let checked = match &ended {
-            Ended::Staged { version, size, .. } => {
-                tracing::info!(to = version, size, "a new version is staged");
-                report.updated = true;
-                report.size = *size;
-                report.message = format!("version {version} is installed and is started next");
-                Checked::Staged
-            }
-            Ended::Nothing { message, .. } => {
-                tracing::debug!(message, "no update");
-                report.message.clone_from(message);
-                Checked::Settled
-            }
-            Ended::Postponed { offered } => {
-                tracing::info!(to = offered, "the update waits for the end of other work");
-                Checked::Postponed
-            }
-            Ended::Failed { failure, .. } => {
-                report.message = Chain(failure).to_string();
-                match failure.is_transient() {
-                    true => Checked::Away,
-                    false => Checked::Settled,
-                }
-            }
-        };
-        if let Some(answer) = answer {
-            // The caller may have gone.
-            let _ = answer.send(report);
-        }
-        checked
-    }
-
-    /// Lets the staged version be started. `false`: somebody else does that.
-    async fn activate(&self) -> bool {
-        match &self.context.footing.custody {
-            Custody::Managed | Custody::Nobody => {
-                tracing::info!("the manager script starts the new version");
-                return false;
-            }
-            Custody::Service | Custody::Own { .. } => {}
-        }
-        tokio::time::sleep(self.context.footing.setup.activation).await;
-        match &self.context.footing.custody {
-            Custody::Own { watched: false, .. } => {
-                exit::start_over(&self.stop, self.context.footing.custody.clone());
-            }
-            Custody::Service if !self.swap().await => return false,
-            _ => exit::restart(&self.stop),
-        }
-        true
-    }
-
-    /// Puts the staged version in the place of this one. Whether it is there.
-    async fn swap(&self) -> bool {
-        let (agent_dir, memory) = (self.context.settings.agent_dir.clone(), self.memory.clone());
-        let swapped = spawn_blocking(move || swap::activate(&agent_dir, &memory)).await;
-        let reason = match swapped {
-            Ok(Ok(())) => return true,
-            Ok(Err(failure)) => Chain(&failure).to_string(),
-            Err(panicked) => panicked.to_string(),
-        };
-        tracing::error!(error = reason, "the new version does not take over");
-        let told = self.memory.change(move |state| match state.phase {
-            // The next start finds out how far it came.
-            state::Phase::Swapping => {}
-            _ => state.abandon(&reason),
-        });
-        if let Err(error) = told.await {
-            tracing::warn!(%error, "the failed update cannot be remembered");
-        }
-        false
     }
 }
 

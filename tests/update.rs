@@ -11,17 +11,27 @@ mod backend;
 mod bad_builds;
 #[path = "update/builds.rs"]
 mod builds;
+#[path = "update/docker.rs"]
+mod docker;
 #[path = "update/gateway.rs"]
 mod gateway;
 #[path = "update/good_builds.rs"]
 mod good_builds;
+#[path = "update/launcher.rs"]
+mod launcher;
 #[path = "update/manager.rs"]
 mod manager;
+#[path = "update/outcomes.rs"]
+mod outcomes;
+#[path = "update/pace.rs"]
+mod pace;
 #[allow(dead_code, reason = "shared with the stories of the session")]
 #[path = "session/plane.rs"]
 mod plane;
 #[path = "update/power_cut.rs"]
 mod power_cut;
+#[path = "update/present.rs"]
+mod present;
 #[path = "update/recording.rs"]
 mod recording;
 #[path = "update/turns.rs"]

@@ -254,3 +254,10 @@ fn service_is_a_command_only_as_the_first_word() {
     let (_, warning) = running(&["-config", "x", "service"]);
     assert!(warning.is_some());
 }
+
+#[test]
+fn a_relative_agent_directory_is_that_of_this_start_for_good() {
+    let (settings, _) = running(&["-config", "x", "-agentDir", "here/agent"]);
+    let here = std::env::current_dir().unwrap();
+    assert_eq!(settings.agent_dir, here.join("here/agent"));
+}

@@ -53,6 +53,12 @@ pub(crate) fn open_to_sync(path: &Path) -> io::Result<File> {
     File::open(path)
 }
 
+/// Has two files change names in one step, where the file system can do that.
+pub(crate) fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    Ok(renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)?)
+}
+
 /// Makes `link` a link to `target`, which may not exist.
 pub(crate) fn link_file(target: &Path, link: &Path) -> io::Result<()> {
     std::os::unix::fs::symlink(target, link)

@@ -46,6 +46,9 @@ pub(super) async fn get_agent_metadata(context: Context, _call: Call) -> Reply {
         "canUpdate": context.updates.is_possible(),
         "tunnelCapable": false,
     });
+    if let Some(last) = context.updates.last() {
+        metadata["lastUpdate"] = last;
+    }
     let newest = tokio::time::timeout(LOOKUP, context.updates.newest()).await;
     if let Ok(Some(newest)) = newest {
         metadata["hasLatest"] = json!(newest == VERSION);

@@ -5,11 +5,14 @@ use serde_json::{Value, json};
 use super::{Call, Context, Failure, Reply, one};
 use crate::cli::VERSION;
 
+/// What a caller may call its update, in bytes.
+const ID: usize = 64;
+
 /// Checks and installs what is offered, or the version that the caller names; with `force` also a build that failed here
-/// before. Answers when it is finished; a failure is no error of the call, its reason is the message.
+/// before. The `id` that the caller may give comes back with the outcome. Answers when it is finished; a failure is no error of the call, its reason is the message.
 pub(super) async fn update_agent(context: Context, call: Call) -> Reply {
-    let (version, force) = (version(&call)?, force(&call)?);
-    let report = context.updates.update(version, force).await;
+    let (version, force, id) = (version(&call)?, force(&call)?, id(&call)?);
+    let report = context.updates.update(version, force, id).await;
     one(&json!({
         "CurrentVersion": VERSION,
         "LatestVersion": report.latest,
@@ -33,6 +36,14 @@ fn force(call: &Call) -> Result<bool, Failure> {
         None | Some(Value::Null) => Ok(false),
         Some(Value::Bool(force)) => Ok(*force),
         Some(_) => Err(Failure::invalid("force must be true or false")),
+    }
+}
+
+fn id(call: &Call) -> Result<String, Failure> {
+    match given(call, "id") {
+        None | Some(Value::Null) => Ok(String::new()),
+        Some(Value::String(id)) if id.len() <= ID => Ok(id.clone()),
+        Some(_) => Err(Failure::invalid("id must be a text of at most 64 bytes")),
     }
 }
 
@@ -74,5 +85,8 @@ mod tests {
         assert!(force(&call(json!([{"force": true}]), json!({}))).unwrap());
         assert!(force(&call(json!([]), json!({"force": true}))).unwrap());
         force(&call(json!([]), json!({"force": "yes"}))).unwrap_err();
+        assert_eq!(id(&call(json!([]), json!({}))).unwrap(), "");
+        assert_eq!(id(&call(json!([]), json!({"id": "1-1000"}))).unwrap(), "1-1000");
+        id(&call(json!([]), json!({"id": "x".repeat(65)}))).unwrap_err();
     }
 }

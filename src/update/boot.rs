@@ -12,7 +12,7 @@ use super::memory::Memory;
 use super::setup::Setup;
 use super::state::{self, Phase, State};
 use super::trial::{self, Managed};
-use super::{candidate_is_complete, disk, swap};
+use super::{candidate_is_complete, disk, spare, swap};
 use crate::cli::VERSION;
 use crate::exit;
 use crate::journal;
@@ -39,8 +39,11 @@ pub fn first(settings: &Settings, setup: &Setup) -> Boot {
     }
     match Custody::launched() {
         Some(custody) => {
-            if matches!(custody, Custody::Own { watched: true, .. }) {
-                launcher::end_with_launcher();
+            if matches!(custody, Custody::Own { watched: true, .. })
+                && !launcher::end_with_launcher(custody::watcher())
+            {
+                journal::complain("whoever watches this version under test has ended");
+                return Boot::End(exit::FAILURE);
             }
             Boot::GoOn(custody)
         }
@@ -57,7 +60,13 @@ fn managed(agent_dir: &Path) -> Boot {
         && let Some(old) = custody::previous(agent_dir)
     {
         match stranger(agent_dir, &mut state, old) {
-            Ok(()) => verdict = Managed::Remember,
+            Ok(()) => {
+                journal::complain(&format!(
+                    "nothing that is remembered accounts for version {VERSION}: it is on trial, and the way back leads to {}",
+                    state.old_version
+                ));
+                verdict = Managed::Remember;
+            }
             Err(error) => journal::complain(&format!("this version cannot be tried: {error}")),
         }
     }
@@ -75,6 +84,16 @@ fn managed(agent_dir: &Path) -> Boot {
         // What cannot be counted cannot be judged; the manager script still has its own way back.
         journal::complain(&format!("the update state cannot be written: {error}"));
         return go_on;
+    }
+    match state.is_trial() {
+        // Whoever staged this version may not have known of that.
+        true => {
+            if let Err(error) = spare::keep(agent_dir) {
+                journal::complain(&format!("no room can be kept for the update state: {error}"));
+            }
+        }
+        // The links may need it.
+        false => spare::give_up(agent_dir),
     }
     match verdict {
         Managed::GoOn | Managed::Remember => go_on,
@@ -108,6 +127,8 @@ fn stranger(agent_dir: &Path, state: &mut State, old: PathBuf) -> io::Result<()>
     let name = old.file_name().unwrap_or_default().to_string_lossy();
     state.old_version = name.strip_prefix("reagent-v").unwrap_or(&name).to_owned();
     state.old_file = old;
+    state.id.clear();
+    state.staged_by.clear();
     state.phase = Phase::Probation;
     state.attempts = 1;
     state.old_starts = 0;
@@ -164,6 +185,7 @@ pub(super) fn give_up(agent_dir: &Path, memory: &Memory, reason: &str) -> io::Re
 mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
+    use testkit::disk::SmallDisk;
 
     #[test]
     fn the_first_version_of_this_make_puts_itself_on_trial_when_there_is_a_way_back() {
@@ -191,6 +213,41 @@ mod tests {
         let active = fs::canonicalize(agent_dir.join("Reagent-active")).unwrap();
         assert_eq!(active, fs::canonicalize(&go_agent).unwrap());
         assert_eq!(fs::canonicalize(agent_dir.join("Reagent-previous")).unwrap(), own);
+    }
+
+    #[test]
+    fn starts_are_counted_and_a_bad_version_goes_out_of_use_when_the_disk_is_full() {
+        let disk = match SmallDisk::mount(1) {
+            Ok(disk) => disk,
+            Err(reason) => return eprintln!("skipped: {reason}"),
+        };
+        let agent_dir = &disk.path();
+        let path = |name: &str| agent_dir.join(name);
+        fs::write(path("reagent-v0.0.1"), "an older agent").unwrap();
+        let own = custody::myself().unwrap();
+        symlink(&own, path("Reagent-active")).unwrap();
+        symlink(path("reagent-v0.0.1"), path("Reagent-previous")).unwrap();
+        let mut state = State {
+            phase: Phase::Staged,
+            new_version: VERSION.to_owned(),
+            old_version: "0.0.1".to_owned(),
+            new_file: own,
+            old_file: path("reagent-v0.0.1"),
+            ..State::default()
+        };
+        spare::keep(agent_dir).unwrap();
+        state.save(agent_dir).unwrap();
+        for attempt in 1..=3 {
+            disk.fill();
+            assert!(matches!(managed(agent_dir), Boot::GoOn(Custody::Managed)));
+            let state = State::load(agent_dir);
+            assert_eq!((state.phase, state.attempts), (Phase::Probation, attempt));
+        }
+        disk.fill();
+        assert!(matches!(managed(agent_dir), Boot::End(exit::FAILURE)));
+        assert_eq!(State::load(agent_dir).phase, Phase::Rolledback);
+        let active = fs::canonicalize(path("Reagent-active")).unwrap();
+        assert_eq!(active, fs::canonicalize(path("reagent-v0.0.1")).unwrap());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::state::State;
 pub(super) const LAUNCHER: &str = "REAGENT_LAUNCHER";
 /// Its version.
 pub(super) const LAUNCHER_VERSION: &str = "REAGENT_LAUNCHER_VERSION";
-/// Set when the launcher stays to watch.
+/// Set when the launcher stays to watch: its process id, in older ones 1.
 pub(super) const WATCHED: &str = "REAGENT_WATCHED";
 
 const ACTIVE: &str = "Reagent-active";
@@ -55,6 +55,13 @@ impl Custody {
             watched: text(WATCHED).is_some(),
         })
     }
+}
+
+/// The process that stays to watch this one, if it says so. One that is the first of a container takes all others along
+/// when it ends.
+pub(super) fn watcher() -> Option<u32> {
+    let id = std::env::var(WATCHED).ok()?.parse().ok()?;
+    (id > 1).then_some(id)
 }
 
 /// Path of the running binary.

@@ -11,6 +11,10 @@ use sha2::{Digest as _, Sha256};
 use crate::durable;
 use crate::os::{self, OpenOptionsExt as _};
 
+/// Free space that must remain for everybody else.
+pub(crate) const RESERVE: u64 = 64 * 1024 * 1024;
+/// A copy that is not complete yet. Without `reagent-`, which the manager script would take for a binary.
+pub(crate) const NEAR: &str = ".update.part";
 /// Read in one go when files are hashed.
 const BLOCK: usize = 256 * 1024;
 
@@ -48,12 +52,38 @@ pub(crate) fn publish(sealed: &Path, visible: &Path, older: &[PathBuf]) -> io::R
         Some(newest) if newest >= now => newest + Duration::from_secs(1),
         _ => now,
     };
-    let file = os::open_to_sync(sealed)?;
-    file.set_modified(time)?;
-    file.sync_all()?;
-    fs::rename(sealed, visible)?;
+    let dated = |path: &Path| {
+        let file = os::open_to_sync(path)?;
+        file.set_modified(time)?;
+        file.sync_all()
+    };
+    dated(sealed)?;
+    match fs::rename(sealed, visible) {
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+            let near = parent(visible).join(NEAR);
+            copy(sealed, &near)
+                .and_then(|()| dated(&near))
+                .and_then(|()| fs::rename(&near, visible))
+                .inspect_err(|_| {
+                    let _ = remove(&near);
+                })?;
+            durable::sync_directory(parent(visible))?;
+            return remove(sealed);
+        }
+        renamed => renamed?,
+    }
     durable::sync_directory(parent(visible))?;
     durable::sync_directory(parent(sealed))
+}
+
+/// Copies a complete file to another file system, if there is room for it beside others.
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    let needed = fs::metadata(from)?.len().saturating_add(RESERVE);
+    if needed > free_space(parent(to))? {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
+    // With its mode.
+    fs::copy(from, to).map(|_| ())
 }
 
 /// Points the link `name` in `directory` to `target`, in one step whatever was there before.
@@ -115,6 +145,7 @@ fn parent(path: &Path) -> &Path {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt as _;
+    use testkit::disk::SmallDisk;
 
     #[test]
     fn a_published_file_is_the_newest_even_when_the_clock_ran_backwards() {
@@ -141,6 +172,30 @@ mod tests {
         assert!(!path("part").exists());
         let mode = fs::metadata(path("reagent-v3")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o755);
+    }
+
+    #[test]
+    fn a_file_comes_from_another_file_system_as_well_and_only_where_there_is_room() {
+        let (Ok(downloads), Ok(agent), Ok(full)) =
+            (SmallDisk::mount(1), SmallDisk::mount(80), SmallDisk::mount(1))
+        else {
+            return eprintln!("skipped: nothing can be mounted here");
+        };
+        let part = downloads.path().join("part");
+        fs::write(&part, "new").unwrap();
+        seal(&part).unwrap();
+        let refused = publish(&part, &full.path().join("reagent-v3"), &[]).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::StorageFull);
+        assert_eq!(fs::read_dir(full.path()).unwrap().count(), 0);
+        assert!(part.exists());
+
+        let visible = agent.path().join("reagent-v3");
+        publish(&part, &visible, &[]).unwrap();
+        assert_eq!(fs::read(&visible).unwrap(), b"new");
+        let mode = fs::metadata(&visible).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o755);
+        assert_eq!(fs::read_dir(agent.path()).unwrap().count(), 1);
+        assert!(!part.exists());
     }
 
     #[test]

@@ -14,8 +14,6 @@ use super::http::{Client, HttpError};
 use super::progress::Meter;
 use crate::link::Pauses;
 
-/// Free space that must remain for everybody else.
-const RESERVE: u64 = 64 * 1024 * 1024;
 /// Attempts in a row that bring nothing new.
 const ATTEMPTS: u32 = 5;
 
@@ -46,8 +44,9 @@ pub(crate) enum DownloadError {
     Late { name: String, limit: Duration },
     #[error("{name} has another content than its manifest says")]
     Digest { name: String },
-    #[error("{needed} bytes are needed for {name} and only {free} may be used")]
-    Space { name: String, needed: u64, free: u64 },
+    // How much is free differs each time, and the same cause is told once.
+    #[error("there is no room on the disk for {name}: {needed} bytes, and 64 MiB that have to stay free")]
+    Space { name: String, needed: u64 },
     #[error("{name} cannot be written to disk")]
     Disk {
         name: String,
@@ -152,13 +151,12 @@ impl<'a> Transfer<'a> {
 
     fn check_space(&self, directory: &Path, besides: u64) -> Result<(), DownloadError> {
         let free = disk::free_space(directory).map_err(|source| self.disk(source))?;
-        let free = free.saturating_sub(RESERVE);
-        let needed = (self.order.size - self.length).saturating_add(besides);
-        if needed > free {
+        let missing = (self.order.size - self.length).saturating_add(besides);
+        if missing > free.saturating_sub(disk::RESERVE) {
+            tracing::warn!(name = self.order.name, free, missing, "no room on the disk");
             return Err(DownloadError::Space {
                 name: self.order.name.clone(),
-                needed,
-                free,
+                needed: self.order.size.saturating_add(besides),
             });
         }
         Ok(())

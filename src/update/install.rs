@@ -12,16 +12,17 @@ use tokio::time::Instant;
 use super::bucket::{self, Bucket};
 use super::check::{self, Unfit};
 use super::clock::Clock;
-use super::download::{self, DownloadError, Order};
+use super::download::{self, DownloadError};
 use super::http::{Client, HttpError};
 use super::manifest::{self, Delta, Manifest, Refused, Wish};
 use super::memory::Memory;
+use super::order::{Cause, Ended, Order};
 use super::progress::Meter;
 use super::rollout::{self, Schedule, Turn};
 use super::state::{Phase, State};
 use super::version::NotAVersion;
 use super::{
-    Custody, Health, RECENTLY, UpdateContext, custody, delta, disk, file_name, litter, state, version,
+    Custody, Health, RECENTLY, UpdateContext, custody, delta, disk, file_name, litter, spare, state, version,
 };
 use crate::cli::VERSION;
 use crate::journal::Chain;
@@ -58,58 +59,6 @@ pub(crate) enum InstallError {
         #[source]
         source: std::io::Error,
     },
-}
-
-/// Why an update is looked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Cause {
-    /// The agent does so every now and then.
-    Automatic,
-    /// Somebody wants what is offered.
-    Asked,
-    /// Somebody wants this version.
-    Version(String),
-}
-
-impl Cause {
-    fn version(&self) -> Option<&str> {
-        match self {
-            Cause::Automatic | Cause::Asked => None,
-            Cause::Version(version) => Some(version),
-        }
-    }
-}
-
-/// How a run ended.
-#[derive(Debug)]
-pub(crate) enum Ended {
-    Staged {
-        version: String,
-        size: u64,
-    },
-    Nothing {
-        offered: Option<String>,
-        message: String,
-    },
-    /// The device is in the middle of something that an update would break off.
-    Postponed {
-        offered: String,
-    },
-    Failed {
-        offered: Option<String>,
-        failure: InstallError,
-    },
-}
-
-impl Ended {
-    /// The version that the bucket offers or that was asked for.
-    pub(crate) fn offered(&self) -> Option<&str> {
-        match self {
-            Ended::Staged { version, .. } => Some(version),
-            Ended::Postponed { offered } => Some(offered),
-            Ended::Nothing { offered, .. } | Ended::Failed { offered, .. } => offered.as_deref(),
-        }
-    }
 }
 
 /// Fetches, proves and stages.
@@ -164,10 +113,15 @@ impl Installer {
         fetched.map_err(|source| InstallError::Fetch { what, source })
     }
 
-    /// Installs what is wished for; `force`: also what failed here before. One call at a time.
-    pub(crate) async fn run(&self, cause: Cause, force: bool, mut meter: Meter) -> Ended {
-        let mut offered = cause.version().map(str::to_owned);
-        match self.attempt(cause, force, &mut offered, &mut meter).await {
+    /// What is remembered about updates.
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// Installs what is wished for. One call at a time.
+    pub(crate) async fn run(&self, order: Order, mut meter: Meter) -> Ended {
+        let mut offered = order.cause.version().map(str::to_owned);
+        match self.attempt(&order, &mut offered, &mut meter).await {
             Ok(ended) => ended,
             Err(failure) => {
                 let reason = Chain(&failure).to_string();
@@ -175,7 +129,7 @@ impl Installer {
                 // A bucket that cannot be reached says nothing about an update.
                 if let (Some(to), true) = (offered.clone(), failure.is_about_the_release()) {
                     let told = self.memory.change(move |state| {
-                        state.fail(VERSION, &to, &reason);
+                        state.fail(VERSION, &to, &reason, &order.id);
                     });
                     if let Err(error) = told.await {
                         tracing::warn!(%error, "the failed update cannot be remembered");
@@ -188,11 +142,11 @@ impl Installer {
 
     async fn attempt(
         &self,
-        cause: Cause,
-        force: bool,
+        order: &Order,
         offered: &mut Option<String>,
         meter: &mut Meter,
     ) -> Result<Ended, InstallError> {
+        let Order { cause, force, id } = order;
         let nothing = |offered: &str, message: String| Ended::Nothing {
             offered: Some(offered.to_owned()),
             message,
@@ -201,8 +155,11 @@ impl Installer {
         let isolated =
             remembered.new_version == VERSION && self.since.elapsed() >= self.context.footing.setup.isolation;
         let settled = isolated || self.is_ignored(&remembered);
-        if remembered.is_trial() && !settled && super::candidate_is_complete(&remembered) {
+        if remembered.is_trial() && !settled && is_complete(&remembered).await {
             let waiting = &remembered.new_version;
+            if !id.is_empty() && cause.version().is_none_or(|wanted| wanted == waiting) {
+                self.adopt(waiting, id).await?;
+            }
             return Ok(nothing(
                 waiting,
                 format!("version {waiting} waits to prove itself"),
@@ -222,7 +179,7 @@ impl Installer {
             let message = "no other version is ever started here, so none is fetched; the service of Windows is updated";
             return Ok(nothing(&wanted, message.to_owned()));
         }
-        if cause == Cause::Automatic {
+        if *cause == Cause::Automatic {
             if remembered.has_left(&wanted) {
                 let message = format!("somebody had this device leave version {}", remembered.left);
                 return Ok(nothing(&wanted, message));
@@ -245,7 +202,7 @@ impl Installer {
         }
         let manifest = self.prove(&wanted, explicit).await?;
         if let Some(blocked) = remembered.blocked(&wanted, &manifest.sha256) {
-            if !force {
+            if !*force {
                 return Err(InstallError::Blocked {
                     version: wanted,
                     reason: blocked.reason.clone(),
@@ -260,7 +217,7 @@ impl Installer {
             let free = self.memory.change(move |state| state.unblock(&version, &sha256));
             free.await.map_err(disk_error("remembering that it is free"))?;
         }
-        if cause == Cause::Automatic && self.is_inconvenient() {
+        if *cause == Cause::Automatic && self.is_inconvenient() {
             return Ok(Ended::Postponed { offered: wanted });
         }
         let (version, issued) = (manifest.version.clone(), manifest.issued);
@@ -271,7 +228,10 @@ impl Installer {
         let target = self.context.settings.agent_dir.join(file_name(&wanted));
         let sealed = match has_digest(&target, &manifest.sha256).await {
             // Brought here by whom ever: it is what was signed.
-            true => target.clone(),
+            true => {
+                meter.there(manifest.size);
+                target.clone()
+            }
             false => self.bring(&manifest, meter).await?,
         };
         if let Err(unfit) = self.check(&sealed, &manifest).await {
@@ -280,14 +240,26 @@ impl Installer {
             }
             return Err(InstallError::Unfit(unfit));
         }
-        if cause == Cause::Automatic && self.is_inconvenient() {
+        if *cause == Cause::Automatic && self.is_inconvenient() {
             return Ok(Ended::Postponed { offered: wanted });
         }
-        self.stage(&manifest, &sealed, &target, explicit).await?;
+        self.stage(&manifest, &sealed, &target, order).await?;
         Ok(Ended::Staged {
             version: wanted,
             size: manifest.size,
         })
+    }
+
+    /// Somebody asks for a version that waits to prove itself: its outcome is theirs.
+    async fn adopt(&self, waiting: &str, id: &str) -> Result<(), InstallError> {
+        let (waiting, id) = (waiting.to_owned(), id.to_owned());
+        let adopted = self.memory.change(move |state| {
+            // It may have ended in the meantime.
+            if state.is_trial() && state.new_version == waiting {
+                state.id = id;
+            }
+        });
+        adopted.await.map_err(disk_error("remembering who asked for it"))
     }
 
     /// Whether an update that nobody asked for would break off long work of the device (R4). Not for longer than an hour.
@@ -417,6 +389,8 @@ impl Installer {
     /// The binary as a complete file in the download directory: by a patch if there is one for the running binary.
     async fn bring(&self, manifest: &Manifest, meter: &mut Meter) -> Result<PathBuf, InstallError> {
         let directory = self.context.settings.downloads_dir();
+        // Before anything is refused for want of room.
+        litter::sweep(&self.context.settings.agent_dir, &self.memory.current());
         litter::sweep_downloads(&directory, manifest);
         let own = spawn_blocking(|| {
             let path = custody::myself().ok()?;
@@ -425,12 +399,15 @@ impl Installer {
         if let Some((digest, own)) = own.await.ok().flatten()
             && let Some(delta) = manifest.delta_from(&digest)
         {
-            match self.patch(manifest, delta, own, &directory, meter).await {
-                Ok(made) => return Ok(made),
+            match self.patch(manifest, delta, own, &directory).await {
+                Ok(made) => {
+                    meter.there(manifest.size);
+                    return Ok(made);
+                }
                 Err(why) => tracing::warn!(why, "the patch is of no use, fetching the whole binary"),
             }
         }
-        let order = Order {
+        let order = download::Order {
             url: self.bucket().binary(&manifest.version),
             sha256: manifest.sha256.clone(),
             size: manifest.size,
@@ -449,18 +426,26 @@ impl Installer {
         delta: &Delta,
         own: PathBuf,
         directory: &Path,
-        meter: &mut Meter,
     ) -> Result<PathBuf, String> {
-        let order = Order {
+        let order = download::Order {
             url: self.bucket().beside(&manifest.version, &delta.name),
             sha256: delta.sha256.clone(),
             size: delta.size,
             name: format!("the patch to version {}", manifest.version),
         };
         let patience = &self.context.footing.setup.patience;
-        let patch = download::fetch(&self.client, directory, &order, manifest.size, patience, meter)
-            .await
-            .map_err(|failure| Chain(&failure).to_string())?;
+        // It is small, and of another size than the binary that people wait for.
+        let mut unheard = Meter::new(None);
+        let patch = download::fetch(
+            &self.client,
+            directory,
+            &order,
+            manifest.size,
+            patience,
+            &mut unheard,
+        )
+        .await
+        .map_err(|failure| Chain(&failure).to_string())?;
         let made = directory.join(format!("{}.part", manifest.sha256));
         let (limit, expected) = (manifest.size, manifest.sha256.clone());
         let applied = spawn_blocking(move || {
@@ -497,7 +482,7 @@ impl Installer {
         manifest: &Manifest,
         sealed: &Path,
         target: &Path,
-        explicit: bool,
+        order: &Order,
     ) -> Result<(), InstallError> {
         let own = custody::myself().map_err(disk_error("finding the running binary"))?;
         if self.context.footing.custody == Custody::Managed && !own.is_file() {
@@ -509,15 +494,25 @@ impl Installer {
         let was_connected = self.health.was_connected(RECENTLY) || self.memory.current().connected;
         let had_docker = self.health.has_docker();
         let (signed, new_file) = (manifest.clone(), target.to_owned());
+        let (explicit, id) = (order.cause.version().is_some(), order.id.clone());
+        // Whatever fills the disk later, the starts of the new version are counted.
+        let room = self.context.settings.agent_dir.clone();
+        spawn_blocking(move || spare::keep(&room))
+            .await
+            .unwrap_or_else(|error| Err(std::io::Error::other(error)))
+            .map_err(disk_error("keeping room for the update state"))?;
         let remembered = self.memory.change(move |state| {
             // Out of a version that never proved itself the way back leads to the one before.
-            if !(state.is_trial() && state.new_version == VERSION) {
+            let unproven = state.new_version == VERSION || state.staged_by == VERSION;
+            if !(state.is_trial() && unproven) {
                 state.old_version = VERSION.to_owned();
                 state.old_file = own;
             }
+            VERSION.clone_into(&mut state.staged_by);
             state.leave(VERSION, &signed.version, explicit);
             state.phase = Phase::Staged;
             state.new_version = signed.version;
+            state.id = id;
             state.new_sha256 = signed.sha256;
             state.new_size = signed.size;
             state.new_file = new_file;
@@ -539,10 +534,21 @@ impl Installer {
                 false => Ok(()),
             }
         };
-        spawn_blocking(publish)
+        let published = spawn_blocking(publish)
             .await
-            .unwrap_or_else(|error| Err(std::io::Error::other(error)))
-            .map_err(disk_error("giving it its name"))
+            .unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        if published.is_err() {
+            // Nobody can start what has no name, so it must keep nobody out.
+            let unstaged = self.memory.change(|state| {
+                if state.phase == Phase::Staged && !state.new_file.is_file() {
+                    state.phase = Phase::None;
+                }
+            });
+            if let Err(error) = unstaged.await {
+                tracing::warn!(%error, "the failed update cannot be remembered");
+            }
+        }
+        published.map_err(disk_error("giving it its name"))
     }
 }
 
@@ -575,6 +581,12 @@ impl InstallError {
 
 fn disk_error(doing: &'static str) -> impl FnOnce(std::io::Error) -> InstallError {
     move |source| InstallError::Disk { doing, source }
+}
+
+async fn is_complete(remembered: &State) -> bool {
+    let remembered = remembered.clone();
+    let complete = spawn_blocking(move || super::candidate_is_complete(&remembered));
+    complete.await.unwrap_or(false)
 }
 
 async fn has_digest(path: &Path, sha256: &str) -> bool {

@@ -33,6 +33,8 @@ use crate::service::notify::{Ear, Notifier};
 use crate::settings::Settings;
 use crate::{exit, instance, journal};
 
+/// The running binary, also after its name is gone.
+const MYSELF: &str = "/proc/self/exe";
 /// Held by the one who watches a version under test.
 const LOCK: &str = ".update.lock";
 /// How many starts of the version that proved itself came to nothing so far, as a text.
@@ -196,18 +198,23 @@ fn active_is_complete(agent_dir: &Path, state: &State) -> bool {
     state.active.as_ref().is_some_and(complete)
 }
 
-/// Starts over in the place of this process, with its arguments: the launcher decides what runs next. Returns only if
-/// that is impossible.
+/// Starts over in the place of this process, with its arguments: the launcher decides what runs next. Where it is gone,
+/// because its package was removed, this binary is the launcher. Returns only if that is impossible.
 pub fn start_over(custody: &Custody) -> io::Error {
     let Custody::Own { launcher, .. } = custody else {
         return io::Error::other("the manager script decides");
     };
-    let mut command = command(launcher);
-    command
-        .env_remove(LAUNCHER)
-        .env_remove(LAUNCHER_VERSION)
-        .env_remove(WATCHED);
-    command.exec()
+    let over = |path: &Path| {
+        let mut command = command(path);
+        command
+            .env_remove(LAUNCHER)
+            .env_remove(LAUNCHER_VERSION)
+            .env_remove(WATCHED);
+        command.exec()
+    };
+    let error = over(launcher);
+    tracing::warn!(launcher = %launcher.display(), %error, "the installed binary cannot be started");
+    over(Path::new(MYSELF))
 }
 
 /// The same program name and arguments: who looks at processes sees what they always saw.
@@ -234,9 +241,13 @@ fn execute(path: &Path, launcher: &Path) -> Result<Infallible, io::Error> {
     Err(launched(path, launcher).exec())
 }
 
-/// Without the one who counts, a version under test must not stay.
-pub(super) fn end_with_launcher() {
+/// Without the one who counts, a version under test must not stay. `false`: `launcher` has ended already; `None`: an
+/// older one, which does not say who it is.
+pub(super) fn end_with_launcher(launcher: Option<u32>) -> bool {
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
+    // Who dies before that sends no signal any more.
+    let parent = rustix::process::getppid().map(|parent| parent.as_raw_pid());
+    launcher.is_none_or(|launcher| parent.and_then(|parent| u32::try_from(parent).ok()) == Some(launcher))
 }
 
 fn watch_lock(agent_dir: &Path) -> Result<File, LockError> {
@@ -332,7 +343,7 @@ async fn watch(
     let notifier = Notifier::from_environment();
     let ear = Ear::open()?;
     let mut command = launched(&state.new_file, launcher);
-    command.env(WATCHED, "1");
+    command.env(WATCHED, std::process::id().to_string());
     let interval = notifier.interval().unwrap_or(setup.silence).min(setup.silence);
     ear.listen_to(&mut command, interval);
     let mut child = tokio::process::Command::from(command)

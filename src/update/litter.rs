@@ -3,11 +3,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::custody::myself;
 use super::manifest::{Manifest, is_digest};
 use super::state::{Phase, State};
-use super::{disk, file_name, version, version_of};
+use super::{disk, file_name, swap, version, version_of};
 
 /// Every agent binary in the agent directory, as the manager script sees them (1.13).
 pub(crate) fn binaries(agent_dir: &Path) -> Vec<PathBuf> {
@@ -17,12 +18,17 @@ pub(crate) fn binaries(agent_dir: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Removes versions that nothing needs any more. While a version is being tried or was just taken out of use, all
-/// stay: the manager script must find what it links to.
+/// Unfinished downloads of this age are not gone on with.
+const STALE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// Removes versions that nothing needs any more: the one that runs, the one before, what failed last and what the links
+/// lead to stay. While a version is being tried, all do.
 pub(crate) fn sweep(agent_dir: &Path, state: &State) {
-    if state.phase != Phase::None {
+    if state.is_trial() || state.phase == Phase::Swapping {
         return;
     }
+    let near = agent_dir.join(disk::NEAR);
+    complain(disk::remove(&near), &near);
     let mut kept = vec![state.new_file.clone(), state.old_file.clone()];
     kept.extend(myself());
     kept.extend(
@@ -39,7 +45,9 @@ pub(crate) fn sweep(agent_dir: &Path, state: &State) {
         .filter_map(|path| fs::canonicalize(path).ok())
         .collect();
     for (name, path) in entries(agent_dir) {
-        let ours = version_of(&name).is_some();
+        // What failed on Windows goes when another version has proven itself.
+        let waits = state.phase == Phase::Rolledback && swap::failed_version(&name).is_some();
+        let ours = version_of(&name).is_some() && !waits;
         let needed = fs::canonicalize(&path).is_ok_and(|path| kept.contains(&path));
         if ours && !needed && path.is_file() {
             tracing::info!(file = %path.display(), "removing an old version");
@@ -62,6 +70,33 @@ pub(crate) fn sweep_downloads(directory: &Path, manifest: &Manifest) {
                 .strip_prefix("reagent-v")
                 .is_some_and(|version| version::parse(version).is_ok());
         if of_another {
+            complain(disk::remove(&path), &path);
+        }
+    }
+}
+
+/// Removes what was downloaded so far of anything but `wanted`; whether there was something.
+pub(crate) fn sweep_parts(agent_dir: &Path, wanted: &str) -> bool {
+    let mut found = false;
+    for (name, path) in entries(&agent_dir.join("downloads")) {
+        if name
+            .strip_suffix(".part")
+            .is_some_and(|digest| is_digest(digest) && digest != wanted)
+        {
+            complain(disk::remove(&path), &path);
+            found = true;
+        }
+    }
+    found
+}
+
+/// Removes downloads that were begun long ago and that nobody has gone on with.
+pub(crate) fn sweep_stale(downloads: &Path) {
+    for (name, path) in entries(downloads) {
+        let of_ours = name.strip_suffix(".part").is_some_and(is_digest);
+        let age = fs::metadata(&path).and_then(|found| found.modified());
+        let age = age.ok().and_then(|modified| modified.elapsed().ok());
+        if of_ours && age.is_some_and(|age| age > STALE) {
             complain(disk::remove(&path), &path);
         }
     }
@@ -106,7 +141,7 @@ mod tests {
             fs::write(path(name), name).unwrap();
         }
         let mut state = State {
-            phase: Phase::Rolledback,
+            phase: Phase::Probation,
             new_file: path("reagent-v1.2.0"),
             old_file: path("reagent-v1.1.0"),
             ..State::default()
@@ -115,7 +150,7 @@ mod tests {
         assert_eq!(
             names(directory.path()).len(),
             6,
-            "nothing goes while a version is out of use"
+            "nothing goes while a version is tried"
         );
         state.phase = Phase::None;
         sweep(directory.path(), &state);
@@ -129,6 +164,50 @@ mod tests {
                 "reagent.db"
             ]
         );
+    }
+
+    #[test]
+    fn of_versions_that_failed_the_last_one_stays_and_what_the_script_links_to() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        for number in 0..6 {
+            fs::write(path(&format!("reagent-v1.{number}.0")), "x").unwrap();
+        }
+        for (link, number) in [("active", 1), ("previous", 3), ("latest", 5)] {
+            let target = path(&format!("reagent-v1.{number}.0"));
+            std::os::unix::fs::symlink(target, path(&format!("Reagent-{link}"))).unwrap();
+        }
+        let state = State {
+            phase: Phase::Rolledback,
+            new_file: path("reagent-v1.4.0"),
+            old_file: path("reagent-v1.1.0"),
+            ..State::default()
+        };
+        sweep(directory.path(), &state);
+        let left: Vec<_> = (0..6)
+            .filter(|number| path(&format!("reagent-v1.{number}.0")).exists())
+            .collect();
+        assert_eq!(left, [1, 3, 4, 5]);
+    }
+
+    #[test]
+    fn a_download_that_nobody_goes_on_with_stays_for_a_week() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let (old, young) = (
+            format!("{}.part", "ab".repeat(32)),
+            format!("{}.part", "cd".repeat(32)),
+        );
+        for name in [&old, &young, &"bundle.part".to_owned()] {
+            fs::write(path(name), "x").unwrap();
+        }
+        for name in [&old, &"bundle.part".to_owned()] {
+            let age = Duration::from_secs(8 * 24 * 60 * 60);
+            let file = fs::File::options().write(true).open(path(name)).unwrap();
+            file.set_modified(std::time::SystemTime::now() - age).unwrap();
+        }
+        sweep_stale(directory.path());
+        assert_eq!(names(directory.path()), ["bundle.part".to_owned(), young]);
     }
 
     #[test]

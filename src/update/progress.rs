@@ -66,6 +66,12 @@ impl Meter {
         self.say(true);
     }
 
+    /// A file of `size` bytes is there without having come.
+    pub(crate) fn there(&mut self, size: u64) {
+        self.begin(size, size);
+        self.end(size);
+    }
+
     fn say(&mut self, last: bool) {
         let Some(listener) = &self.listener else { return };
         let progress = Progress {
@@ -136,6 +142,20 @@ mod tests {
             last = progress.current_bytes;
         }
         assert_eq!((sum, last), (1000, 1000));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_there_already_is_said_to_be_complete() {
+        let (sender, mut listener) = mpsc::channel(8);
+        let mut meter = Meter::new(Some(sender));
+        meter.there(1000);
+        drop(meter);
+        let said = listener.recv().await.unwrap();
+        assert_eq!(
+            (said.increment, said.current_bytes, said.file_size),
+            (0, 1000, 1000)
+        );
+        assert_eq!(listener.recv().await, None);
     }
 
     #[test]

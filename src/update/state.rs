@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::version;
-use crate::durable;
+use super::{litter, spare, version};
+use crate::{durable, journal};
 
 /// File name below the agent directory. Without `reagent-`, which the manager script would take for a binary.
 const FILE: &str = "update-state.json";
@@ -63,6 +63,9 @@ pub(crate) struct Outcome {
     pub result: String,
     /// For people; empty when updated.
     pub reason: String,
+    /// What whoever asked for that update calls it; empty: nobody asked, or gave it no name.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub id: String,
 }
 
 /// The whole memory.
@@ -88,8 +91,10 @@ pub(crate) struct State {
     pub new_size: u64,
     /// Absolute path of the new binary.
     pub new_file: PathBuf,
-    /// Absolute path of the binary that staged it.
+    /// Absolute path of the binary that the way back leads to.
     pub old_file: PathBuf,
+    /// The version that staged the new one. It is the old one, unless it had not proven itself.
+    pub staged_by: String,
     /// The old version was connected shortly before: the new one can be expected to.
     pub was_connected: bool,
     /// The old version reached Docker: the new one has to.
@@ -110,6 +115,8 @@ pub(crate) struct State {
     pub schedule_expires: Option<jiff::Timestamp>,
     /// The highest version that somebody had this device leave for an older one; empty: none.
     pub left: String,
+    /// [`Outcome::id`] of the update that is under way, or of the last one.
+    pub id: String,
     pub outcome: Option<Outcome>,
     /// The studio knows the outcome.
     pub reported: bool,
@@ -123,21 +130,39 @@ impl State {
             Ok(content) => content,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return State::default(),
             Err(error) => {
-                tracing::error!(file = %path.display(), %error, "the update state cannot be read and counts as empty");
+                journal::complain(&format!(
+                    "{} cannot be read and counts as empty: {error}",
+                    path.display()
+                ));
                 return State::default();
             }
         };
         serde_json::from_slice(&content).unwrap_or_else(|error| {
-            tracing::error!(file = %path.display(), %error, "the update state is damaged and counts as empty");
+            journal::complain(&format!(
+                "{} is damaged and counts as empty, what failed here before is forgotten: {error}",
+                path.display()
+            ));
             State::default()
         })
     }
 
-    /// Remembers it for good. Blocks until it is on disk.
+    /// Remembers it for good, on a full disk too: at the price of unfinished downloads, then in the room that was kept
+    /// for it. Blocks until it is on disk.
     pub(crate) fn save(&mut self, agent_dir: &Path) -> io::Result<()> {
         self.updated_at = now();
         let content = serde_json::to_vec_pretty(self).map_err(io::Error::other)?;
-        durable::replace(&agent_dir.join(FILE), &content, 0o600)
+        let path = agent_dir.join(FILE);
+        let full = match durable::replace(&path, &content, 0o600) {
+            Err(error) if spare::is_full(&error) => error,
+            written => return written,
+        };
+        // The one that is being staged may not have its name yet.
+        if litter::sweep_parts(agent_dir, &self.new_sha256)
+            && durable::replace(&path, &content, 0o600).is_ok()
+        {
+            return Ok(());
+        }
+        spare::replace(agent_dir, &path, &content).map_err(|_| full)
     }
 
     /// Whether a version waits to be started or is being tried.
@@ -254,18 +279,26 @@ impl State {
             to: self.new_version.clone(),
             result: result.to_owned(),
             reason: reason.to_owned(),
+            id: self.id.clone(),
         });
         self.reported = false;
     }
 
     /// An update failed before it was staged: remembered once per reason, so that a bucket that stays broken does not
-    /// fill logs and flash.
-    pub(crate) fn fail(&mut self, from: &str, to: &str, reason: &str) -> bool {
+    /// fill logs and flash. `id`: of whoever asked.
+    pub(crate) fn fail(&mut self, from: &str, to: &str, reason: &str, id: &str) -> bool {
+        let last = self.outcome.as_ref().filter(|last| last.to == to);
+        // What the agent tries again by itself, and what is wrong with that, still belongs to whoever asked.
+        let id = match (id, last) {
+            ("", Some(last)) => &last.id,
+            _ => id,
+        };
         let outcome = Outcome {
             from: from.to_owned(),
             to: to.to_owned(),
             result: "failed".to_owned(),
             reason: reason.to_owned(),
+            id: id.to_owned(),
         };
         if self.outcome.as_ref() == Some(&outcome) {
             return false;
@@ -415,8 +448,27 @@ mod tests {
     #[test]
     fn the_same_failure_is_told_once() {
         let mut state = State::default();
-        assert!(state.fail("1", "2", "no space"));
-        assert!(!state.fail("1", "2", "no space"));
-        assert!(state.fail("1", "2", "bad signature"));
+        assert!(state.fail("1", "2", "no space", ""));
+        assert!(!state.fail("1", "2", "no space", ""));
+        assert!(state.fail("1", "2", "bad signature", ""));
+    }
+
+    #[test]
+    fn an_outcome_says_whose_update_it_was_the_end_of() {
+        let id = |state: &State| state.outcome.as_ref().unwrap().id.clone();
+        let mut state = State {
+            new_version: "2".to_owned(),
+            id: "1-1000".to_owned(),
+            ..State::default()
+        };
+        state.roll_back("it crashed");
+        assert_eq!(id(&state), "1-1000");
+        // By itself, later.
+        assert!(state.fail("1", "2", "it is blocked: it crashed", ""));
+        assert_eq!(id(&state), "1-1000");
+        assert!(state.fail("1", "2", "it is blocked: it crashed", "2-2000"));
+        assert_eq!(id(&state), "2-2000", "told to the next one, too");
+        assert!(state.fail("1", "3", "no space", ""));
+        assert_eq!(id(&state), "");
     }
 }

@@ -2,7 +2,6 @@
 //! connect (`update-and-system.md` 1.10, 9.4 F3).
 
 use protocol::uri;
-use serde_json::json;
 use tokio::sync::mpsc;
 use wamp::Payload;
 use wamp::client::PublishOptions;
@@ -13,7 +12,7 @@ use super::memory::Memory;
 use super::progress::{self, Progress};
 use crate::journal::Chain;
 
-/// Topic of the outcome, beside `agent_update_progress`: `{from, to, result, reason}`.
+/// Topic of the outcome, beside `agent_update_progress`: `{from, to, result, reason}`, and the `id` that it was asked with.
 const RESULT: &str = "agent_update_result";
 
 /// Publishes what comes through the returned sender, while there is a session. The task ends with the sender.
@@ -53,9 +52,7 @@ pub(super) async fn tell(context: UpdateContext, memory: Memory, health: Health)
         };
         let topic = uri::device(&context.device.current().serial_number, RESULT);
         let session = context.session.borrow().clone();
-        let payload = Payload::one(&json!({
-            "from": outcome.from, "to": outcome.to, "result": outcome.result, "reason": outcome.reason,
-        }));
+        let payload = Payload::one(&outcome);
         if let (Some(session), Ok(payload)) = (session, payload) {
             let told = session.publish_acknowledged(&topic, PublishOptions::default(), payload);
             match told.await {

@@ -53,14 +53,19 @@ pub(crate) fn managed(
             state.roll_back(&exhausted());
             Managed::DemoteMyself
         }
-        Phase::Staged | Phase::Probation if running == state.old_version => {
+        Phase::Staged | Phase::Probation if running == state.old_version || running == state.staged_by => {
             if !has_candidate(state) {
                 state.abandon(MISSING);
                 return Managed::Remember;
             }
+            // One that staged another before it had proven itself is nothing to return to.
+            let demote = match running == state.old_version {
+                true => Managed::Demote,
+                false => Managed::DemoteMyself,
+            };
             if state.attempts > STARTS {
                 state.roll_back(&exhausted());
-                return Managed::Demote;
+                return demote;
             }
             if state.phase == Phase::Probation {
                 // Rolled back once by the manager, which tries again by itself.
@@ -71,7 +76,7 @@ pub(crate) fn managed(
                 return Managed::Remember;
             }
             state.roll_back("the new version was never executed");
-            Managed::Demote
+            demote
         }
         // Somebody put a third version there.
         Phase::Staged | Phase::Probation => {
@@ -318,6 +323,40 @@ mod tests {
         state.prove();
         assert!(!is_stranger(&state, "2.0.0"));
         assert!(!is_stranger(&state, "1.0.0"));
+    }
+
+    #[test]
+    fn a_version_under_test_that_staged_the_next_one_keeps_the_way_back_to_the_good_one() {
+        // 2.0.0 was on trial and staged 3.0.0.
+        let mut state = State {
+            new_version: "3.0.0".to_owned(),
+            staged_by: "2.0.0".to_owned(),
+            ..staged()
+        };
+        let before = state.clone();
+        assert_eq!(start(&mut state, "2.0.0"), Managed::Remember);
+        assert!(!is_stranger(&state, "2.0.0"));
+        state.old_starts = 0;
+        assert_eq!(state, before, "the way back leads to 1.0.0");
+        assert_eq!(start(&mut state, "3.0.0"), Managed::Remember);
+        assert_eq!(
+            start(&mut state, "2.0.0"),
+            Managed::GoOn,
+            "the script tries once more"
+        );
+        for _ in 0..2 {
+            assert_eq!(start(&mut state, "3.0.0"), Managed::Remember);
+        }
+        assert_eq!(start(&mut state, "3.0.0"), Managed::DemoteMyself);
+        assert_eq!(start(&mut state, "1.0.0"), Managed::Demote);
+
+        // It never gets started, and the one that staged it has proven nothing either.
+        let mut state = before;
+        for _ in 1..OLD_STARTS {
+            assert_eq!(start(&mut state, "2.0.0"), Managed::Remember);
+        }
+        assert_eq!(start(&mut state, "2.0.0"), Managed::DemoteMyself);
+        assert_eq!(state.blocked[0].version, "3.0.0");
     }
 
     #[test]

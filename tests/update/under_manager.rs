@@ -1,6 +1,7 @@
 //! Devices on which the vendor's manager script starts the agent.
 
 use serde_json::{Value, json};
+use testkit::disk::SmallDisk;
 use testkit::wait;
 
 use super::SOON;
@@ -300,4 +301,60 @@ async fn the_first_release_reached_from_the_reference_takes_itself_out_when_it_i
         gateway.runs(NEWER).await;
         assert_eq!(gateway.state()["outcome"]["result"], "updated");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_that_is_damaged_or_lost_is_complained_about_and_the_version_proves_itself_once_more() {
+    let (mut gateway, mut manager) = device().await;
+    gateway.release(NEW, Build::Good).await;
+    update(&gateway, &mut manager).await;
+    until("the new version is proven", &gateway, &mut manager, |_, state| {
+        state["active"] == Value::Null && state["outcome"]["result"] == "updated" && state["reported"] == true
+    })
+    .await;
+    gateway.outcome().await;
+    let file = gateway.path("agent/update-state.json");
+    for damaged in [true, false] {
+        manager.cut();
+        let before = log(&gateway).len();
+        match damaged {
+            true => std::fs::write(&file, "{\"phase\": \"\", \"new_ver").unwrap(),
+            false => std::fs::remove_file(&file).unwrap(),
+        }
+        manager = Manager::boot();
+        proves_itself(&gateway, &mut manager, NEW).await;
+        let said = log(&gateway).split_off(before);
+        assert_eq!(said.contains("is damaged and counts as empty"), damaged, "{said}");
+        let trial = format!("nothing that is remembered accounts for version {NEW}: it is on trial");
+        assert!(said.contains(&trial), "{said}");
+        assert_eq!(gateway.outcome().await["result"], "updated");
+    }
+}
+
+fn log(gateway: &Gateway) -> String {
+    std::fs::read_to_string(gateway.path("reagent.log")).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bad_build_on_a_full_disk_goes_out_of_use_all_the_same() {
+    let disk = match SmallDisk::mount(300) {
+        Ok(disk) => disk,
+        Err(reason) => return eprintln!("skipped: {reason}"),
+    };
+    let mut gateway = Gateway::new().await;
+    std::fs::remove_dir(gateway.path("agent")).unwrap();
+    std::os::unix::fs::symlink(disk.path(), gateway.path("agent")).unwrap();
+    let mut manager = Manager::install(&gateway, OLD, &builds::agent());
+    gateway.release(NEW, Build::EndsEarly).await;
+    update(&gateway, &mut manager).await;
+    disk.fill();
+    goes_out_of_use(&gateway, &mut manager).await;
+    gateway.told("rolledback", "in 3 starts").await;
+    gateway.runs(OLD).await;
+    let (starts, checks) = (manager.history.len(), manager.checks);
+    until("ten more checks", &gateway, &mut manager, |manager, _| {
+        manager.checks >= checks + 10
+    })
+    .await;
+    assert_eq!(manager.history.len(), starts, "{:?}", manager.history);
 }

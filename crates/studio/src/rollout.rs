@@ -21,13 +21,13 @@ use crate::keys::DeviceKey;
 use crate::store::{Member, MemberState, Rollout, RolloutState, StoreError};
 use crate::studio::Studio;
 use ask::Answer;
-use plan::{Silence, Verdict};
+use plan::{Due, Looks, Silence, Verdict};
 
 /// Every device's final word about an update; the serial number is in the middle.
 pub(crate) const RESULTS: &str = "re.mgmt..agent_update_result";
 /// Looks again at the latest after this.
 const TICK: Duration = Duration::from_secs(5);
-/// Devices that are called at a time; the others of a wave wait for an answer.
+/// Devices that are called at a time; the others of a wave wait for an answer. As many may be asked how it ended.
 const CALLS: usize = 32;
 /// A call that has lasted so long holds up nobody any more: its device may stall for the whole patience of the rollout.
 const HOLDS: Duration = Duration::from_secs(2 * 60);
@@ -51,22 +51,77 @@ pub(crate) async fn listen(session: &Session) -> Result<Subscription, RequestErr
 /// Drives rollouts for as long as the session lasts. Calls that are open when this is dropped are asked again later.
 pub(crate) async fn drive(studio: &Studio, session: &Session) {
     let mut calls = Calls::default();
-    let mut silence = Silence::default();
+    let mut words = Words::default();
     loop {
-        if let Err(error) = advance(studio, session, &mut calls, &mut silence).await {
+        if let Err(error) = advance(studio, session, &mut calls, &mut words).await {
             tracing::error!(%error, "the rollout cannot be driven");
         }
         tokio::select! {
             () = studio.alarm.0.notified() => {}
             Some(answered) = calls.tasks.join_next() => {
                 if let Ok(answered) = answered
-                    && let Err(error) = calls.settle(studio, answered).await
+                    && let Err(error) = calls.settle(studio, answered, &mut words).await
                 {
                     tracing::error!(%error, "an answer of a device cannot be stored");
                 }
             }
+            Some(found) = words.tasks.join_next() => {
+                if let Ok(found) = found
+                    && let Err(error) = words.settle(studio, found).await
+                {
+                    tracing::error!(%error, "the outcome of an update could not be stored");
+                }
+            }
             () = tokio::time::sleep(TICK) => {}
         }
+    }
+}
+
+/// The words that devices owe.
+#[derive(Default)]
+struct Words {
+    silence: Silence,
+    looks: Looks,
+    tasks: JoinSet<Found>,
+}
+
+/// What a device remembers about its update.
+struct Found {
+    rollout: crate::keys::RolloutKey,
+    device: DeviceKey,
+    end: Option<(MemberState, String)>,
+}
+
+impl Words {
+    /// Asks the device how its update ended.
+    fn look(&mut self, session: &Session, rollout: &Rollout, member: &Member, overdue: bool) {
+        if self.tasks.len() >= CALLS {
+            return;
+        }
+        self.looks.begin(member.device, overdue);
+        let (session, member) = (session.clone(), member.clone());
+        let rollout = Rollout {
+            members: Vec::new(),
+            ..rollout.clone()
+        };
+        self.tasks.spawn(async move {
+            let report = ask::look(&session, &member.serial, rollout.account).await;
+            Found {
+                rollout: rollout.key,
+                device: member.device,
+                end: report.and_then(|report| plan::found(&rollout, &member, &report)),
+            }
+        });
+    }
+
+    async fn settle(&mut self, studio: &Studio, found: Found) -> Result<(), StoreError> {
+        let Found { rollout, device, end } = found;
+        self.looks.end(device);
+        let Some((state, reason)) = end else {
+            return Ok(());
+        };
+        tracing::info!(%device, state = state.as_str(), reason, "how an update ended was asked for");
+        studio.store.settle_member(rollout, device, state, reason).await
     }
 }
 
@@ -104,7 +159,12 @@ impl Calls {
             }
     }
 
-    async fn settle(&mut self, studio: &Studio, answered: Answered) -> Result<(), StoreError> {
+    async fn settle(
+        &mut self,
+        studio: &Studio,
+        answered: Answered,
+        words: &mut Words,
+    ) -> Result<(), StoreError> {
         let Answered {
             rollout,
             device,
@@ -112,7 +172,10 @@ impl Calls {
         } = answered;
         self.called.insert(device, Call::Over(Instant::now()));
         let (state, reason) = match answer {
-            Answer::Staged => (MemberState::Staged, String::new()),
+            Answer::Staged => {
+                words.looks.heard(device);
+                (MemberState::Staged, String::new())
+            }
             Answer::UpToDate => (MemberState::Updated, String::new()),
             Answer::Refused(reason) => (MemberState::Failed, reason),
             Answer::Later(reason) => {
@@ -130,7 +193,7 @@ async fn advance(
     studio: &Studio,
     session: &Session,
     calls: &mut Calls,
-    silence: &mut Silence,
+    words: &mut Words,
 ) -> Result<(), StoreError> {
     let Some(rollout) = studio.store.rollout().await? else {
         return Ok(());
@@ -140,16 +203,22 @@ async fn advance(
     }
     let now = Instant::now();
     let mut rollout = rollout;
-    for member in &mut rollout.members {
-        let overdue = silence
-            .of(member, now)
-            .and_then(|silence| plan::overdue(member, &rollout.version, rollout.patience, silence));
-        if let Some((state, reason)) = overdue {
-            studio
-                .store
-                .settle_member(rollout.key, member.device, state, reason.clone())
-                .await?;
-            (member.state, member.reason) = (state, reason);
+    for place in 0..rollout.members.len() {
+        let member = &rollout.members[place];
+        let silence = words.silence.of(member, now);
+        let overdue =
+            silence.and_then(|silence| plan::overdue(member, &rollout.version, rollout.patience, silence));
+        match (words.looks.due(member, overdue.is_some()), overdue) {
+            (Due::Look, overdue) => words.look(session, &rollout, member, overdue.is_some()),
+            (Due::End, Some((state, reason))) => {
+                studio
+                    .store
+                    .settle_member(rollout.key, member.device, state, reason.clone())
+                    .await?;
+                let member = &mut rollout.members[place];
+                (member.state, member.reason) = (state, reason);
+            }
+            (Due::End | Due::Nothing, _) => {}
         }
     }
     if rollout.state != RolloutState::Running {
@@ -188,13 +257,13 @@ async fn advance(
         .filter(|member| plan::is_due(member, rollout.wave))
     {
         if calls.may_call(member.device) && studio.store.ask_member(rollout.key, member.device, at).await? {
-            call(session, &rollout, member, calls);
+            call(session, &rollout, member, at, calls);
         }
     }
     Ok(())
 }
 
-fn call(session: &Session, rollout: &Rollout, member: &Member, calls: &mut Calls) {
+fn call(session: &Session, rollout: &Rollout, member: &Member, at: i64, calls: &mut Calls) {
     calls.called.insert(member.device, Call::Open(Instant::now()));
     let (rollout_key, device) = (rollout.key, member.device);
     let question = ask::Question {
@@ -202,6 +271,8 @@ fn call(session: &Session, rollout: &Rollout, member: &Member, calls: &mut Calls
         version: rollout.version.clone(),
         account: rollout.account,
         force: member.retried,
+        // As it was stored, or is now.
+        id: plan::id(rollout.key, member.asked.unwrap_or(at)),
         deadline: Duration::from_secs(u64::from(rollout.patience)),
     };
     let session = session.clone();
@@ -227,7 +298,7 @@ pub(crate) async fn ended(studio: &Studio, event: &Event) {
             .members
             .iter()
             .find(|member| member.serial == outcome.serial);
-        let Some(member) = member.filter(|_| rollout.version == outcome.to) else {
+        let Some(member) = member else {
             return Ok(());
         };
         if outcome
@@ -248,9 +319,8 @@ pub(crate) async fn ended(studio: &Studio, event: &Event) {
             reason = outcome.reason,
             "an update ended"
         );
-        let (state, reason) = match outcome.result.as_str() {
-            "updated" => (MemberState::Updated, String::new()),
-            result => (MemberState::Failed, format!("{result}: {}", outcome.reason)),
+        let Some((state, reason)) = plan::ended(&rollout, member, &outcome) else {
+            return Ok(());
         };
         studio
             .store

@@ -4,6 +4,7 @@
 
 pub mod archive;
 pub mod crossbar;
+pub mod disk;
 pub mod docker;
 pub mod fleet;
 pub mod forward_proxy;

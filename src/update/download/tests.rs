@@ -1,5 +1,6 @@
 use super::*;
 use crate::update::http::Limits;
+use testkit::disk::SmallDisk;
 use testkit::release;
 use testkit::static_server::{Fault, StaticServer};
 
@@ -44,17 +45,13 @@ impl Scene {
     }
 
     async fn fetch(&self) -> Result<PathBuf, DownloadError> {
+        self.fetch_to(self.directory.path()).await
+    }
+
+    async fn fetch_to(&self, directory: &Path) -> Result<PathBuf, DownloadError> {
         let client = Client::new(self.limits);
         let mut meter = Meter::new(None);
-        fetch(
-            &client,
-            self.directory.path(),
-            &self.order,
-            0,
-            &self.patience,
-            &mut meter,
-        )
-        .await
+        fetch(&client, directory, &self.order, 0, &self.patience, &mut meter).await
     }
 
     async fn arrives(&self) {
@@ -184,4 +181,18 @@ async fn a_file_that_does_not_fit_is_not_begun() {
     let failure = scene.fetch().await.unwrap_err();
     assert!(matches!(failure, DownloadError::Space { .. }), "{failure}");
     assert!(scene.server.asked("object").is_empty());
+}
+
+#[tokio::test]
+async fn a_disk_that_stays_too_small_is_one_cause_however_much_of_it_is_free() {
+    let disk = match SmallDisk::mount(8) {
+        Ok(disk) => disk,
+        Err(reason) => return eprintln!("skipped: {reason}"),
+    };
+    let scene = Scene::new();
+    let first = scene.fetch_to(&disk.path()).await.unwrap_err().to_string();
+    std::fs::write(disk.path().join("other"), vec![1; 1_000_000]).unwrap();
+    let second = scene.fetch_to(&disk.path()).await.unwrap_err().to_string();
+    assert_eq!(first, second);
+    assert!(first.contains("64 MiB"), "{first}");
 }

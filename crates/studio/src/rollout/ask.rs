@@ -17,9 +17,13 @@ pub(super) struct Question {
     pub(super) account: AccountKey,
     /// The device shall also try again what failed there.
     pub(super) force: bool,
+    /// What the device shall call the outcome.
+    pub(super) id: String,
     pub(super) deadline: Duration,
 }
 
+/// For what a device remembers; it may look up its newest version meanwhile.
+const LOOK: Duration = Duration::from_secs(15);
 /// Of a text in which a device gives its reasons, so many characters count.
 const REASON: usize = 500;
 
@@ -50,6 +54,7 @@ pub(super) async fn ask(session: &Session, question: &Question) -> Answer {
     let mut kwargs = Dict::from([
         ("requestor_account_key".to_owned(), question.account.0.into()),
         ("version".to_owned(), question.version.as_str().into()),
+        ("id".to_owned(), question.id.as_str().into()),
     ]);
     if question.force {
         kwargs.insert("force".to_owned(), true.into());
@@ -120,6 +125,8 @@ pub(super) struct Outcome {
     pub(super) to: String,
     pub(super) result: String,
     pub(super) reason: String,
+    /// Of the question that led to it, as far as the device knows one; older agents do not.
+    pub(super) id: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -129,6 +136,55 @@ struct Told {
     result: String,
     #[serde(default)]
     reason: String,
+    #[serde(default)]
+    id: Option<String>,
+}
+
+impl Told {
+    fn by(self, serial: String, author: Option<DeviceAuthid>) -> Outcome {
+        // The texts that are compared stay as they are.
+        Outcome {
+            serial,
+            author,
+            from: self.from,
+            to: self.to,
+            result: plain(&self.result),
+            reason: plain(&self.reason),
+            id: self.id,
+        }
+    }
+}
+
+/// What runs on a device, and how its last update ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Report {
+    pub(super) version: String,
+    pub(super) last: Outcome,
+}
+
+/// What counts of `get_agent_metadata`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata {
+    version: String,
+    last_update: Told,
+}
+
+/// Asks a device how its last update ended. `None`: it does not answer, or is of an agent that does not remember.
+pub(super) async fn look(session: &Session, serial: &str, account: AccountKey) -> Option<Report> {
+    let kwargs = Dict::from([("requestor_account_key".to_owned(), account.0.into())]);
+    let procedure = protocol::uri::device(serial, "get_agent_metadata");
+    let options = CallOptions::timeout(LOOK);
+    let answer = session
+        .call(&procedure, Payload::from_kwargs(kwargs), options)
+        .await
+        .inspect_err(|error| tracing::debug!(serial, %error, "how its update ended is not known"))
+        .ok()?;
+    let metadata: Metadata = serde_json::from_value(answer.payload.first::<Value>().ok()??).ok()?;
+    Some(Report {
+        version: metadata.version,
+        last: metadata.last_update.by(serial.to_owned(), None),
+    })
 }
 
 /// Reads the event; what no device published is none.
@@ -145,21 +201,13 @@ pub(super) fn outcome(event: &Event) -> Option<Outcome> {
         Some(authid) => Some(DeviceAuthid::parse(authid)?),
         None => None,
     };
-    // The texts that are compared stay as they are.
     let told: Told = event
         .payload
         .first::<Value>()
         .ok()
         .flatten()
         .and_then(|value| serde_json::from_value(value).ok())?;
-    Some(Outcome {
-        serial: serial.to_owned(),
-        author,
-        from: told.from,
-        to: told.to,
-        result: plain(&told.result),
-        reason: plain(&told.reason),
-    })
+    Some(told.by(serial.to_owned(), author))
 }
 
 #[cfg(test)]

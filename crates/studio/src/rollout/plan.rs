@@ -6,7 +6,8 @@ use std::time::Duration;
 use protocol::rollout::place;
 use tokio::time::Instant;
 
-use crate::keys::DeviceKey;
+use super::ask::{Outcome, Report};
+use crate::keys::{DeviceKey, RolloutKey};
 use crate::store::{Member, MemberState, Rollout};
 
 /// What follows from how devices did so far.
@@ -162,6 +163,109 @@ pub(super) fn overdue(
         MemberState::Failed,
         format!("no word within {patience} s; {running}"),
     ))
+}
+
+/// What a device calls the outcome of the update that it is asked for. Another rollout, or another try, has another.
+pub(super) fn id(rollout: RolloutKey, asked: i64) -> String {
+    format!("{rollout}-{asked}")
+}
+
+fn id_of(rollout: &Rollout, member: &Member) -> Option<String> {
+    member.asked.map(|asked| id(rollout.key, asked))
+}
+
+/// What follows from how an update of `member` ended. Of another question's end, told late, only the good one counts.
+pub(super) fn ended(rollout: &Rollout, member: &Member, outcome: &Outcome) -> Option<(MemberState, String)> {
+    if outcome.to != rollout.version {
+        return None;
+    }
+    if outcome.result == "updated" {
+        return Some((MemberState::Updated, String::new()));
+    }
+    // Agents that are older give it no name.
+    if outcome.id.is_some() && outcome.id != id_of(rollout, member) {
+        return None;
+    }
+    let reason = format!("{}: {}", outcome.result, outcome.reason);
+    Some((MemberState::Failed, reason))
+}
+
+/// What follows from what a device remembers, which may be long ago.
+pub(super) fn found(rollout: &Rollout, member: &Member, report: &Report) -> Option<(MemberState, String)> {
+    let is_answer = report.last.id.is_some() && report.last.id == id_of(rollout, member);
+    let is_there = report.last.result == "updated" && report.version == rollout.version;
+    match is_answer || is_there {
+        true => ended(rollout, member, &report.last),
+        false => None,
+    }
+}
+
+/// When devices that owe a word are asked for it: when they come back, and before they are said to have failed.
+#[derive(Debug, Default)]
+pub(super) struct Looks(HashMap<DeviceKey, Look>);
+
+#[derive(Debug, Default)]
+struct Look {
+    open: bool,
+    /// Asked, or heard, since it came.
+    since_it_came: bool,
+    /// Asked when its time was up.
+    at_the_end: bool,
+}
+
+/// What is to be done about one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    Nothing,
+    Look,
+    /// Nothing more can be learnt from it.
+    End,
+}
+
+impl Looks {
+    /// `overdue`: it has owed its word for too long.
+    pub(super) fn due(&mut self, member: &Member, overdue: bool) -> Due {
+        if !matches!(member.state, MemberState::Asked | MemberState::Staged) {
+            self.0.remove(&member.device);
+            return Due::Nothing;
+        }
+        let look = self.0.entry(member.device).or_default();
+        if !is_reachable(member) {
+            look.since_it_came = false;
+            return if overdue { Due::End } else { Due::Nothing };
+        }
+        // While it is called it may still answer.
+        let is_news = member.state == MemberState::Staged && !look.since_it_came;
+        match (look.open, overdue) {
+            (true, _) => Due::Nothing,
+            (false, true) if look.at_the_end => Due::End,
+            (false, true) => Due::Look,
+            (false, false) if is_news => Due::Look,
+            (false, false) => Due::Nothing,
+        }
+    }
+
+    /// It is asked now.
+    pub(super) fn begin(&mut self, device: DeviceKey, overdue: bool) {
+        let look = Look {
+            open: true,
+            since_it_came: true,
+            at_the_end: overdue,
+        };
+        self.0.insert(device, look);
+    }
+
+    /// It has answered, or has not.
+    pub(super) fn end(&mut self, device: DeviceKey) {
+        if let Some(look) = self.0.get_mut(&device) {
+            look.open = false;
+        }
+    }
+
+    /// It said itself how far it is.
+    pub(super) fn heard(&mut self, device: DeviceKey) {
+        self.0.entry(device).or_default().since_it_came = true;
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,8 @@
 //! Rollouts as people ask for them; what devices do about it is told by the stories of the whole workspace.
 
+use std::sync::{Arc, Mutex};
+
+use protocol::flock::Flock;
 use serde_json::json;
 use wamp::Payload;
 use wamp::client::{RegisterOptions, WampError, handler};
@@ -133,4 +136,75 @@ async fn a_rollout_whose_canary_is_removed_asks_somebody_before_it_goes_on() {
         (studio.ok(&["rollout", "status"]).await["wave"] == 1).then_some(())
     })
     .await;
+}
+
+/// A device on which the version is staged when it is asked, and which remembers that it rolled back.
+async fn rolled_back(flock: Flock) -> Device {
+    let device = Device::connect(flock).await;
+    let asked = Arc::new(Mutex::new(String::new()));
+    let heard = Arc::clone(&asked);
+    device
+        .offer("update_agent", move |payload| {
+            let id = payload.kwargs().unwrap()["id"].as_str().unwrap().to_owned();
+            *heard.lock().unwrap() = id;
+            Payload::one(
+                &json!({"CurrentVersion": "0.9.0", "LatestVersion": "1.0.0", "DidAgentUpdate": true}),
+            )
+            .unwrap()
+        })
+        .await;
+    device
+        .offer("get_agent_metadata", move |_| {
+            Payload::one(&json!({"version": "0.9.0", "lastUpdate": {
+                "from": "0.9.0", "to": "1.0.0", "result": "rolledback", "reason": "it crashed",
+                "id": *asked.lock().unwrap(),
+            }}))
+            .unwrap()
+        })
+        .await;
+    device
+}
+
+async fn pauses_because(studio: &Studio, reason: &str) {
+    let paused = eventually("the rollout pauses itself", || async {
+        let status = studio.ok(&["rollout", "status"]).await;
+        (status["state"] == "paused").then_some(status)
+    })
+    .await;
+    assert_eq!(paused["devices"][0]["reason"], reason, "{paused}");
+}
+
+#[tokio::test]
+async fn an_outcome_that_nobody_heard_is_asked_for_before_the_device_has_failed() {
+    let studio = Studio::start().await;
+    let _device = rolled_back(studio.add_device("press").await).await;
+    studio.ok(&["rollout", "start", "1.0.0", "--patience", "1"]).await;
+    pauses_because(&studio, "rolledback: it crashed").await;
+}
+
+#[tokio::test]
+async fn an_outcome_that_nobody_heard_is_asked_for_when_the_device_comes_back() {
+    let studio = Studio::start().await;
+    let device = rolled_back(studio.add_device("press").await).await;
+    let topic = protocol::uri::device(&device.flock.serial_number, "agent_update_result");
+    studio.ok(&["rollout", "start", "1.0.0"]).await;
+    eventually("the version is staged", || async {
+        let status = studio.ok(&["rollout", "status"]).await;
+        (status["devices"][0]["state"] == "staged").then_some(())
+    })
+    .await;
+    // Of another rollout of that version.
+    device
+        .publish(
+            &topic,
+            json!({"from": "0.9.0", "to": "1.0.0", "result": "failed", "reason": "no space", "id": "77-1"}),
+        )
+        .await;
+    device.report_status("CONFIGURING").await.unwrap();
+    eventually("the device is not there", || async {
+        (studio.status("press").await == "CONFIGURING").then_some(())
+    })
+    .await;
+    device.report_status("CONNECTED").await.unwrap();
+    pauses_because(&studio, "rolledback: it crashed").await;
 }

@@ -233,3 +233,77 @@ fn a_device_is_silent_only_while_somebody_listens() {
     assert_eq!(seconds(silence.of(&asked, at(200))), Some(0));
     assert_eq!(silence.of(&member(1, 0, MemberState::Updated), at(9999)), None);
 }
+
+fn outcome(result: &str, id: Option<&str>) -> Outcome {
+    Outcome {
+        serial: String::new(),
+        author: None,
+        from: "1.0.0".to_owned(),
+        to: "1.0.1".to_owned(),
+        result: result.to_owned(),
+        reason: "it crashed".to_owned(),
+        id: id.map(str::to_owned),
+    }
+}
+
+#[test]
+fn the_end_of_another_try_fails_no_device() {
+    let rollout = rollout(0, 1, vec![member(1, 0, MemberState::Staged)]);
+    let member = &rollout.members[0];
+    let told = |result, id| ended(&rollout, member, &outcome(result, id));
+    let failed = Some((MemberState::Failed, "rolledback: it crashed".to_owned()));
+    assert_eq!(told("rolledback", Some("1-1000")), failed);
+    assert_eq!(told("rolledback", None), failed, "an older agent");
+    assert_eq!(told("rolledback", Some("1-999")), None);
+    assert_eq!(told("rolledback", Some("7-1000")), None);
+    let updated = Some((MemberState::Updated, String::new()));
+    assert_eq!(told("updated", Some("7-1000")), updated);
+
+    let found = |version: &str, last| {
+        let report = Report {
+            version: version.to_owned(),
+            last,
+        };
+        found(&rollout, member, &report)
+    };
+    assert_eq!(found("1.0.0", outcome("rolledback", Some("1-1000"))), failed);
+    assert_eq!(
+        found("1.0.0", outcome("rolledback", None)),
+        None,
+        "it may be long ago"
+    );
+    assert_eq!(
+        found("1.0.0", outcome("updated", None)),
+        None,
+        "it was left again"
+    );
+    assert_eq!(found("1.0.1", outcome("updated", None)), updated);
+}
+
+#[test]
+fn a_device_is_asked_when_it_comes_back_and_before_it_has_failed() {
+    let mut looks = Looks::default();
+    let mut staged = member(1, 0, MemberState::Staged);
+    looks.heard(staged.device);
+    assert_eq!(looks.due(&staged, false), Due::Nothing, "it has just said so");
+    staged.status = "DISCONNECTED".to_owned();
+    assert_eq!(looks.due(&staged, false), Due::Nothing);
+    staged.status = "CONNECTED".to_owned();
+    assert_eq!(looks.due(&staged, false), Due::Look);
+    assert_eq!(looks.due(&staged, false), Due::Look, "all calls were taken");
+    looks.begin(staged.device, false);
+    assert_eq!(looks.due(&staged, true), Due::Nothing, "it may answer");
+    looks.end(staged.device);
+    assert_eq!(looks.due(&staged, false), Due::Nothing);
+    assert_eq!(looks.due(&staged, true), Due::Look);
+    looks.begin(staged.device, true);
+    looks.end(staged.device);
+    assert_eq!(looks.due(&staged, true), Due::End);
+    // A studio that was away knows nothing of what was said.
+    assert_eq!(Looks::default().due(&staged, false), Due::Look);
+    let asked = member(1, 0, MemberState::Asked);
+    assert_eq!(Looks::default().due(&asked, false), Due::Nothing, "it is called");
+    assert_eq!(Looks::default().due(&asked, true), Due::Look);
+    staged.status = "DISCONNECTED".to_owned();
+    assert_eq!(Looks::default().due(&staged, true), Due::End);
+}
