@@ -217,7 +217,10 @@ pub(super) async fn watch(
             },
             Phase::Expected(seam, expected) => match watch.live.events.recv().await {
                 Some(event) if event.missed > 0 && seam.is_none() => behind(&event),
-                Some(event) => after_expected(seam, expected, &event),
+                Some(event) => {
+                    watch.notice(&event);
+                    after_expected(seam, expected, &event)
+                }
                 None => return watch.ended(),
             },
             Phase::Repeats(mut repeats) => {
@@ -260,13 +263,20 @@ struct Watch<'a> {
     pause: Duration,
     /// Not asked again before.
     next: Instant,
-    /// Asked again then in any case.
+    /// Asked again then in any case, but not before `next`.
     look_at: Option<Instant>,
     /// Questions without an answer since the last one that had one.
     failures: u32,
 }
 
 impl Watch<'_> {
+    /// Messages found no place: whether or not others come, the device has their lines.
+    fn notice(&mut self, event: &Event) {
+        if event.missed > 0 {
+            self.look_at = Some(Instant::now());
+        }
+    }
+
     /// There are no more events: why.
     fn ended(&self) -> Result<Ended, Failure> {
         match self.device.client.session.is_open() {
@@ -305,12 +315,15 @@ impl Watch<'_> {
     ) -> Result<Option<(Vec<String>, Option<String>, Phase)>, Failure> {
         loop {
             let due = match lines.is_empty() && self.failures == 0 {
-                true => self.look_at,
+                true => self.look_at.map(|at| at.max(self.next)),
                 false => Some(self.next),
             };
             tokio::select! {
                 event = self.live.events.recv() => match event {
-                    Some(event) => lines.extend(heard(&event)),
+                    Some(event) => {
+                        self.notice(&event);
+                        lines.extend(heard(&event));
+                    }
                     None => {
                         // The app's words will be asked for, its agent's perhaps not.
                         lines.retain(|line| line.by_agent);
