@@ -42,7 +42,7 @@ pub use crate::transport::{Proxies, TlsOptions};
 pub use component::{Backoff, Component, EVICTIONS, Report, Taken};
 pub use config::{ClientConfig, Credentials};
 pub use error::{CloseReason, ConnectError, RequestError, WampError};
-pub use events::{EVENT_QUEUE, Event, Events};
+pub use events::{EVENT_QUEUE, EVENT_QUEUE_BYTES, Event, Events};
 pub use invocation::{Handler, HandlerFuture, HandlerResult, Invocation, handler};
 pub use options::{
     CallOptions, CancelMode, Invoke, Match, PublishOptions, Receivers, RegisterOptions, SubscribeOptions,
@@ -87,7 +87,7 @@ pub struct Registration {
 pub struct Subscription {
     /// The router's id; the same for every subscription of this session to the same topic and match policy.
     pub id: Id,
-    /// Events in order. Bounded: when the receiver is [`EVENT_QUEUE`] behind, further
+    /// Events in order. Bounded: when the receiver is [`EVENT_QUEUE`] events or [`EVENT_QUEUE_BYTES`] behind, further
     /// events are dropped, counted and announced in [`Event::missed`] of the next one. Ends with the subscription.
     pub events: Events,
 }

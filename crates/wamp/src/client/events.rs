@@ -1,4 +1,4 @@
-//! The events of one subscription on their way to whoever reads them: bounded in number, and whoever is too
+//! The events of one subscription on their way to whoever reads them: bounded in number and bytes, and whoever is too
 //! slow learns in its place how many are missing.
 
 use std::collections::VecDeque;
@@ -14,6 +14,9 @@ use crate::value::Dict;
 
 /// Events queued per subscription before dropping starts.
 pub const EVENT_QUEUE: usize = 1024;
+
+/// Bytes of arguments in these events before dropping starts: 16 MiB. A single event may have more.
+pub const EVENT_QUEUE_BYTES: usize = 16 << 20;
 
 /// One event.
 #[derive(Clone, Debug)]
@@ -59,6 +62,7 @@ pub(super) struct Subscriber {
 #[derive(Debug, Default)]
 struct Queue {
     events: VecDeque<Event>,
+    bytes: usize,
     /// Dropped since the last event that was queued.
     missed: u64,
     /// No more events come.
@@ -138,21 +142,25 @@ impl Drop for Subscriber {
 
 impl Queue {
     fn push(&mut self, mut event: Event) {
+        let weight = event.payload.encoded_len();
         let notice = event.is_notice();
         self.missed = self.missed.saturating_add(event.missed);
         if notice {
             return;
         }
-        if self.events.len() >= EVENT_QUEUE {
+        let full = self.events.len() >= EVENT_QUEUE || self.bytes + weight > EVENT_QUEUE_BYTES;
+        if full && !self.events.is_empty() {
             self.missed = self.missed.saturating_add(1);
             return;
         }
         event.missed = std::mem::take(&mut self.missed);
+        self.bytes += weight;
         self.events.push_back(event);
     }
 
     fn next(&mut self) -> Option<Event> {
         if let Some(event) = self.events.pop_front() {
+            self.bytes -= event.payload.encoded_len();
             if self.events.is_empty() {
                 // A burst must not occupy memory for as long as the subscription lives.
                 self.events.shrink_to(16);
@@ -193,6 +201,23 @@ mod tests {
         std::iter::from_fn(|| events.try_recv().ok())
             .map(|event| (event.publication, event.missed))
             .collect()
+    }
+
+    #[test]
+    fn large_events_are_bounded_by_their_bytes_and_those_that_do_not_fit_are_counted() {
+        let (subscriber, mut events) = channel();
+        let quarter = EVENT_QUEUE_BYTES / 4;
+        for publication in 1..=7 {
+            subscriber.deliver(event(publication, quarter));
+        }
+        assert_eq!(events.try_recv().unwrap().publication, 1);
+        subscriber.deliver(event(8, quarter));
+        assert_eq!(all(&mut events), [(2, 0), (3, 0), (4, 0), (8, 3)]);
+        subscriber.deliver(event(9, 2 * EVENT_QUEUE_BYTES));
+        subscriber.deliver(event(10, 1));
+        assert_eq!(all(&mut events), [(9, 0), (0, 1)], "alone it passes");
+        subscriber.deliver(event(11, EVENT_QUEUE_BYTES));
+        assert_eq!(all(&mut events), [(11, 0)], "all the room is free again");
     }
 
     #[test]
