@@ -11,8 +11,8 @@ use wamp::client::{Event, Subscription};
 use super::dated::{self, Found, PAGE};
 use super::lines::{Heard, Repeats, continuation, heard, is_gap, lines};
 use super::seam::{self, Expected, Seam, take_expected};
-use super::{Ended, RETRY, Stream, ask, container, passes, text_of};
-use crate::api::InstallView;
+use super::source::Source;
+use super::{Ended, RETRY, Stream, ask, passes, text_of};
 use crate::cli::Logs;
 use crate::command::Out;
 use crate::command::client::Client;
@@ -60,7 +60,7 @@ pub(super) enum Phase {
 /// Whom to ask about which app.
 pub(super) struct Device<'a> {
     pub(super) client: &'a Client,
-    pub(super) install: &'a InstallView,
+    pub(super) source: &'a Source,
     /// So many questions at once.
     pub(super) questions: &'a Semaphore,
 }
@@ -142,7 +142,7 @@ impl Device<'_> {
     }
 
     async fn history(&self) -> Result<Vec<String>, Failure> {
-        let arguments = json!({"containerName": container(self.install)});
+        let arguments = json!({"containerName": self.source.container()});
         let answer = self.ask("get_app_log_history", arguments).await?;
         Ok(match answer {
             Value::Array(lines) => lines.iter().map(text_of).collect(),
@@ -161,13 +161,13 @@ impl Device<'_> {
 
     async fn found(&self, since: Option<&str>, page: usize, pages: usize) -> Result<Found, Failure> {
         let question = async |query| self.ask("query_app_logs", query).await;
-        dated::read(question, &container(self.install), since, page, pages).await
+        dated::read(question, &self.source.container(), since, page, pages).await
     }
 
     async fn ask(&self, procedure: &str, arguments: Value) -> Result<Value, Failure> {
         // Never closed.
         let _turn = self.questions.acquire().await;
-        ask(self.client, &self.install.device, procedure, arguments).await
+        ask(self.client, &self.source.device, procedure, arguments).await
     }
 }
 
