@@ -52,6 +52,8 @@ struct Stream {
     last: VecDeque<String>,
     /// When the newest of them came.
     at: Option<(SystemTime, Instant)>,
+    /// When the newest of those of which that is known was printed, as the device says it.
+    dated: Option<String>,
 }
 
 /// Everything that is watched, by topic.
@@ -272,8 +274,16 @@ impl Stream {
             return None;
         }
         self.begun = true;
+        self.found(&look.phase);
         self.at = Some((SystemTime::now(), Instant::now()));
         self.show(out, options, &look.lines).then_some(look.phase)
+    }
+
+    /// Remembers how far the device was asked.
+    fn found(&mut self, phase: &Phase) {
+        if let Some(moment) = phase.dated() {
+            self.dated = Some(moment);
+        }
     }
 
     /// Says something that whoever reads the lines has to know, in its place. `false` when nobody reads any more.

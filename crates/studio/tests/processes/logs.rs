@@ -209,6 +209,37 @@ async fn live_lines_of_a_device_that_cannot_be_asked_any_more_are_shown() {
     assert_eq!((doubts, lines.len()), (1, 3), "{lines:?}");
 }
 
+#[tokio::test]
+async fn lines_that_were_still_to_come_long_after_they_were_printed_are_asked_for() {
+    let (studio, device) = installed().await;
+    let log = Log::default();
+    log.print(&["begin"]);
+    log.offer(&device).await;
+    keep(&device, vec!["begin".to_owned()]).await;
+    let mut follow = follow(&studio);
+    assert_eq!(follow.line().await, "begin");
+    log.print(&["live"]);
+    publish(&device, &["live".to_owned()]).await;
+    assert_eq!(follow.line().await, "live");
+    // Printed while the device was away, which has sent the first half.
+    let lines: Vec<String> = (1..=300).map(|number| format!("held {number}")).collect();
+    log.print(&lines.iter().map(String::as_str).collect::<Vec<_>>());
+    log.pass(300_000);
+    publish(&device, &lines[..150]).await;
+    for line in &lines[..150] {
+        assert_eq!(follow.line().await, *line);
+    }
+    let (_studio, device) = restarted(studio, &device).await;
+    log.offer(&device).await;
+    keep(&device, lines[200..].to_vec()).await;
+    for line in &lines[150..] {
+        assert_eq!(follow.line().await, *line);
+    }
+    log.print(&["end"]);
+    publish(&device, &["end".to_owned()]).await;
+    assert_eq!(follow.line().await, "end");
+}
+
 /// The router keeps only so much for a viewer that does not read.
 #[tokio::test]
 async fn what_the_router_drops_for_a_slow_viewer_is_asked_for_although_nothing_follows() {

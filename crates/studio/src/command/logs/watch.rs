@@ -57,6 +57,16 @@ pub(super) enum Phase {
     Live,
 }
 
+impl Phase {
+    /// The moment of the newest line that was found.
+    pub(super) fn dated(&self) -> Option<String> {
+        match self {
+            Phase::Uncertain(seam, _) | Phase::Expected(Some(seam), _) => seam.since(),
+            Phase::Behind | Phase::Expected(None, _) | Phase::Repeats(_) | Phase::Live => None,
+        }
+    }
+}
+
 /// Whom to ask about which app.
 pub(super) struct Device<'a> {
     pub(super) client: &'a Client,
@@ -122,6 +132,15 @@ impl Device<'_> {
         let (history, found) = match self.dated(Some(&since), PAGE, PAGES).await? {
             None => (history?, None),
             found => (history.unwrap_or_default(), found),
+        };
+        let found = match (found, &stream.dated) {
+            // What was shown last was printed long before: a device that was away tells all of it, and was not done.
+            (Some(found), Some(moment)) if !seam::meets(&shown, &found) => {
+                let earlier = self.dated(Some(moment), PAGE, PAGES).await?;
+                let earlier = earlier.filter(|earlier| seam::meets(&shown, earlier));
+                Some(earlier.unwrap_or(found))
+            }
+            (found, _) => found,
         };
         let (lines, sure, phase) = match found {
             Some(found) => {
@@ -211,6 +230,7 @@ pub(super) async fn watch(
                     if !note.is_none_or(|note| stream.note(out, &note)) {
                         return Ok(Ended::Unread);
                     }
+                    stream.found(&phase);
                     (lines, phase)
                 }
                 None => return watch.ended(),
