@@ -20,6 +20,10 @@ struct Update {
 }
 
 async fn running(newer: &str) -> Update {
+    replacing(FOREVER, newer).await
+}
+
+async fn replacing(older: &str, newer: &str) -> Update {
     let registry = Registry::start();
     registry.add_user(TOKEN, SECRET);
     let stack = Stack::of(Device::with(Stage::Prod, Some(&registry.address()), None).await);
@@ -27,7 +31,7 @@ async fn running(newer: &str) -> Update {
     let local = stack.image("newer", newer);
     registry.push(&local, "apps/web:2.0", TOKEN, SECRET);
     docker::remove_image(&local);
-    docker::import_busybox(&reference("1.0"), LAST_WORDS);
+    docker::import_busybox(&reference("1.0"), older);
     let document = |version: &str| {
         json!({
             "services": {"web": {"image": reference(version), "volumes": ["state:/state"]}},
@@ -77,7 +81,7 @@ impl Update {
 
 #[tokio::test]
 async fn a_project_is_replaced_when_the_new_images_are_there_and_keeps_its_volumes() {
-    let mut updating = running(&format!("echo two; {FOREVER}")).await;
+    let mut updating = replacing(LAST_WORDS, &format!("echo two; {FOREVER}")).await;
     updating.update().await;
     let device = &updating.stack.device;
     device.reports(&[Updating, Present, Starting, Running]).await;
