@@ -168,7 +168,7 @@ const ODD: &str = r#"
         if [ -e /tmp/long ]; then
             rm /tmp/long; dd if=/dev/zero bs=1024 count=1024 2>/dev/null | tr '\0' x; echo
         fi
-        i=$((i+1)); echo "number $i"; sleep 0.05
+        i=$((i+1)); echo "number $i"; sleep 0.02
     done"#;
 
 /// What a program reads of a viewer, of the service alone.
