@@ -59,6 +59,16 @@ fn an_app_is_developed_on_a_device_and_published_from_it() {
         docker::logs(&name).contains("first").then_some(())
     });
 
+    let log = fleet.studio(&["logs", "bench-01", "gadget", "--dev"]).ok();
+    assert!(log.stdout.contains("first"), "{}", log.stdout);
+    assert_eq!(fleet.studio(&["logs", "bench-01", "gadget"]).code, 3, "installed");
+    let nowhere = fleet.studio(&["logs", "bench-01", "--dev"]);
+    assert_eq!(nowhere.code, 2, "{}", nowhere.stderr);
+    let mut follow = fleet.command(&["logs", "bench-01", "gadget", "--dev", "-f"]);
+    let mut viewer = Process::start("viewer", &mut follow);
+    viewer.wait_for_line("first", MINUTE);
+    drop(viewer);
+
     // A mistake is said, and the app is FAILED.
     std::fs::write(
         source.path().join("Dockerfile"),

@@ -77,6 +77,7 @@ impl Worker {
         .await?;
         if let Some(container) = self.inspect().await? {
             self.shared.context.engine.stop(&container.id, GRACE).await?;
+            self.read_out_log().await;
             self.shared.context.engine.remove(&container.id).await?;
         }
         self.set(AppState::Present).await?;

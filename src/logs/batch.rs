@@ -10,7 +10,8 @@ use super::cursor::Cursor;
 
 /// Largest message, bytes, each line counted with its line end (`logs-terminal-tunnel.md` 2.7).
 pub(super) const MESSAGE: usize = 256 << 10;
-/// Most output that waits, bytes. Beyond it the oldest leaves, is counted and announced (L9).
+/// Most output that waits, bytes. Beyond it the oldest leaves, is counted and announced (L9). One line that is longer than
+/// a message has its place beside that: it may be as long as all this.
 pub(super) const BUFFER: usize = 1 << 20;
 /// Output that waits is put together up to this size, bytes.
 const CHUNK: usize = 64 << 10;
@@ -238,9 +239,18 @@ impl Batch {
     }
 
     fn shorten(&mut self) {
-        while self.bytes > BUFFER {
+        while self.bytes > BUFFER && self.bytes > BUFFER + self.longest() {
             self.drop_oldest();
         }
+    }
+
+    /// Size of the longest line that waits, if it is longer than a message.
+    fn longest(&self) -> usize {
+        let sizes = self.waiting.iter().filter_map(|item| match item {
+            Item::Output(chunk) if chunk.size() > MESSAGE => Some(chunk.size()),
+            Item::Output(_) | Item::Agent(_) | Item::Gap { .. } | Item::Rotated => None,
+        });
+        sizes.max().unwrap_or_default()
     }
 
     /// The oldest output makes room and leaves a gap in its place.
@@ -405,6 +415,24 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_line_has_room_whatever_waits_before_it() {
+        // As long as the reader lets one become, with the name of a service before it.
+        let long = format!("web-1  | {}", "x".repeat(1 << 20));
+        let mut batch = Batch::default();
+        for line in ["before", &long, "after"] {
+            batch.push(output(line));
+        }
+        assert_eq!(drain(&mut batch), ["before", &long, "after"]);
+        for _ in 0..5 {
+            batch.push(output(long.clone()));
+            assert!(batch.bytes() <= BUFFER + long.len() + 1);
+        }
+        batch.push(output("after"));
+        let gap = "… 4 log line(s) dropped (rate limit)";
+        assert_eq!(drain(&mut batch), [&format!("{gap}\n{long}"), "after"]);
+    }
+
+    #[test]
     fn beyond_the_buffer_the_oldest_output_leaves_and_is_counted_in_its_place() {
         let mut batch = Batch::default();
         batch.push(agent("first"));
@@ -528,7 +556,7 @@ mod tests {
                         }
                     }
                 }
-                prop_assert!(batch.bytes() <= BUFFER);
+                prop_assert!(batch.bytes() <= BUFFER + batch.longest());
             }
             while let Some(message) = batch.take() {
                 look(message);

@@ -223,10 +223,11 @@ impl Follower {
         let mut pause = FIRST_PAUSE;
         let mut last_reads = 0;
         loop {
+            let finishing = self.finish.is_cancelled();
             match self.engine.inspect(&self.container).await {
                 Ok(None) => break,
                 Ok(Some(facts)) => {
-                    let running = goes_on(facts.status) && !self.finish.is_cancelled();
+                    let running = goes_on(facts.status) && !finishing;
                     // Also after the end: a daemon may close a followed log before the last words are in it.
                     let read = self.read(&facts, running).await;
                     if read.came {
@@ -241,7 +242,11 @@ impl Follower {
                 }
                 Err(error) => tracing::debug!(container = %self.container, %error, "log follower waits"),
             }
-            tokio::time::sleep(pause).await;
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                // Somebody waits for that.
+                () = self.finish.cancelled(), if !finishing => continue,
+            }
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
         self.read.clone()

@@ -24,12 +24,16 @@ pub(super) struct Spools {
     /// `None`: there is no place for files, everything is counted.
     directory: Option<PathBuf>,
     taken: Arc<AtomicUsize>,
+    /// Most for one topic, bytes.
+    topic: usize,
 }
 
 /// Items of one topic, first in, first out.
 #[derive(Debug)]
 pub(super) struct Spool {
     file: Option<File>,
+    /// Most that is written, bytes.
+    most: usize,
     read: u64,
     written: u64,
     taken: Arc<AtomicUsize>,
@@ -44,6 +48,7 @@ impl Spools {
         Spools {
             directory,
             taken: Arc::default(),
+            topic: TOPIC,
         }
     }
 
@@ -56,6 +61,7 @@ impl Spools {
         });
         Spool {
             file,
+            most: self.topic,
             read: 0,
             written: 0,
             taken: Arc::clone(&self.taken),
@@ -118,7 +124,7 @@ impl Spool {
         let text = serde_json::to_vec(item).ok()?;
         let size = text.len() + 4;
         let mine = usize::try_from(self.written).ok()?;
-        if mine + size > TOPIC || self.taken.load(Ordering::Relaxed) + size > ALL {
+        if mine + size > self.most || self.taken.load(Ordering::Relaxed) + size > ALL {
             return None;
         }
         let length = u32::try_from(text.len()).ok()?.to_be_bytes();
@@ -262,6 +268,46 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn beyond_the_cap_every_line_comes_out_or_is_in_a_gap_in_its_place(
+            sizes in prop::collection::vec((0_usize..3000, prop::bool::weighted(0.2)), 60..120),
+        ) {
+            let directory = tempfile::tempdir().unwrap();
+            let mut spools = Spools::in_directory(Some(directory.path().to_owned()));
+            spools.topic = 30_000;
+            let mut spool = spools.open();
+            let (mut next, mut offered, mut lost) = (0, 0, 0);
+            let mut check = |item: Item| match item {
+                Item::Output(chunk) => {
+                    let first = |line: &&str| line.starts_with(|first: char| first.is_ascii_digit());
+                    for line in chunk.text.split('\n').filter(first) {
+                        assert!(line.starts_with(&format!("{next} ")), "{next}: {line}");
+                        next += 1;
+                    }
+                }
+                Item::Gap { lines, cause } => {
+                    assert_eq!(cause, Cause::Link);
+                    next += lines;
+                    lost += lines;
+                }
+                Item::Agent(_) | Item::Rotated => panic!("nobody wrote one"),
+            };
+            // In the end nobody reads any more, so that the cap is reached whatever came before.
+            let unread = (0..60).map(|_| (1500, false));
+            for (size, pop) in sizes.into_iter().chain(unread) {
+                spool.push(line(offered, size));
+                offered += 1;
+                if pop && let Some(item) = spool.pop() {
+                    check(item);
+                }
+            }
+            while let Some(item) = spool.pop() {
+                check(item);
+            }
+            prop_assert_eq!(next, offered);
+            prop_assert!(lost > 0, "the cap was reached");
+        }
+
         #[test]
         fn what_goes_in_comes_out_in_order(sizes in prop::collection::vec((0_usize..3000, prop::bool::ANY), 0..80)) {
             let directory = tempfile::tempdir().unwrap();

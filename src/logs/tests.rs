@@ -14,6 +14,7 @@ use wamp::value::Dict;
 
 use super::*;
 
+mod saved;
 mod stored;
 mod unanswered;
 mod unheard;

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use testkit::registry::Registry;
 use testkit::{docker, wait};
 
-use crate::device::{Device, FOREVER, SECRET, SOON, TOKEN};
+use crate::device::{Device, FOREVER, LAST_WORDS, SECRET, SOON, TOKEN};
 
 /// A device with a compose app; what compose made for it goes with it.
 pub(crate) struct Stack {
@@ -129,11 +129,11 @@ pub(crate) fn web(image: &str) -> Value {
 async fn a_project_starts_stops_starts_again_and_leaves_with_its_volumes() {
     let stack = Stack::start(Stage::Prod).await;
     let device = &stack.device;
-    let image = stack.image("web", FOREVER);
+    let image = stack.image("web", LAST_WORDS);
     let compose = json!({
         "services": {
             "web": {"image": image, "volumes": ["state:/state"]},
-            "side-car_2": {"image": image},
+            "side-car_2": {"image": stack.image("side", FOREVER)},
         },
         "volumes": {"state": {}},
     });
@@ -163,9 +163,8 @@ async fn a_project_starts_stops_starts_again_and_leaves_with_its_volumes() {
     stack.request(Present, &compose).await;
     device.reports(&[Stopping, Present]).await;
     assert_eq!(stack.leftovers()[..2], [0, 1], "volumes outlive a stop");
-    device
-        .logged(&format!("Successfully stopped {}", device.app_name))
-        .await;
+    let stopped = format!("Successfully stopped {}", device.app_name);
+    device.said_all_before(&stopped).await;
 
     stack.request(Running, &compose).await;
     device.reports(&[Starting, Running]).await;

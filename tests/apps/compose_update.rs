@@ -9,7 +9,7 @@ use testkit::registry::Registry;
 use testkit::{docker, wait};
 
 use crate::compose::Stack;
-use crate::device::{Device, FOREVER, SECRET, SOON, TOKEN};
+use crate::device::{Device, FOREVER, LAST_WORDS, SECRET, SOON, TOKEN};
 
 /// A stack that runs version 1.0, and the documents of both versions; the newer one is in the registry only.
 struct Update {
@@ -20,6 +20,10 @@ struct Update {
 }
 
 async fn running(newer: &str) -> Update {
+    replacing(FOREVER, newer).await
+}
+
+async fn replacing(older: &str, newer: &str) -> Update {
     let registry = Registry::start();
     registry.add_user(TOKEN, SECRET);
     let stack = Stack::of(Device::with(Stage::Prod, Some(&registry.address()), None).await);
@@ -27,7 +31,7 @@ async fn running(newer: &str) -> Update {
     let local = stack.image("newer", newer);
     registry.push(&local, "apps/web:2.0", TOKEN, SECRET);
     docker::remove_image(&local);
-    docker::import_busybox(&reference("1.0"), FOREVER);
+    docker::import_busybox(&reference("1.0"), older);
     let document = |version: &str| {
         json!({
             "services": {"web": {"image": reference(version), "volumes": ["state:/state"]}},
@@ -77,13 +81,15 @@ impl Update {
 
 #[tokio::test]
 async fn a_project_is_replaced_when_the_new_images_are_there_and_keeps_its_volumes() {
-    let mut updating = running(&format!("echo two; {FOREVER}")).await;
+    let mut updating = replacing(LAST_WORDS, &format!("echo two; {FOREVER}")).await;
     updating.update().await;
     let device = &updating.stack.device;
     device.reports(&[Updating, Present, Starting, Running]).await;
     let image = updating.image().unwrap();
     assert!(image.starts_with("true ") && image.ends_with(":2.0"), "{image}");
     assert_eq!(updating.stack.leftovers()[..2], [1, 1]);
+    let now = format!("Now running app {} (2.0)", device.app_name);
+    device.said_all_before(&now).await;
     let stored = updating.stored().await;
     assert_eq!(
         (stored.present_version.as_str(), stored.release_key),

@@ -31,6 +31,9 @@ use wamp::router::{Limits, Permission, Principal, Router, RouterConfig};
 /// Every wait for something that should happen soon.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 pub(crate) const FOREVER: &str = "echo up; while :; do sleep 1; done";
+/// Has much to say when it is told to stop.
+pub(crate) const LAST_WORDS: &str =
+    "trap 'seq 1 20000; echo bye; exit 0' TERM; echo up; while :; do sleep 0.1; done";
 /// What the backend answers when asked for a registry user.
 pub(crate) const TOKEN: &str = "registry-token";
 pub(crate) const SECRET: &str = "device-secret";
@@ -204,6 +207,17 @@ impl Device {
             log.iter().any(|line| line.contains(text)).then_some(())
         })
         .await;
+    }
+
+    /// Waits for `text` in the app's log, before which an app with [`LAST_WORDS`] has said them all.
+    pub(crate) async fn said_all_before(&self, text: &str) {
+        self.logged(text).await;
+        let log = self.logs.history(self.app, &self.app_name).await;
+        let place = |text: &str| log.iter().rposition(|line| line.ends_with(text));
+        let (Some(bye), Some(after)) = (place("bye"), place(text)) else {
+            panic!("not all was said: {log:#?}");
+        };
+        assert!(bye < after && log[bye - 1].ends_with("20000"), "{log:#?}");
     }
 
     pub(crate) fn container_id(&self) -> Option<String> {

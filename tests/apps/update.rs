@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use testkit::registry::Registry;
 use testkit::{docker, wait};
 
-use crate::device::{Device, FOREVER, SECRET, SOON, TOKEN};
+use crate::device::{Device, FOREVER, LAST_WORDS, SECRET, SOON, TOKEN};
 
 /// A device that runs version 1.0, and the registry that has `newer` as version 2.0.
 async fn running(newer: Option<&str>) -> (Registry, Device) {
@@ -23,7 +23,7 @@ async fn running(newer: Option<&str>) -> (Registry, Device) {
             .unwrap();
         registry.push(&local, name, TOKEN, SECRET);
     }
-    device.install("1.0", FOREVER);
+    device.install("1.0", LAST_WORDS);
     device.connect().await;
     device.request(Running).await;
     device.reports(&[Starting, Running]).await;
@@ -73,7 +73,7 @@ fn image_of(device: &Device) -> Option<String> {
 
 #[tokio::test]
 async fn the_new_version_replaces_the_old_one_and_counts_when_it_runs() {
-    let (_registry, device) = running(Some(FOREVER)).await;
+    let (_registry, device) = running(Some(LAST_WORDS)).await;
     ask(&device, Running, json!({})).await;
     use UpdateStatus::{Completed, None, PendingRemoteConfirmation};
     told(
@@ -87,9 +87,8 @@ async fn the_new_version_replaces_the_old_one_and_counts_when_it_runs() {
     )
     .await;
     assert_eq!(image_of(&device), Some(device.image("2.0")));
-    device
-        .logged(&format!("Now running app {} (2.0)", device.app_name))
-        .await;
+    let now = format!("Now running app {} (2.0)", device.app_name);
+    device.said_all_before(&now).await;
     let id = device.container_id();
 
     // A list that was made before the backend heard of it asks for the update once more.
@@ -102,6 +101,8 @@ async fn the_new_version_replaces_the_old_one_and_counts_when_it_runs() {
     // What is stopped and started afterwards is the new version.
     ask(&device, Present, json!({})).await;
     device.reports(&[Stopping, Stopping, Present]).await;
+    let stopped = format!("Successfully stopped {}", device.app_name);
+    device.said_all_before(&stopped).await;
     ask(&device, Running, json!({})).await;
     device.reports(&[Starting, Running]).await;
     assert_eq!(image_of(&device), Some(device.image("2.0")));

@@ -128,6 +128,31 @@ fn whoever_follows_a_log_sees_every_line_once_although_the_agent_is_killed() {
     let window = query(json!({"containerName": container, "until": until}));
     assert_eq!(window["lines"], json!([all[0]]));
 
+    // Page by page backwards: by the moment of the oldest line so far, which comes again, and by number.
+    for by_moment in [true, false] {
+        let mut read: Vec<serde_json::Value> = Vec::new();
+        let mut more = true;
+        while more {
+            let place = match read.first() {
+                Some(oldest) if by_moment => json!({"until": moment(oldest).to_string()}),
+                Some(_) | None => json!({"offset": read.len()}),
+            };
+            let mut arguments = json!({"containerName": container, "tail": 60});
+            arguments
+                .as_object_mut()
+                .unwrap()
+                .extend(place.as_object().unwrap().clone());
+            let page = query(arguments);
+            let mut lines = page["lines"].as_array().unwrap().clone();
+            let again = lines.len();
+            lines.retain(|line| !read.contains(line));
+            assert_eq!(again - lines.len(), usize::from(by_moment && !read.is_empty()));
+            read.splice(..0, lines);
+            more = page["has_more"] == json!(true);
+        }
+        assert_eq!(&read, all, "by moment: {by_moment}");
+    }
+
     for (tail, has_more) in [(5, true), (5000, false)] {
         let arguments = format!(r#"{{"containerName":"{container}","tail":{tail}}}"#);
         let answer = fleet.studio(&["call", "meter-1", "query_app_logs", &arguments, "--json"]);

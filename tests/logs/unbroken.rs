@@ -110,8 +110,8 @@ async fn a_docker_daemon_that_goes_and_comes_back_costs_no_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn crossbar_carries_them_as_well_across_a_lost_session() {
-    let plane = tokio::task::spawn_blocking(Plane::crossbar).await.unwrap();
+async fn crossbar_carries_them_as_well_across_a_lost_session_and_when_it_is_killed() {
+    let mut plane = tokio::task::spawn_blocking(Plane::crossbar).await.unwrap();
     let home = tempfile::tempdir().unwrap();
     let writer = Writer::numbering(104);
     let (run, mut viewer, mut session) = Run::of(home.path(), Engine::new().unwrap(), &plane, &writer).await;
@@ -132,6 +132,21 @@ async fn crossbar_carries_them_as_well_across_a_lost_session() {
         let goal = tally.last + 100;
         tally.watch(&mut viewer, goal).await;
     }
+    // While the node starts, the app goes on.
+    plane = tokio::task::spawn_blocking(move || {
+        plane.restart_node();
+        plane
+    })
+    .await
+    .unwrap();
+    tally.drain(&mut viewer).await;
+    tally.cut(tally.last);
+    let missed = printed(&writer.container) - tally.last;
+    assert!(missed > 50, "{missed}");
+    let mut viewer = Viewer::of(&plane, &writer).await;
+    run.logs.attach(plane.join("system").await).await;
+    let goal = tally.last + missed + 100;
+    tally.watch(&mut viewer, goal).await;
     assert_eq!(tally.dropped, 0);
     run.close().await;
 }

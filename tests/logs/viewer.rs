@@ -12,6 +12,8 @@ use testkit::fleet::{Fleet, Plane};
 use testkit::process::{self, Process};
 use testkit::wait;
 
+use super::rig::printed;
+
 const AGENT: &str = env!("CARGO_BIN_EXE_reagent");
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -154,4 +156,109 @@ fn an_interruption_with_many_lines_costs_none_and_repeats_none() {
     );
     drop(viewer);
     fleet.studio(&["remove", "meter-1", "burst", "--wait"]).ok();
+}
+
+/// Counts, and in between says what a terminal, a program or a bound may stumble over.
+const ODD: &str = r#"
+    i=0
+    while :; do
+        if [ -e /tmp/odd ]; then
+            rm /tmp/odd; printf '\033[31mred\033[0m\n'; printf 'in\377valid\n'
+        fi
+        if [ -e /tmp/long ]; then
+            rm /tmp/long; dd if=/dev/zero bs=1024 count=1024 2>/dev/null | tr '\0' x; echo
+        fi
+        i=$((i+1)); echo "number $i"; sleep 0.02
+    done"#;
+
+/// What a program reads of a viewer, of the service alone.
+fn of_service(output: &[String]) -> Vec<String> {
+    let line = |text: &String| {
+        let value: serde_json::Value = serde_json::from_str(text).ok()?;
+        let line = value["line"].as_str()?.strip_prefix("web-1  | ")?.to_owned();
+        assert_eq!(
+            (&value["device"], &value["app"]),
+            (&"meter-1".into(), &"odd".into())
+        );
+        Some(line)
+    };
+    output.iter().filter_map(line).collect()
+}
+
+#[test]
+fn a_program_reads_every_line_of_a_compose_app_at_crossbar_whatever_it_says() {
+    let fleet = Fleet::start(Plane::Crossbar);
+    let device = fleet.add_device("meter-1");
+    let _agent = device.start_agent(Path::new(AGENT), &[]);
+    let image = format!("{}/apps/web:1", fleet.registry());
+    docker::import_busybox(&image, ODD);
+    let document = fleet.directory().join("compose.yml");
+    std::fs::write(&document, format!("services:\n  web:\n    image: {image}\n")).unwrap();
+    let compose = ["--version", "1.0.0", "--compose", document.to_str().unwrap()];
+    fleet
+        .studio(&[&["app", "add", "odd"][..], &compose].concat())
+        .ok();
+    fleet.studio(&["install", "meter-1", "odd", "--wait"]).ok();
+    let apps = fleet.studio(&["app", "list", "--json"]).ok().json();
+    let key = &apps[0]["app_key"];
+    let project = format!("label=com.docker.compose.project=prod_{key}_odd_compose");
+    let container = docker::docker(&["ps", "-q", "--filter", &project]).unwrap();
+    let container = container.trim();
+    let say = |what: &str| {
+        let script = format!(": > /tmp/{what}");
+        docker::docker(&["exec", container, "/bin/sh", "-c", &script]).unwrap();
+    };
+    let read = |more: &[&str]| {
+        let arguments = [&["logs", "meter-1", "odd", "--json"], more].concat();
+        let output = fleet.studio(&arguments).ok().stdout;
+        of_service(&output.lines().map(str::to_owned).collect::<Vec<_>>())
+    };
+
+    let way = Way::to(fleet.url().trim_start_matches("ws://").replace("/ws", ""));
+    let url = format!("ws://{}/ws", way.address);
+    let mut follow = fleet.command(&["logs", "meter-1", "odd", "-f", "--json", "--url", &url]);
+    let viewer = Process::start("viewer", &mut follow);
+    let seen = || of_service(&viewer.output());
+    let further = |more: usize| {
+        let goal = seen().len() + more;
+        wait::until(&format!("{more} more lines are seen"), MINUTE, || {
+            (seen().len() >= goal).then_some(())
+        });
+    };
+    // By then lines are shown as they come.
+    further(80);
+    say("odd");
+    further(20);
+    let history = read(&[]);
+    say("long");
+    further(20);
+    way.cut();
+    let before = printed(container);
+    say("odd");
+    wait::until("the app goes on", MINUTE, || {
+        (printed(container) > before + 40).then_some(())
+    });
+    way.mend();
+    further(100);
+    let asked = read(&["--since", "1h"]);
+
+    let is_long = |line: &&String| line.len() == 1 << 20 && line.bytes().all(|byte| byte == b'x');
+    for (lines, odd, long) in [(&seen(), 2, 1), (&history, 1, 0), (&asked, 2, 1)] {
+        for text in ["\u{1b}[31mred\u{1b}[0m", "in\u{fffd}valid"] {
+            assert_eq!(lines.iter().filter(|line| *line == text).count(), odd, "{text:?}");
+        }
+        assert_eq!(lines.iter().filter(is_long).count(), long);
+        let rest: Vec<&str> = lines
+            .iter()
+            .filter_map(|line| line.strip_prefix("number "))
+            .collect();
+        let first: usize = rest[0].parse().unwrap();
+        let expected: Vec<String> = (first..first + rest.len())
+            .map(|number| number.to_string())
+            .collect();
+        assert_eq!(rest, expected, "each once and in order");
+        assert_eq!(lines.len(), rest.len() + 2 * odd + long, "nothing else was said");
+    }
+    drop(viewer);
+    fleet.studio(&["remove", "meter-1", "odd", "--wait"]).ok();
 }

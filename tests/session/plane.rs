@@ -109,6 +109,12 @@ impl Plane {
         self.crossbar.as_ref().unwrap()
     }
 
+    /// Kills Crossbar.io and starts it anew.
+    pub(crate) fn restart_node(&mut self) {
+        let node = self.crossbar.as_mut().unwrap();
+        node.restart(|| {}).unwrap_or_else(|error| panic!("{error}"));
+    }
+
     /// Stops our router: every session gets GOODBYE, the port is free afterwards.
     pub(crate) fn stop(&self) {
         self.stop.cancel();

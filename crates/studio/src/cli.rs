@@ -494,6 +494,9 @@ pub struct Logs {
     /// Of this app, too (may be repeated)
     #[arg(long = "app", value_name = "APP", id = "apps")]
     pub apps: Vec<String>,
+    /// Of the app in development, not of the installed one: device and app have to be said
+    #[arg(long)]
+    pub dev: bool,
     /// Begin at this time (RFC 3339, or Unix seconds) or so long ago (30m, 2h), not with what the device keeps
     #[arg(long, value_name = "TIME", value_parser = since)]
     pub since: Option<String>,

@@ -143,7 +143,9 @@ async fn listen(studio: &Studio, session: &Session, heard: &mut Heard) -> String
                     if event.missed > 0 {
                         tracing::warn!(event.missed, "outcomes of updates were lost: rollouts wait for them in vain");
                     }
-                    rollout::ended(studio, &event).await;
+                    if !event.is_notice() {
+                        rollout::ended(studio, &event).await;
+                    }
                 }
                 None => return format!("{:?}", session.closed().await),
             },
@@ -152,7 +154,9 @@ async fn listen(studio: &Studio, session: &Session, heard: &mut Heard) -> String
                     if event.missed > 0 {
                         tracing::warn!(event.missed, "testaments were lost: some devices may wrongly show as connected");
                     }
-                    backend::disconnected(studio, session, &event).await;
+                    if !event.is_notice() {
+                        backend::disconnected(studio, session, &event).await;
+                    }
                 }
                 None => return format!("{:?}", session.closed().await),
             },

@@ -215,9 +215,11 @@ pub async fn serve(
         ))
     };
 
+    // What it gives keeps the session from ever changing the value, so it must not outlive this.
+    let joined = async { ready_watch.wait_for(|ready| *ready).await.map(drop) };
     let outcome = tokio::select! {
-        joined = tokio::time::timeout(READY_DEADLINE, ready_watch.wait_for(|ready| *ready)) => match joined {
-            Ok(Ok(_)) => match write_operator(&ready, &store, owner.key).await {
+        joined = tokio::time::timeout(READY_DEADLINE, joined) => match joined {
+            Ok(Ok(())) => match write_operator(&ready, &store, owner.key).await {
                 Ok(()) => {
                     on_ready(&ready);
                     tokio::select! {

@@ -89,10 +89,12 @@ impl std::error::Error for CrossbarError {}
 pub struct Crossbar {
     // Before the directory: the node ends before its files go.
     process: Process,
-    _directory: TempDir,
+    directory: TempDir,
     port: u16,
     dynamic_port: u16,
     raw_port: u16,
+    /// Where it listens once it is up.
+    awaited: [u16; 2],
 }
 
 impl Crossbar {
@@ -131,34 +133,30 @@ impl Crossbar {
             .expect("a temporary directory");
         std::fs::write(directory.path().join("config.json"), config.to_string())
             .expect("a file in a directory of ours");
-        let mut process = Process::start(
-            "crossbar",
-            Command::new(executable)
-                .args(["start", "--color", "false", "--loglevel", "info", "--cbdir"])
-                .arg(directory.path())
-                .current_dir(directory.path()),
-        );
-        let up = wait::until("Crossbar.io answers", START, || {
-            if !process.is_running() {
-                return Some(false);
-            }
-            (answers(port) && answers(dynamic_port)).then_some(true)
-        });
-        if !up {
-            return Err(CrossbarError::Ended(process.output()));
-        }
+        let awaited = [port, dynamic_port];
+        let process = run(directory.path(), awaited)?;
         Ok(Crossbar {
             process,
-            _directory: directory,
+            directory,
             port,
             dynamic_port,
             raw_port: 0,
+            awaited,
         })
     }
 
     /// The process id of the node's controller; its workers are its children.
     pub fn pid(&self) -> u32 {
         self.process.pid()
+    }
+
+    /// All of it is killed, as by a power cut, and started anew. `meanwhile` runs in between.
+    pub fn restart(&mut self, meanwhile: impl FnOnce()) -> Result<(), CrossbarError> {
+        self.process.signal_all(Signal::KILL);
+        self.process.kill();
+        meanwhile();
+        self.process = run(self.directory.path(), self.awaited)?;
+        Ok(())
     }
 
     /// It hangs: connections stay, nothing is read or answered any more.
@@ -194,6 +192,27 @@ impl Crossbar {
     /// The port of [`Crossbar::dynamic_url`].
     pub fn dynamic_port(&self) -> u16 {
         self.dynamic_port
+    }
+}
+
+/// Starts the node of a directory and waits until it answers at these ports.
+fn run(directory: &Path, ports: [u16; 2]) -> Result<Process, CrossbarError> {
+    let mut process = Process::start(
+        "crossbar",
+        Command::new(executable())
+            .args(["start", "--color", "false", "--loglevel", "info", "--cbdir"])
+            .arg(directory)
+            .current_dir(directory),
+    );
+    let up = wait::until("Crossbar.io answers", START, || {
+        if !process.is_running() {
+            return Some(false);
+        }
+        ports.into_iter().all(answers).then_some(true)
+    });
+    match up {
+        true => Ok(process),
+        false => Err(CrossbarError::Ended(process.output())),
     }
 }
 

@@ -8,7 +8,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::codec::Codec;
@@ -23,6 +23,7 @@ use crate::{Id, uri};
 mod component;
 mod config;
 mod error;
+mod events;
 mod invocation;
 mod join;
 // Without a router in this process there is nobody to hand messages to as they are.
@@ -41,6 +42,7 @@ pub use crate::transport::{Proxies, TlsOptions};
 pub use component::{Backoff, Component, EVICTIONS, Report, Taken};
 pub use config::{ClientConfig, Credentials};
 pub use error::{CloseReason, ConnectError, RequestError, WampError};
+pub use events::{EVENT_QUEUE, EVENT_QUEUE_BYTES, Event, Events};
 pub use invocation::{Handler, HandlerFuture, HandlerResult, Invocation, handler};
 pub use options::{
     CallOptions, CancelMode, Invoke, Match, PublishOptions, Receivers, RegisterOptions, SubscribeOptions,
@@ -55,9 +57,6 @@ use link::{Form, Source};
 use outbox::{CLOSE_TIMEOUT, Place};
 use state::{Answer, HandlerSlot, Pending, Shared};
 use task::SessionTask;
-
-/// Events queued per subscription before dropping starts.
-pub const EVENT_QUEUE: usize = 1024;
 
 /// Invocations of one session that are worked on at the same time. Further ones are answered with an ERROR at once.
 pub const MAX_INVOCATIONS: usize = 256;
@@ -88,19 +87,9 @@ pub struct Registration {
 pub struct Subscription {
     /// The router's id; the same for every subscription of this session to the same topic and match policy.
     pub id: Id,
-    /// Events in order. Bounded: when the receiver is [`EVENT_QUEUE`] behind, further events are dropped, counted
-    /// and announced in [`Event::missed`] of the next one. Ends with the subscription.
-    pub events: mpsc::Receiver<Event>,
-}
-
-/// One event.
-#[derive(Clone, Debug)]
-pub struct Event {
-    pub publication: Id,
-    pub details: Dict,
-    pub payload: Payload,
-    /// Events of this subscription dropped before this one because the receiver was slow.
-    pub missed: u64,
+    /// Events in order. Bounded: when the receiver is [`EVENT_QUEUE`] events or [`EVENT_QUEUE_BYTES`] behind, further
+    /// events are dropped, counted and announced in [`Event::missed`] of the next one. Ends with the subscription.
+    pub events: Events,
 }
 
 /// Handle of a joined session. Cloneable; the session ends when [`Session::leave`] is called, the transport dies, or

@@ -89,12 +89,13 @@ impl Worker {
         Ok(())
     }
 
-    /// The old version may end as at any stop; its container is replaced by what comes after.
+    /// The old version may end as at any stop; its container is replaced by what comes after. What it said last is read.
     async fn stop_gently(&self) -> Result<(), ActionError> {
         if let Some(container) = self.inspect().await?
             && container.status == ContainerStatus::Running
         {
             self.shared.context.engine.stop(&container.id, GRACE).await?;
+            self.read_out_log().await;
         }
         Ok(())
     }

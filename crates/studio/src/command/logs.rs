@@ -4,6 +4,7 @@
 mod dated;
 pub(super) mod lines;
 mod seam;
+mod source;
 mod watch;
 
 use std::cell::Cell;
@@ -13,16 +14,16 @@ use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use protocol::AppId;
 use serde_json::{Map, Value, json};
 use tokio::sync::Semaphore;
 use wamp::Dict;
 
 use self::lines::is_gap;
+use self::source::{Source, named, select};
 use self::watch::{Device, Look, Phase, watch};
 use super::client::{Client, DEADLINE};
 use super::{Out, with_client};
-use crate::api::{CallDevice, InstallView, MaybeDevice, uri};
+use crate::api::{CallDevice, InstallView, uri};
 use crate::cli::{Logs, Place};
 use crate::exit::{Exit, Failure};
 
@@ -51,6 +52,8 @@ struct Stream {
     last: VecDeque<String>,
     /// When the newest of them came.
     at: Option<(SystemTime, Instant)>,
+    /// When the newest of those of which that is known was printed, as the device says it.
+    dated: Option<String>,
 }
 
 /// Everything that is watched, by topic.
@@ -124,21 +127,21 @@ async fn show(
     streams: &mut Streams,
     interrupted: &Cell<bool>,
 ) -> Result<Ended, Failure> {
-    let installs = match select(client, options).await {
+    let sources = match select(client, options).await {
         Err(failure) if failure.exit == Exit::NotFound && !streams.is_empty() => {
             return Ok(Ended::Gone(failure));
         }
-        installs => installs?,
+        sources => sources?,
     };
     if streams.is_empty() {
         for app in named(options).1 {
-            if !installs.iter().any(|install| is(install, app)) {
+            if !sources.iter().any(|source| source.is_of(app)) {
                 tell(&format!("{app}: not installed there"));
             }
         }
     }
     streams.retain(|topic, stream| {
-        let there = installs.iter().any(|install| self::topic(install) == *topic);
+        let there = sources.iter().any(|source| source.topic() == *topic);
         if !there {
             tell(&format!(
                 "{} {}: not installed any more",
@@ -147,29 +150,29 @@ async fn show(
         }
         there
     });
-    let several = installs.len() > 1;
-    for install in &installs {
-        let stream = streams.entry(topic(install)).or_default();
-        stream.device.clone_from(&install.device);
-        stream.app.clone_from(&install.app);
+    let several = sources.len() > 1;
+    for source in &sources {
+        let stream = streams.entry(source.topic()).or_default();
+        stream.device.clone_from(&source.device);
+        stream.app.clone_from(&source.app);
         if several {
-            stream.label = format!("{} {} | ", install.device, install.app);
+            stream.label = format!("{} {} | ", source.device, source.app);
         }
     }
     let questions = Semaphore::new(AT_ONCE);
     let mut shown = FuturesUnordered::new();
     for (topic, stream) in streams.iter_mut() {
-        if let Some(install) = installs.iter().find(|install| self::topic(install) == *topic) {
+        if let Some(source) = sources.iter().find(|source| source.topic() == *topic) {
             let device = Device {
                 client,
-                install,
+                source,
                 questions: &questions,
             };
             shown.push(one(device, out, options, stream, several, interrupted));
         }
     }
     let mut failures = Vec::new();
-    let changed = changed(client, options, &installs);
+    let changed = changed(client, options, &sources);
     let mut changed = std::pin::pin!(changed);
     loop {
         let ended = tokio::select! {
@@ -196,7 +199,7 @@ async fn show(
             // Which one came last is chance.
             let denied = failures.iter().any(|other| other.exit == Exit::Denied);
             let exit = if denied { Exit::Denied } else { failure.exit };
-            let text = format!("{number} of {} logs cannot be read", installs.len());
+            let text = format!("{number} of {} logs cannot be read", sources.len());
             Err(Failure::new(exit, text))
         }
         Some(failure) => Err(failure),
@@ -214,7 +217,7 @@ async fn one(
 ) -> Result<Ended, Failure> {
     let named = |failure: Failure| {
         let text = match several {
-            true => format!("{}: {}", device.install.device, failure.text),
+            true => format!("{}: {}", device.source.device, failure.text),
             false => failure.text.clone(),
         };
         Failure { text, ..failure }
@@ -222,7 +225,7 @@ async fn one(
     // Subscribed first: what comes while the history is fetched is kept, not lost.
     let mut live = None;
     if options.follow {
-        let topic = topic(device.install);
+        let topic = device.source.topic();
         let subscribed = device.client.session.subscribe(&topic, Dict::new()).await;
         live = Some(subscribed.map_err(|error| named(error.into()))?);
     }
@@ -250,11 +253,11 @@ async fn one(
 }
 
 /// Ends when what the options name is something else than before.
-async fn changed(client: &Client, options: &Logs, before: &[InstallView]) -> Result<Ended, Failure> {
+async fn changed(client: &Client, options: &Logs, before: &[Source]) -> Result<Ended, Failure> {
     loop {
         tokio::time::sleep(AGAIN).await;
         match select(client, options).await {
-            Ok(now) if now.iter().map(topic).eq(before.iter().map(topic)) => {}
+            Ok(now) if now.iter().map(Source::topic).eq(before.iter().map(Source::topic)) => {}
             Ok(_) => return Ok(Ended::Changed),
             Err(failure) if failure.exit == Exit::NotFound => return Ok(Ended::Gone(failure)),
             // The connection itself is watched elsewhere.
@@ -271,8 +274,16 @@ impl Stream {
             return None;
         }
         self.begun = true;
+        self.found(&look.phase);
         self.at = Some((SystemTime::now(), Instant::now()));
         self.show(out, options, &look.lines).then_some(look.phase)
+    }
+
+    /// Remembers how far the device was asked.
+    fn found(&mut self, phase: &Phase) {
+        if let Some(moment) = phase.dated() {
+            self.dated = Some(moment);
+        }
     }
 
     /// Says something that whoever reads the lines has to know, in its place. `false` when nobody reads any more.
@@ -312,59 +323,9 @@ impl Stream {
     }
 }
 
-fn container(install: &InstallView) -> String {
-    let app = AppId {
-        key: install.app_key.0,
-        stage: install.stage,
-    };
-    protocol::naming::container(app, &install.app)
-}
-
-/// Where the app's log is published.
+/// Where the log of an install is published.
 pub(super) fn topic(install: &InstallView) -> String {
-    protocol::uri::logs(&install.serial_number, &container(install))
-}
-
-/// Devices and apps that the options name.
-fn named(options: &Logs) -> (Vec<&String>, Vec<&String>) {
-    (
-        options.device.iter().chain(&options.devices).collect(),
-        options.app.iter().chain(&options.apps).collect(),
-    )
-}
-
-fn is(install: &InstallView, app: &str) -> bool {
-    install.app.eq_ignore_ascii_case(app) || install.app_key.to_string() == app
-}
-
-/// What the options name: every app of the devices and every device of the apps, where one of both is not said.
-async fn select(client: &Client, options: &Logs) -> Result<Vec<InstallView>, Failure> {
-    let (devices, apps) = named(options);
-    let mut installs: Vec<InstallView> = Vec::new();
-    if devices.is_empty() {
-        installs = client
-            .ask(uri::INSTALL_LIST, &MaybeDevice { device: None })
-            .await?;
-    }
-    for device in &devices {
-        let device = Some((*device).clone());
-        let of_device: Vec<InstallView> = client.ask(uri::INSTALL_LIST, &MaybeDevice { device }).await?;
-        installs.extend(of_device);
-    }
-    installs.retain(|install| apps.is_empty() || apps.iter().any(|app| is(install, app)));
-    installs.sort_by_key(topic);
-    installs.dedup_by_key(|install| topic(install));
-    if !installs.is_empty() {
-        return Ok(installs);
-    }
-    Err(match (&devices[..], &apps[..]) {
-        ([device], [app]) => Failure::new(
-            Exit::NotFound,
-            format!("app {app:?} is not installed on device {device:?}"),
-        )
-        .hint(format!("'studio ps {device}' shows what is")),
-        _ => Failure::new(Exit::NotFound, "no such app is installed there").hint("'studio ps' shows what is"),
-    })
+    Source::of(install).topic()
 }
 
 async fn ask(client: &Client, device: &str, procedure: &str, arguments: Value) -> Result<Value, Failure> {

@@ -35,7 +35,7 @@ struct Attached {
     studio: Studio,
     device: Device,
     operator: Session,
-    _node: Crossbar,
+    node: Crossbar,
 }
 
 async fn attach(adapt: impl Fn(&str, &mut Vec<Value>)) -> Attached {
@@ -63,7 +63,7 @@ async fn attach(adapt: impl Fn(&str, &mut Vec<Value>)) -> Attached {
         studio,
         device,
         operator,
-        _node: node,
+        node,
     }
 }
 
@@ -133,6 +133,15 @@ async fn the_documented_node_carries_a_fleet_and_gives_no_secret_away() {
         (studio.status("press").await == "DISCONNECTED").then_some(())
     })
     .await;
+
+    // A node that was killed is joined again.
+    let Attached { studio, mut node, .. } = attached;
+    let node = tokio::task::spawn_blocking(move || node.restart(|| {}).map(|()| node));
+    let _node = node.await.unwrap().unwrap_or_else(|error| panic!("{error}"));
+    crate::harness::eventually("the studio answers again", async || {
+        (studio.run(&["device", "list"]).await.code == 0).then_some(())
+    })
+    .await;
 }
 
 /// Everybody may call everything below `reswarm.`; `disclosed`: and says who it is.
@@ -155,7 +164,7 @@ async fn a_careless_node_gets_no_secret_out_of_the_studio_either() {
         let Attached {
             device,
             operator,
-            _node,
+            node: _node,
             ..
         } = &attach(careless(disclosed)).await;
         let authid = format!("{}-{}", device.flock.swarm_key, device.flock.device_key);

@@ -210,6 +210,76 @@ async fn live_lines_of_a_device_that_cannot_be_asked_any_more_are_shown() {
 }
 
 #[tokio::test]
+async fn lines_that_were_still_to_come_long_after_they_were_printed_are_asked_for() {
+    let (studio, device) = installed().await;
+    let log = Log::default();
+    log.print(&["begin"]);
+    log.offer(&device).await;
+    keep(&device, vec!["begin".to_owned()]).await;
+    let mut follow = follow(&studio);
+    assert_eq!(follow.line().await, "begin");
+    log.print(&["live"]);
+    publish(&device, &["live".to_owned()]).await;
+    assert_eq!(follow.line().await, "live");
+    // Printed while the device was away, which has sent the first half.
+    let lines: Vec<String> = (1..=300).map(|number| format!("held {number}")).collect();
+    log.print(&lines.iter().map(String::as_str).collect::<Vec<_>>());
+    log.pass(300_000);
+    publish(&device, &lines[..150]).await;
+    for line in &lines[..150] {
+        assert_eq!(follow.line().await, *line);
+    }
+    let (_studio, device) = restarted(studio, &device).await;
+    log.offer(&device).await;
+    keep(&device, lines[200..].to_vec()).await;
+    for line in &lines[150..] {
+        assert_eq!(follow.line().await, *line);
+    }
+    log.print(&["end"]);
+    publish(&device, &["end".to_owned()]).await;
+    assert_eq!(follow.line().await, "end");
+}
+
+/// The router keeps only so much for a viewer that does not read.
+#[tokio::test]
+async fn what_the_router_drops_for_a_slow_viewer_is_asked_for_although_nothing_follows() {
+    const LINES: usize = 9000;
+    let line = |number: usize| format!("{number} {}", "x".repeat(2000));
+    let (studio, device) = installed().await;
+    let log = Log::default();
+    log.print(&["begin"]);
+    log.offer(&device).await;
+    keep(&device, vec!["begin".to_owned()]).await;
+    let mut follow = follow(&studio);
+    assert_eq!(follow.line().await, "begin");
+    log.print(&["live"]);
+    publish(&device, &["live".to_owned()]).await;
+    assert_eq!(follow.line().await, "live");
+
+    let process = follow.child.id().unwrap().to_string();
+    let signal = async |name: &str| {
+        let sent = tokio::process::Command::new("kill")
+            .args([name, &process])
+            .status();
+        assert!(sent.await.unwrap().success());
+    };
+    signal("-STOP").await;
+    let all: Vec<String> = (1..=LINES).map(line).collect();
+    log.print(&all.iter().map(String::as_str).collect::<Vec<_>>());
+    for message in all.chunks(100) {
+        publish(&device, message).await;
+    }
+    signal("-CONT").await;
+    for expected in &all {
+        let line = follow.line().await;
+        assert_eq!(line[..line.len().min(40)], expected[..40]);
+    }
+    log.print(&["end"]);
+    publish(&device, &["end".to_owned()]).await;
+    assert_eq!(follow.line().await, "end");
+}
+
+#[tokio::test]
 async fn an_app_that_is_installed_later_is_followed() {
     let (studio, device) = installed().await;
     keep(&device, vec!["one".to_owned()]).await;

@@ -195,7 +195,8 @@ impl Component {
     }
 
     /// A topic to listen to. Events of one topic are handled one after the other, also after a panic of the handler; when
-    /// it is [`EVENT_QUEUE`](super::EVENT_QUEUE) behind, [`Event::missed`] says how many were dropped.
+    /// it is [`EVENT_QUEUE`](super::EVENT_QUEUE) behind, [`Event::missed`] says how many were dropped, if need be in an
+    /// event that says nothing else ([`Event::is_notice`]).
     #[must_use]
     pub fn subscribe<F, Fut>(
         mut self,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::config::{ClientConfig, Credentials};
 use super::error::{ConnectError, chain};
 use super::outbox::CLOSE_TIMEOUT;
-use crate::message::Message;
+use crate::message::{DROPPED_EVENTS, Message};
 use crate::payload::Payload;
 use crate::transport::{self, Connection, Incoming};
 use crate::value::{Dict, Value};
@@ -228,6 +228,7 @@ fn roles() -> Dict {
                 "pattern_based_subscription",
                 "publisher_identification",
                 "subscription_revocation",
+                DROPPED_EVENTS,
             ],
         ),
         role(

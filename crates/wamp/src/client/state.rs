@@ -12,10 +12,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::error::{CloseReason, RequestError};
+use super::events::Subscriber;
 use super::invocation::Handler;
 use super::link::{Form, Parcel};
 use super::outbox::{Outbox, Place};
-use super::{CallResult, CancelMode, Event};
+use super::{CallResult, CancelMode};
 use crate::message::Message;
 use crate::payload::Payload;
 use crate::value::{Dict, Value};
@@ -119,36 +120,6 @@ pub(super) struct Running {
 pub(super) struct Registered {
     pub(super) handler: HandlerSlot,
     pub(super) revoked: CancellationToken,
-}
-
-#[derive(Debug)]
-pub(super) struct Subscriber {
-    events: mpsc::Sender<Event>,
-    missed: u64,
-}
-
-impl Subscriber {
-    pub(super) fn new(events: mpsc::Sender<Event>) -> Subscriber {
-        Subscriber { events, missed: 0 }
-    }
-
-    /// Whether nobody reads the events any more.
-    pub(super) fn is_gone(&self) -> bool {
-        self.events.is_closed()
-    }
-
-    /// Queues an event, or counts it as missed.
-    pub(super) fn deliver(&mut self, event: Event) {
-        let event = Event {
-            missed: self.missed,
-            ..event
-        };
-        match self.events.try_send(event) {
-            Ok(()) => self.missed = 0,
-            Err(mpsc::error::TrySendError::Full(_)) => self.missed += 1,
-            Err(mpsc::error::TrySendError::Closed(_)) => {}
-        }
-    }
 }
 
 impl Pending {

@@ -15,9 +15,9 @@ use super::join::violation_abort;
 use super::link::{Received, Source};
 use super::outbox::{CLOSE_TIMEOUT, Farewell};
 use super::parts::{self, PART_QUEUE, more_follow};
-use super::state::{Pending, Registered, Running, Shared, Subscriber, Tables};
-use super::{CallResult, EVENT_QUEUE, Event, MAX_INVOCATIONS, Registration, Subscription};
-use crate::message::{Message, code};
+use super::state::{Pending, Registered, Running, Shared, Tables};
+use super::{CallResult, Event, MAX_INVOCATIONS, Registration, Subscription, events};
+use crate::message::{DROPPED, Message, code};
 use crate::payload::Payload;
 use crate::transport::keepalive::{Due, Keepalive};
 use crate::transport::{Incoming, TransportError};
@@ -198,17 +198,18 @@ impl SessionTask {
             Message::Event {
                 subscription,
                 publication,
-                details,
+                mut details,
                 payload,
-            } => self.event(
-                subscription,
-                Event {
+            } => {
+                let dropped = details.remove(DROPPED);
+                let event = Event {
                     publication,
                     details,
                     payload,
-                    missed: 0,
-                },
-            ),
+                    missed: dropped.as_ref().and_then(Value::as_u64).unwrap_or_default(),
+                };
+                self.event(subscription, event);
+            }
             Message::Invocation {
                 request,
                 registration,
@@ -344,10 +345,10 @@ impl SessionTask {
     }
 
     fn event(&self, subscription: Id, event: Event) {
-        let mut tables = self.shared.tables();
-        match tables.subscriptions.get_mut(&subscription) {
+        let tables = self.shared.tables();
+        match tables.subscriptions.get(&subscription) {
             Some(subscribers) => subscribers
-                .iter_mut()
+                .iter()
                 .for_each(|subscriber| subscriber.deliver(event.clone())),
             None => tracing::debug!(subscription, "an EVENT of an unknown subscription was ignored"),
         }
@@ -515,12 +516,12 @@ impl SessionTask {
             }
             return;
         };
-        let (sender, events) = mpsc::channel(EVENT_QUEUE);
+        let (subscriber, events) = events::channel();
         // Subscribing to the same topic twice gives the same id: both get every event.
         let subscribers = tables.subscriptions.entry(subscription).or_default();
         // Who subscribes again and again and drops what it got must not make the list grow.
         subscribers.retain(|subscriber| !subscriber.is_gone());
-        subscribers.push(Subscriber::new(sender));
+        subscribers.push(subscriber);
         drop(tables);
         drop(answer.send(Ok(Subscription {
             id: subscription,

@@ -55,7 +55,8 @@ impl Router {
         };
         let hub = Arc::clone(&place.hub);
         let limits = self.realms.limits();
-        let queue = Arc::new(Queue::new(limits.send_queue_messages, limits.send_queue_bytes));
+        let queue = Queue::new(limits.send_queue_messages, limits.send_queue_bytes).telling_dropped(true);
+        let queue = Arc::new(queue);
         let id = Realms::fresh_id();
         let admitted = Admitted {
             hub: Arc::clone(&hub),

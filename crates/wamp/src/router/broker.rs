@@ -175,6 +175,7 @@ impl Realm {
         let details = Dict::new();
         self.outbox
             .send(session, Message::Unsubscribed { request, details });
+        self.outbox.forget(session, subscription);
         self.drop_subscriber(subscription, session);
         Ok(())
     }
@@ -210,6 +211,7 @@ impl Realm {
             ]);
             self.outbox
                 .send(session, Message::Unsubscribed { request: 0, details });
+            self.outbox.forget(session, subscription);
             self.drop_subscriber(subscription, session);
         }
         owned

@@ -140,9 +140,10 @@ async fn join(
     admitted: Admitted,
 ) -> Result<Session, Close> {
     let limits = &setting.limits;
-    let queue = Arc::new(Queue::new(limits.send_queue_messages, limits.send_queue_bytes));
     let welcome = admitted.welcome(id);
     let Admitted { hub, identity } = admitted;
+    let queue = Queue::new(limits.send_queue_messages, limits.send_queue_bytes);
+    let queue = Arc::new(queue.telling_dropped(identity.features.dropped_events));
     if let Err(error) = hub.join(id, identity, welcome, &queue, setting.listener) {
         let refusal = abort(error.reason(), &error.to_string());
         return Err(refuse(setting, connection, &refusal).await);

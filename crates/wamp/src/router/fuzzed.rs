@@ -102,14 +102,16 @@ impl Stage {
         }
         self.joined += 1;
         let id = self.joined;
-        let queue = Arc::new(Queue::new(16, 4096));
+        let identity = identity(who);
+        let queue = Queue::new(16, 4096).telling_dropped(identity.features.dropped_events);
+        let queue = Arc::new(queue);
         // Only its place at the head of the queue matters.
         let welcome = Message::Welcome {
             session: id,
             details: Dict::new(),
         };
         self.hub
-            .join(id, identity(who), welcome, &queue, 0)
+            .join(id, identity, welcome, &queue, 0)
             .expect("a seat and a role");
         self.sessions[who] = Some((id, queue));
     }
@@ -223,6 +225,7 @@ fn identity(who: usize) -> Identity {
             callee_identification: able,
             callee_streaming: able,
             caller_streaming: able,
+            dropped_events: able,
         },
         own_rights: None,
     }

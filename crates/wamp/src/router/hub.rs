@@ -167,7 +167,10 @@ impl Hub {
             }
         };
         self.with(|state| match message {
-            Message::Event { .. } => {
+            Message::Event { subscription, .. } => {
+                if let Some(peer) = state.peers.get(&id) {
+                    peer.queue.undelivered(*subscription);
+                }
                 let dropped = &mut state.realm.tally.dropped_events;
                 *(if too_large {
                     &mut dropped.too_large
@@ -251,6 +254,11 @@ impl State {
                                 self.peers.remove(&id);
                                 overflowed.push(id);
                             }
+                        }
+                    }
+                    Delivery::Forget(subscription) => {
+                        if let Some(peer) = self.peers.get(&id) {
+                            peer.queue.forget(subscription);
                         }
                     }
                     Delivery::Counters(request) => asking.push((id, request)),

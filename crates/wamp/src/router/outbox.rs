@@ -109,6 +109,8 @@ pub(super) enum Delivery {
     Send(Outgoing),
     /// The RESULT of `wamp.router.counters`, whose request id this is. The hub makes it, because it knows the queues.
     Counters(Id),
+    /// The session has this subscription no more.
+    Forget(Id),
     /// The last message, and what follows it. The realm has forgotten the session already.
     End(Option<Message>, Ending),
 }
@@ -132,6 +134,10 @@ impl Outbox {
 
     pub(super) fn send_counters(&mut self, session: Id, request: Id) {
         self.deliveries.push((session, Delivery::Counters(request)));
+    }
+
+    pub(super) fn forget(&mut self, session: Id, subscription: Id) {
+        self.deliveries.push((session, Delivery::Forget(subscription)));
     }
 
     pub(super) fn end(&mut self, session: Id, message: Option<Message>, ending: Ending) {

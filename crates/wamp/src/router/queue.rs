@@ -5,8 +5,11 @@
 //! dropped, because whoever waits for an answer gets it from the callee. The rest is for replies, so that nobody can
 //! take a session's replies away by flooding it. A reply beyond the bound ends the session: lost, it would leave
 //! somebody waiting for ever.
+//!
+//! How many EVENTs of a subscription were dropped, its next one says, in the place where they are missing. A session
+//! that knows that much is told by an EVENT of its own as soon as the queue is half empty, should there be no other.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -14,7 +17,9 @@ use tokio::time::Instant;
 
 use super::outbox::{Ending, Outgoing};
 use crate::Id;
-use crate::message::Message;
+use crate::message::{DROPPED, Message};
+use crate::payload::Payload;
+use crate::value::{Dict, Value};
 
 /// What the session's task gets next.
 #[derive(Debug)]
@@ -46,6 +51,8 @@ pub(super) enum Pushed {
 pub(super) struct Queue {
     max_messages: usize,
     max_bytes: usize,
+    /// The session understands EVENTs that stand for none.
+    tells_dropped: bool,
     state: Mutex<State>,
 }
 
@@ -55,6 +62,8 @@ struct State {
     bytes: usize,
     ping: bool,
     end: Option<Next>,
+    /// By subscription: EVENTs dropped of which nothing was said yet.
+    dropped: BTreeMap<Id, u64>,
     /// When the first of the events in a row was dropped.
     dropping_since: Option<Instant>,
     waker: Option<Waker>,
@@ -65,11 +74,20 @@ impl Queue {
         Queue {
             max_messages,
             max_bytes,
+            tells_dropped: false,
             state: Mutex::new(State {
                 // For WELCOME, after which many a session only listens.
                 messages: VecDeque::with_capacity(1),
                 ..State::default()
             }),
+        }
+    }
+
+    /// For a session that understands EVENTs that stand for none.
+    pub(super) fn telling_dropped(self, tells_dropped: bool) -> Queue {
+        Queue {
+            tells_dropped,
+            ..self
         }
     }
 
@@ -88,31 +106,42 @@ impl Queue {
             return (Pushed::Queued, None);
         }
         let weight = message.weight();
-        // A single message larger than the whole bound passes when nothing else is queued.
-        let fits = |max_messages: usize, max_bytes: usize| {
-            state.messages.is_empty()
-                || (state.messages.len() < max_messages && state.bytes + weight <= max_bytes)
-        };
-        let fits_unasked = || {
-            let (messages, bytes) = (self.max_messages, self.max_bytes);
-            fits(messages - messages / 4, bytes - bytes / 4)
-        };
+        let fits_unasked = || self.fits_unasked(&state, weight);
         let pushed = match message.message() {
             Message::Event { .. } if !fits_unasked() => Pushed::Dropped,
             Message::Invocation { request, .. } if !fits_unasked() => Pushed::Refused(*request),
             Message::Interrupt { .. } if !fits_unasked() => Pushed::Skipped,
-            _ if !fits(self.max_messages, self.max_bytes) => Pushed::Overflow,
+            _ if !state.fits(weight, self.max_messages, self.max_bytes) => Pushed::Overflow,
             _ => Pushed::Queued,
         };
-        if pushed == Pushed::Dropped {
+        if let (Pushed::Dropped, Message::Event { subscription, .. }) = (&pushed, message.message()) {
+            *state.dropped.entry(*subscription).or_default() += 1;
             state.dropping_since.get_or_insert_with(Instant::now);
         }
         if pushed != Pushed::Queued {
             return (pushed, None);
         }
+        let message = state.with_dropped(message);
         state.bytes += weight;
         state.messages.push_back(message);
         (Pushed::Queued, state.waker.take())
+    }
+
+    /// The EVENT that was taken last could not be given to the session. For its own task: nobody is woken.
+    pub(super) fn undelivered(&self, subscription: Id) {
+        let mut state = self.lock();
+        if self.tells_dropped && state.fits(0, self.max_messages, self.max_bytes) {
+            let notice = Outgoing::One(notice(subscription, 1));
+            state.bytes += notice.weight();
+            state.messages.push_front(notice);
+        } else {
+            *state.dropped.entry(subscription).or_default() += 1;
+        }
+    }
+
+    /// The session has this subscription no more: nobody waits to be told.
+    pub(super) fn forget(&self, subscription: Id) {
+        self.lock().dropped.remove(&subscription);
     }
 
     /// Ends the queue after what is in it.
@@ -162,7 +191,7 @@ impl Queue {
     pub(super) fn poll_pop(&self, context: &mut Context<'_>) -> Poll<Next> {
         let mut state = self.lock();
         if let Some(next) = state.pop() {
-            state.note_relief(self.max_messages, self.max_bytes);
+            self.note_relief(&mut state);
             return Poll::Ready(next);
         }
         state.remember(context);
@@ -187,8 +216,35 @@ impl Queue {
     fn take(&self) -> Option<Next> {
         let mut state = self.lock();
         let next = state.pop();
-        state.note_relief(self.max_messages, self.max_bytes);
+        self.note_relief(&mut state);
         next
+    }
+
+    /// What nobody asked for does not have all the room.
+    fn fits_unasked(&self, state: &State, weight: usize) -> bool {
+        let (messages, bytes) = (self.max_messages, self.max_bytes);
+        state.fits(weight, messages - messages / 4, bytes - bytes / 4)
+    }
+
+    /// Once the queue is half empty, dropping is over, and what was dropped is said behind all that is in it.
+    fn note_relief(&self, state: &mut State) {
+        if state.messages.len() > self.max_messages / 2 || state.bytes > self.max_bytes / 2 {
+            return;
+        }
+        state.dropping_since = None;
+        while self.tells_dropped
+            && state.end.is_none()
+            && let Some((&subscription, &dropped)) = state.dropped.first_key_value()
+        {
+            let notice = Outgoing::One(notice(subscription, dropped));
+            // The others as soon as there is room again.
+            if !self.fits_unasked(state, notice.weight()) {
+                return;
+            }
+            state.dropped.remove(&subscription);
+            state.bytes += notice.weight();
+            state.messages.push_back(notice);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -197,10 +253,28 @@ impl Queue {
 }
 
 impl State {
-    fn note_relief(&mut self, max_messages: usize, max_bytes: usize) {
-        if self.messages.len() <= max_messages / 2 && self.bytes <= max_bytes / 2 {
-            self.dropping_since = None;
+    /// A single message larger than the whole bound passes when nothing else is queued.
+    fn fits(&self, weight: usize, max_messages: usize, max_bytes: usize) -> bool {
+        self.messages.is_empty() || (self.messages.len() < max_messages && self.bytes + weight <= max_bytes)
+    }
+
+    /// Has an EVENT say how many of its subscription were dropped before it.
+    fn with_dropped(&mut self, message: Outgoing) -> Outgoing {
+        if self.dropped.is_empty() {
+            return message;
         }
+        let Message::Event { subscription, .. } = message.message() else {
+            return message;
+        };
+        let Some(dropped) = self.dropped.remove(subscription) else {
+            return message;
+        };
+        // A copy: other sessions have lost others, or none.
+        let mut event = message.message().clone();
+        if let Message::Event { details, .. } = &mut event {
+            details.insert(DROPPED.to_owned(), Value::Uint(dropped));
+        }
+        Outgoing::One(event)
     }
 
     fn remember(&mut self, context: &mut Context<'_>) {
@@ -229,19 +303,31 @@ impl State {
     }
 }
 
+/// An EVENT that stands for none ([`crate::message::DROPPED_EVENTS`]).
+fn notice(subscription: Id, dropped: u64) -> Message {
+    Message::Event {
+        subscription,
+        publication: 0,
+        details: Dict::from([(DROPPED.to_owned(), Value::Uint(dropped))]),
+        payload: Payload::Empty,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
     use super::*;
     use crate::message::Message;
-    use crate::payload::Payload;
     use crate::router::outbox::SharedEvent;
-    use crate::value::Dict;
 
     fn event(bytes: usize) -> Outgoing {
+        event_of(1, bytes)
+    }
+
+    fn event_of(subscription: Id, bytes: usize) -> Outgoing {
         Outgoing::Event(Arc::new(SharedEvent::new(Message::Event {
-            subscription: 1,
+            subscription,
             publication: 1,
             details: Dict::new(),
             payload: Payload::Raw {
@@ -322,6 +408,96 @@ mod tests {
         assert_eq!(queue.dropping_since(), since, "one message read is no relief");
         assert!(matches!(queue.try_pop(), Some(Next::Message(_))));
         assert_eq!(queue.dropping_since(), None);
+    }
+
+    /// What is next in the queue: of an EVENT its subscription, its publication and how many were dropped before it.
+    fn next_event(queue: &Queue) -> Option<(Id, Id, Option<u64>)> {
+        match queue.try_pop() {
+            Some(Next::Message(message)) => match message.message() {
+                Message::Event {
+                    subscription,
+                    publication,
+                    details,
+                    ..
+                } => {
+                    let dropped = details.get(DROPPED).and_then(Value::as_u64);
+                    Some((*subscription, *publication, dropped))
+                }
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn the_next_event_of_a_subscription_says_how_many_were_dropped_before_it() {
+        let queue = Queue::new(4, 1 << 20);
+        for subscription in [1, 1, 2] {
+            assert_eq!(queue.push(event_of(subscription, 1)).0, Pushed::Queued);
+        }
+        for subscription in [1, 2, 1] {
+            assert_eq!(queue.push(event_of(subscription, 1)).0, Pushed::Dropped);
+        }
+        assert_eq!(next_event(&queue), Some((1, 1, None)));
+        queue.push(event_of(1, 1));
+        let rest: Vec<_> = std::iter::from_fn(|| next_event(&queue)).collect();
+        assert_eq!(rest, [(1, 1, None), (2, 1, None), (1, 1, Some(2))]);
+        // Whoever does not know better learns it with the next one alone.
+        queue.push(event_of(2, 1));
+        queue.push(event_of(2, 1));
+        let rest: Vec<_> = std::iter::from_fn(|| next_event(&queue)).collect();
+        assert_eq!(rest, [(2, 1, Some(1)), (2, 1, None)]);
+    }
+
+    #[test]
+    fn events_that_none_follow_are_told_of_once_the_queue_is_half_empty() {
+        let queue = Queue::new(4, 1 << 20).telling_dropped(true);
+        for subscription in [1, 2, 3] {
+            queue.push(event_of(subscription, 1));
+        }
+        for subscription in [1, 2, 1, 9] {
+            assert_eq!(queue.push(event_of(subscription, 1)).0, Pushed::Dropped);
+        }
+        queue.forget(9);
+        let all: Vec<_> = std::iter::from_fn(|| next_event(&queue)).collect();
+        let expected = [
+            (1, 1, None),
+            (2, 1, None),
+            (3, 1, None),
+            (1, 0, Some(2)),
+            (2, 0, Some(1)),
+        ];
+        assert_eq!(all, expected, "in the place where they are missing");
+        // It was too large for the session: there is no other one to tell with.
+        queue.undelivered(3);
+        assert_eq!(next_event(&queue), Some((3, 0, Some(1))));
+        assert_eq!(next_event(&queue), None);
+    }
+
+    #[test]
+    fn what_is_told_of_dropped_events_leaves_room_for_replies() {
+        let queue = Queue::new(8, 1 << 20).telling_dropped(true);
+        for _ in 0..6 {
+            queue.push(event(1));
+        }
+        for subscription in 1..=20 {
+            assert_eq!(queue.push(event_of(subscription, 1)).0, Pushed::Dropped);
+        }
+        for _ in 0..2 {
+            queue.try_pop();
+        }
+        assert_eq!(queue.depth().0, 6);
+        assert_eq!(queue.push(reply()).0, Pushed::Queued);
+        let mut told = 0;
+        while let Some(next) = queue.try_pop() {
+            let Next::Message(message) = next else {
+                panic!("{next:?}")
+            };
+            if let Message::Event { publication: 0, .. } = message.message() {
+                told += 1;
+            }
+        }
+        assert_eq!(told, 20);
     }
 
     #[test]

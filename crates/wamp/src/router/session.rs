@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::id_map::IdMap;
 use super::permission::{Lines, Rights};
 use super::testament::Testaments;
+use crate::message::DROPPED_EVENTS;
 use crate::value::{Dict, Value};
 use crate::{Id, MAX_ID};
 
@@ -62,6 +63,8 @@ pub(super) struct Features {
     pub(super) callee_streaming: bool,
     /// Caller: `progressive_call_invocations`.
     pub(super) caller_streaming: bool,
+    /// Subscriber: [`DROPPED_EVENTS`], it knows EVENTs that only say how many were dropped.
+    pub(super) dropped_events: bool,
 }
 
 impl Features {
@@ -73,6 +76,7 @@ impl Features {
             callee_identification: true,
             callee_streaming: true,
             caller_streaming: true,
+            dropped_events: true,
         }
     }
 
@@ -98,6 +102,7 @@ impl Features {
             callee_identification: announced("callee", "caller_identification"),
             callee_streaming: announced("callee", "progressive_call_invocations"),
             caller_streaming: announced("caller", "progressive_call_invocations"),
+            dropped_events: announced("subscriber", DROPPED_EVENTS),
         })
     }
 }

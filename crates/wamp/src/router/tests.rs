@@ -118,6 +118,7 @@ impl World {
         for (id, delivery) in self.realm.outbox.drain() {
             match delivery {
                 Delivery::Send(outgoing) => sent.push((id, outgoing.message().clone())),
+                Delivery::Forget(_) => {}
                 Delivery::Counters(request) => {
                     let result = Message::Result {
                         request,
@@ -231,6 +232,7 @@ fn identity(authid: &str, role: &str, able: bool) -> Identity {
             callee_identification: able,
             callee_streaming: able,
             caller_streaming: able,
+            dropped_events: able,
         },
         own_rights: None,
     }

@@ -485,6 +485,21 @@ async fn a_slow_subscriber_learns_what_it_missed() {
 }
 
 #[tokio::test]
+async fn what_the_router_has_dropped_is_missed_as_well() {
+    let (session, mut peer) = joined(|_| {}).await;
+    let mut subscription = subscribed(&session, &mut peer, 3).await;
+    peer.say(json!([36, 3, 1, {}, ["first"]])).await;
+    peer.say(json!([36, 3, 2, {"x_dropped": 5}, ["second"]])).await;
+    peer.say(json!([36, 3, 0, {"x_dropped": 2}])).await;
+    for expected in [(1, 0), (2, 5), (0, 2)] {
+        let event = tokio::time::timeout(SOON, subscription.events.recv()).await;
+        let event = event.unwrap().unwrap();
+        assert_eq!((event.publication, event.missed), expected);
+        assert_eq!(event.is_notice(), event.publication == 0);
+    }
+}
+
+#[tokio::test]
 async fn c_21_rule_01_what_comes_after_its_owner_has_given_up_is_taken_back() {
     let (session, mut peer) = joined(|config| config.reply_timeout = SHORT).await;
     let (given_up, register) = tokio::join!(

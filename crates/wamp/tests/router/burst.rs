@@ -71,6 +71,69 @@ async fn r_p8_a_subscriber_that_stops_reading_loses_events_and_harms_nobody() {
 }
 
 #[tokio::test]
+async fn a_slow_subscriber_learns_how_many_events_it_has_lost() {
+    const EVENTS: u64 = 250;
+    let limits = Limits {
+        send_queue_bytes: 1 << 20,
+        ..Limits::default()
+    };
+    let running = start(limits).await;
+    let mut knowing = Peer::connect(running.address, Codec::Json.subprotocol())
+        .await
+        .unwrap();
+    let roles = json!({"roles": {"subscriber": {"features": {"x_dropped_events": true}}}});
+    assert_eq!(knowing.ask(hello(roles)).await[0], 2);
+    let mut other = running.joined().await;
+    for peer in [&mut knowing, &mut other] {
+        assert_eq!(peer.ask(json!([32, 1, {}, "re.bulk"])).await[0], 33);
+    }
+    let publisher = running.client().await;
+    let publish = async |number: u64| {
+        let bulk = wamp::Value::from("x".repeat(64 << 10));
+        let payload = Payload::from_args(vec![number.into(), bulk]);
+        let published = publisher.publish_acknowledged("re.bulk", Dict::new(), payload);
+        published.await.unwrap();
+    };
+    for number in 0..EVENTS {
+        publish(number).await;
+    }
+    // Every event comes or is counted before the next one.
+    let count = |event: &Value, seen: u64| {
+        let dropped = event[3]["x_dropped"].as_u64().unwrap_or_default();
+        match event[2].as_u64() {
+            Some(0) => assert!(dropped > 0 && event.get(4).is_none(), "{event}"),
+            _ => assert_eq!(event[4][0], seen + dropped),
+        }
+        (dropped, seen + dropped + u64::from(event[2] != 0))
+    };
+    let (mut seen, mut lost) = (0, 0);
+    while seen < EVENTS {
+        let (dropped, now) = count(&knowing.next().await, seen);
+        (seen, lost) = (now, lost + dropped);
+    }
+    assert_eq!(seen, EVENTS, "without another one");
+    assert!(lost > 0);
+
+    // Whoever has not said that it knows gets nothing but events. The reply comes behind all that are queued.
+    other.send(json!([32, 2, {}, "re.other"])).await;
+    let mut seen = 0;
+    loop {
+        let message = other.next().await;
+        if message[0] == 33 {
+            break;
+        }
+        let (dropped, now) = count(&message, seen);
+        assert_eq!(dropped, 0);
+        seen = now;
+    }
+    assert!(seen < EVENTS, "some were dropped");
+    publish(EVENTS).await;
+    assert_eq!(count(&other.next().await, seen), (EVENTS - seen, EVENTS + 1));
+    publish(EVENTS + 1).await;
+    assert_eq!(count(&other.next().await, EVENTS + 1), (0, EVENTS + 2));
+}
+
+#[tokio::test]
 async fn a_session_that_does_not_read_its_replies_is_closed() {
     let limits = Limits {
         send_queue_bytes: 256 << 10,

@@ -56,14 +56,19 @@ impl Worker {
     }
 
     async fn take_down_by_engine(&self, how: Teardown) -> Result<(), ActionError> {
-        for left in self.project_containers().await? {
-            let engine = &self.shared.context.engine;
+        let containers = self.project_containers().await?;
+        let engine = &self.shared.context.engine;
+        for left in &containers {
             engine.stop(&left.id, GRACE).await?;
+        }
+        if !containers.is_empty() {
+            self.read_out_project(how).await;
+        }
+        for left in &containers {
             engine.remove(&left.id).await?;
         }
         if how != Teardown::Stop && !self.is_project_foreign().await? {
             // Without the program, or with a document that it does not take, they would stay for ever.
-            let engine = &self.shared.context.engine;
             engine
                 .remove_project_rest(&self.project(), how == Teardown::Volumes)
                 .await?;
@@ -82,15 +87,25 @@ impl Worker {
             return Ok(());
         };
         let file = self.lay_out_for_teardown(request, document, &cli).await?;
-        let calls: &[&[&str]] = match how {
-            Teardown::Stop => &[&["stop"], &["rm", "-f"]],
-            Teardown::Down => &[&["down", "--remove-orphans"]],
-            Teardown::Volumes => &[&["down", "-v", "--remove-orphans"]],
-        };
-        for arguments in calls {
-            self.call_quietly(&cli, &file, arguments).await?;
+        if how != Teardown::Volumes {
+            self.call_quietly(&cli, &file, &["stop"]).await?;
+            self.read_out_project(how).await;
         }
-        Ok(())
+        let arguments: &[&str] = match how {
+            Teardown::Stop => &["rm", "-f"],
+            Teardown::Down => &["down", "--remove-orphans"],
+            Teardown::Volumes => &["down", "-v", "--remove-orphans"],
+        };
+        Ok(self.call_quietly(&cli, &file, arguments).await?)
+    }
+
+    /// What the services said last is in their log, which goes with them. Of an app that is removed nobody wants it.
+    async fn read_out_project(&self, how: Teardown) {
+        if how != Teardown::Volumes {
+            let logs = &self.shared.context.logs;
+            logs.read_out(self.app, &self.app_name, Some(&self.project()))
+                .await;
+        }
     }
 
     pub(super) fn foreign(&self) -> ActionError {

@@ -346,6 +346,11 @@ fn texts(lines: &[Line]) -> Vec<String> {
     lines.iter().map(|line| line.text.clone()).collect()
 }
 
+/// Whether what was found begins before what was shown last ends.
+pub(super) fn meets(shown: &[String], found: &Found) -> bool {
+    !endings(shown, &found.lines).is_empty()
+}
+
 /// How many of the first lines were shown, when `shown` is what was shown last: every number that fits best. Words of
 /// the agent, which are not in its log, do not count.
 fn endings(shown: &[String], lines: &[Line]) -> Vec<usize> {

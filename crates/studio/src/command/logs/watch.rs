@@ -11,8 +11,8 @@ use wamp::client::{Event, Subscription};
 use super::dated::{self, Found, PAGE};
 use super::lines::{Heard, Repeats, continuation, heard, is_gap, lines};
 use super::seam::{self, Expected, Seam, take_expected};
-use super::{Ended, RETRY, Stream, ask, container, passes, text_of};
-use crate::api::InstallView;
+use super::source::Source;
+use super::{Ended, RETRY, Stream, ask, passes, text_of};
 use crate::cli::Logs;
 use crate::command::Out;
 use crate::command::client::Client;
@@ -57,10 +57,20 @@ pub(super) enum Phase {
     Live,
 }
 
+impl Phase {
+    /// The moment of the newest line that was found.
+    pub(super) fn dated(&self) -> Option<String> {
+        match self {
+            Phase::Uncertain(seam, _) | Phase::Expected(Some(seam), _) => seam.since(),
+            Phase::Behind | Phase::Expected(None, _) | Phase::Repeats(_) | Phase::Live => None,
+        }
+    }
+}
+
 /// Whom to ask about which app.
 pub(super) struct Device<'a> {
     pub(super) client: &'a Client,
-    pub(super) install: &'a InstallView,
+    pub(super) source: &'a Source,
     /// So many questions at once.
     pub(super) questions: &'a Semaphore,
 }
@@ -123,6 +133,15 @@ impl Device<'_> {
             None => (history?, None),
             found => (history.unwrap_or_default(), found),
         };
+        let found = match (found, &stream.dated) {
+            // What was shown last was printed long before: a device that was away tells all of it, and was not done.
+            (Some(found), Some(moment)) if !seam::meets(&shown, &found) => {
+                let earlier = self.dated(Some(moment), PAGE, PAGES).await?;
+                let earlier = earlier.filter(|earlier| seam::meets(&shown, earlier));
+                Some(earlier.unwrap_or(found))
+            }
+            (found, _) => found,
+        };
         let (lines, sure, phase) = match found {
             Some(found) => {
                 let (seam, step) = Seam::resume(&shown, ago, &found, &history);
@@ -142,7 +161,7 @@ impl Device<'_> {
     }
 
     async fn history(&self) -> Result<Vec<String>, Failure> {
-        let arguments = json!({"containerName": container(self.install)});
+        let arguments = json!({"containerName": self.source.container()});
         let answer = self.ask("get_app_log_history", arguments).await?;
         Ok(match answer {
             Value::Array(lines) => lines.iter().map(text_of).collect(),
@@ -161,13 +180,13 @@ impl Device<'_> {
 
     async fn found(&self, since: Option<&str>, page: usize, pages: usize) -> Result<Found, Failure> {
         let question = async |query| self.ask("query_app_logs", query).await;
-        dated::read(question, &container(self.install), since, page, pages).await
+        dated::read(question, &self.source.container(), since, page, pages).await
     }
 
     async fn ask(&self, procedure: &str, arguments: Value) -> Result<Value, Failure> {
         // Never closed.
         let _turn = self.questions.acquire().await;
-        ask(self.client, &self.install.device, procedure, arguments).await
+        ask(self.client, &self.source.device, procedure, arguments).await
     }
 }
 
@@ -211,13 +230,17 @@ pub(super) async fn watch(
                     if !note.is_none_or(|note| stream.note(out, &note)) {
                         return Ok(Ended::Unread);
                     }
+                    stream.found(&phase);
                     (lines, phase)
                 }
                 None => return watch.ended(),
             },
             Phase::Expected(seam, expected) => match watch.live.events.recv().await {
                 Some(event) if event.missed > 0 && seam.is_none() => behind(&event),
-                Some(event) => after_expected(seam, expected, &event),
+                Some(event) => {
+                    watch.notice(&event);
+                    after_expected(seam, expected, &event)
+                }
                 None => return watch.ended(),
             },
             Phase::Repeats(mut repeats) => {
@@ -260,13 +283,20 @@ struct Watch<'a> {
     pause: Duration,
     /// Not asked again before.
     next: Instant,
-    /// Asked again then in any case.
+    /// Asked again then in any case, but not before `next`.
     look_at: Option<Instant>,
     /// Questions without an answer since the last one that had one.
     failures: u32,
 }
 
 impl Watch<'_> {
+    /// Messages found no place: whether or not others come, the device has their lines.
+    fn notice(&mut self, event: &Event) {
+        if event.missed > 0 {
+            self.look_at = Some(Instant::now());
+        }
+    }
+
     /// There are no more events: why.
     fn ended(&self) -> Result<Ended, Failure> {
         match self.device.client.session.is_open() {
@@ -305,12 +335,15 @@ impl Watch<'_> {
     ) -> Result<Option<(Vec<String>, Option<String>, Phase)>, Failure> {
         loop {
             let due = match lines.is_empty() && self.failures == 0 {
-                true => self.look_at,
+                true => self.look_at.map(|at| at.max(self.next)),
                 false => Some(self.next),
             };
             tokio::select! {
                 event = self.live.events.recv() => match event {
-                    Some(event) => lines.extend(heard(&event)),
+                    Some(event) => {
+                        self.notice(&event);
+                        lines.extend(heard(&event));
+                    }
                     None => {
                         // The app's words will be asked for, its agent's perhaps not.
                         lines.retain(|line| line.by_agent);

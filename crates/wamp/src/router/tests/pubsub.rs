@@ -185,7 +185,9 @@ fn r_p9_one_event_is_shared_by_all_receivers_of_a_subscription_and_encoded_once(
         .drain()
         .map(|(_, delivery)| match delivery {
             Delivery::Send(outgoing) => outgoing.encode(crate::Codec::Json).unwrap(),
-            Delivery::Counters(_) | Delivery::End(..) => panic!("nobody asks or leaves"),
+            Delivery::Counters(_) | Delivery::Forget(_) | Delivery::End(..) => {
+                panic!("nobody asks or leaves")
+            }
         })
         .collect();
     assert_eq!(frames.len(), 3);
