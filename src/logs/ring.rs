@@ -6,6 +6,8 @@ use std::collections::VecDeque;
 pub(super) const ENTRIES: usize = 100;
 /// Text kept, bytes: a hundred lines may be long ones.
 const BYTES: usize = 256 << 10;
+/// Text kept of one line, bytes, so that no single one takes the place of all others.
+const LINE: usize = BYTES / 8;
 
 /// Newest lines, oldest first.
 #[derive(Debug, Default)]
@@ -45,8 +47,8 @@ impl Ring {
     }
 
     fn push(&mut self, mut entry: Entry) {
-        if entry.text.len() > BYTES {
-            entry.text.truncate(entry.text.floor_char_boundary(BYTES));
+        if entry.text.len() > LINE {
+            entry.text.truncate(entry.text.floor_char_boundary(LINE));
         }
         self.bytes += entry.text.len();
         self.entries.push_back(entry);
@@ -111,7 +113,7 @@ mod tests {
             ring.restore(stored.to_vec());
             let kept = ring.lines();
             prop_assert_eq!(ring.bytes, kept.iter().map(String::len).sum::<usize>());
-            let cut = |line: &String| line[..line.len().min(BYTES)].to_owned();
+            let cut = |line: &String| line[..line.len().min(LINE)].to_owned();
             let newest: Vec<String> = lines[lines.len() - kept.len()..].iter().map(cut).collect();
             prop_assert_eq!(&kept, &newest);
             // One more has no room.
@@ -147,13 +149,19 @@ mod tests {
     }
 
     #[test]
-    fn long_lines_push_out_more_than_one() {
+    fn long_lines_push_out_more_than_one_and_none_all_others() {
         let mut ring = Ring::default();
-        ring.push_output("x".repeat(BYTES / 2));
         ring.push_output("short".to_owned());
+        for _ in 0..BYTES / LINE {
+            ring.push_output("x".repeat(LINE));
+        }
+        ring.push_output("short".to_owned());
+        assert_eq!(ring.lines().len(), BYTES / LINE);
         ring.push_output("ü".repeat(BYTES));
-        assert_eq!(ring.lines().len(), 1);
-        assert_eq!(ring.lines()[0].len(), BYTES);
+        let lines = ring.lines();
+        assert_eq!(lines.len(), BYTES / LINE);
+        assert_eq!(lines[lines.len() - 1].len(), LINE);
+        assert_eq!(lines[lines.len() - 2], "short");
     }
 
     #[test]
