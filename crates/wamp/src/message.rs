@@ -8,11 +8,11 @@ use crate::value::Dict;
 
 /// Detail of an EVENT, of our own: so many of this subscription were dropped before it, because the session did not keep
 /// up or could not be given them. Other routers do not say that.
-pub(crate) const DROPPED: &str = "x_dropped";
+pub const DROPPED: &str = "x_dropped";
 
 /// Feature of a subscriber that understands an EVENT of publication 0 without payload, which stands for none: it only has
 /// [`DROPPED`], because no other one has come.
-pub(crate) const DROPPED_EVENTS: &str = "x_dropped_events";
+pub const DROPPED_EVENTS: &str = "x_dropped_events";
 
 /// One WAMP message, either direction.
 #[derive(Clone, Debug, PartialEq)]
