@@ -1,6 +1,7 @@
 //! Is this file a complete agent for this machine? Looked at before it gets a name that anybody would start
 //! (`update-and-system.md` 9.1 U2). Must not know where it came from.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
@@ -83,13 +84,19 @@ fn expected_machine() -> Option<u16> {
     }
 }
 
-/// Runs it with `--version` and compares what it prints. The process is gone when this returns.
-pub(crate) async fn prints_version(path: &Path, expected: &str, limit: Duration) -> Result<(), Unfit> {
+/// Runs it with `--version` before `arguments`, those that it is to be started with, and compares what it prints: one that
+/// does not know a flag of this device would end before its first action. The process is gone when this returns.
+pub(crate) async fn prints_version(
+    path: &Path,
+    expected: &str,
+    arguments: &[OsString],
+    limit: Duration,
+) -> Result<(), Unfit> {
     let mut command = Command::new(path);
     command
         .arg("--version")
+        .args(arguments)
         .stdin(Stdio::null())
-        .stderr(Stdio::null())
         .env_remove("NOTIFY_SOCKET")
         .env_remove("WATCHDOG_USEC")
         .kill_on_drop(true);
@@ -102,9 +109,14 @@ pub(crate) async fn prints_version(path: &Path, expected: &str, limit: Duration)
     if output.status.success() && printed.trim() == expected {
         return Ok(());
     }
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    let told = match printed.trim() {
+        "" => complaint.lines().next().unwrap_or_default(),
+        printed => printed,
+    };
     Err(Unfit::Version {
         status: output.status.to_string(),
-        printed: printed.trim().chars().take(80).collect(),
+        printed: told.chars().take(80).collect(),
         expected: expected.to_owned(),
     })
 }
@@ -164,11 +176,24 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let limit = Duration::from_secs(10);
         let good = script(directory.path(), "#!/bin/sh\necho 1.2.3\n");
-        prints_version(&good, "1.2.3", limit).await.unwrap();
-        let other = prints_version(&good, "1.2.4", limit).await.unwrap_err();
+        prints_version(&good, "1.2.3", &[], limit).await.unwrap();
+        let other = prints_version(&good, "1.2.4", &[], limit).await.unwrap_err();
         assert!(matches!(other, Unfit::Version { .. }), "{other}");
         let failing = script(directory.path(), "#!/bin/sh\necho 1.2.3\nexit 3\n");
-        prints_version(&failing, "1.2.3", limit).await.unwrap_err();
+        prints_version(&failing, "1.2.3", &[], limit).await.unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn a_program_that_knows_no_flag_of_the_device_says_which() {
+        let directory = tempfile::tempdir().unwrap();
+        let limit = Duration::from_secs(10);
+        let text = "#!/bin/sh\n[ \"$*\" = '--version -new=1 word' ] && echo 1.2.3 && exit\necho \"unknown flag $2\" >&2\nexit 2\n";
+        let picky = script(directory.path(), text);
+        let arguments = ["-new=1".into(), "word".into()];
+        prints_version(&picky, "1.2.3", &arguments, limit).await.unwrap();
+        let other = prints_version(&picky, "1.2.3", &["-old".into()], limit).await;
+        let other = other.unwrap_err().to_string();
+        assert!(other.contains("unknown flag -old"), "{other}");
     }
 
     #[tokio::test]
@@ -176,7 +201,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let hangs = script(directory.path(), "#!/bin/sh\nexec sleep 1000\n");
         let limit = Duration::from_millis(200);
-        let error = prints_version(&hangs, "1.2.3", limit).await.unwrap_err();
+        let error = prints_version(&hangs, "1.2.3", &[], limit).await.unwrap_err();
         assert!(matches!(error, Unfit::Hangs(_)), "{error}");
     }
 }

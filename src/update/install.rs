@@ -473,7 +473,9 @@ impl Installer {
             .await
             .unwrap_or_else(|error| Err(std::io::Error::other(error)))
             .map_err(Unfit::Unreadable)?;
-        check::prints_version(sealed, &manifest.version, self.context.footing.setup.version_run).await
+        let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+        let limit = self.context.footing.setup.version_run;
+        check::prints_version(sealed, &manifest.version, &arguments, limit).await
     }
 
     /// Remembers what is about to be tried, then gives the file its name.

@@ -236,6 +236,12 @@ async fn a_build_that_prints_another_version() {
 }
 
 #[tokio::test]
+async fn a_build_that_cannot_be_started_as_this_device_starts_it() {
+    let lacks = async |gateway: &mut Gateway| gateway.release(NEW, Build::LacksAFlag).await;
+    refuses(lacks, "-dbFileName").await;
+}
+
+#[tokio::test]
 async fn a_build_that_hangs_when_it_is_asked_for_its_version() {
     let hangs = async |gateway: &mut Gateway| gateway.release(NEW, Build::VersionHangs).await;
     refuses(hangs, "did not print its version").await;

@@ -20,6 +20,8 @@ pub(crate) enum Build {
     EndsEarly,
     /// Ends at once, before its first action.
     Crashes,
+    /// Does not know a flag that devices are started with, so it would end before its first action.
+    LacksAFlag,
     /// Does nothing for ever.
     Hangs,
     /// Does its first action and then nothing more: opening its database takes for ever.
@@ -63,6 +65,7 @@ pub(crate) fn build(version: &str, build: Build) -> Vec<u8> {
         Build::Good => rebadged(version),
         Build::CannotConnect => replaced(rebadged(version), b"realm1", b"realmX"),
         Build::EndsEarly => replaced(rebadged(version), b"serial_number", b"serial_nXmber"),
+        Build::LacksAFlag => replaced(rebadged(version), b"dbFileName", b"dbFileNXme"),
         Build::HangsOnItsWay => endless(rebadged(version)),
         Build::Crashes => program("crashes", version),
         Build::Hangs => program("hangs", version),
