@@ -86,7 +86,7 @@ async fn read(
             // With bytes in hand, the attempt to send them will tell.
             () = sender.closed(), if taken == 0 => return Ok(()),
             // A log that is followed may be silent for ever; one that is only read may not.
-            () = &mut silence, if !range.follow => return Err(EngineError::Timeout(READ, "read log")),
+            () = &mut silence, if !range.follow && taken == 0 => return Err(EngineError::Timeout(READ, "read log")),
         };
         match next {
             Some(Some(Ok(bytes))) => {

@@ -107,6 +107,15 @@ impl Events {
     }
 }
 
+impl Drop for Events {
+    fn drop(&mut self) {
+        // The other end may stay for as long as the session.
+        let mut queue = lock(&self.queue);
+        queue.events = VecDeque::new();
+        queue.bytes = 0;
+    }
+}
+
 impl Subscriber {
     /// Whether nobody reads the events any more.
     pub(super) fn is_gone(&self) -> bool {

@@ -167,9 +167,13 @@ impl Hub {
             }
         };
         self.with(|state| match message {
-            Message::Event { subscription, .. } => {
+            Message::Event {
+                subscription,
+                details,
+                ..
+            } => {
                 if let Some(peer) = state.peers.get(&id) {
-                    peer.queue.undelivered(*subscription);
+                    peer.queue.undelivered(*subscription, details);
                 }
                 let dropped = &mut state.realm.tally.dropped_events;
                 *(if too_large {

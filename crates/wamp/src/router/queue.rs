@@ -128,14 +128,17 @@ impl Queue {
     }
 
     /// The EVENT that was taken last could not be given to the session. For its own task: nobody is woken.
-    pub(super) fn undelivered(&self, subscription: Id) {
+    pub(super) fn undelivered(&self, subscription: Id, details: &Dict) {
+        // What it was to say was not said either.
+        let said = details.get(DROPPED).and_then(Value::as_u64).unwrap_or_default();
+        let dropped = said.saturating_add(1);
         let mut state = self.lock();
         if self.tells_dropped && state.fits(0, self.max_messages, self.max_bytes) {
-            let notice = Outgoing::One(notice(subscription, 1));
+            let notice = Outgoing::One(notice(subscription, dropped));
             state.bytes += notice.weight();
             state.messages.push_front(notice);
         } else {
-            *state.dropped.entry(subscription).or_default() += 1;
+            *state.dropped.entry(subscription).or_default() += dropped;
         }
     }
 
@@ -469,8 +472,10 @@ mod tests {
         ];
         assert_eq!(all, expected, "in the place where they are missing");
         // It was too large for the session: there is no other one to tell with.
-        queue.undelivered(3);
+        queue.undelivered(3, &Dict::new());
         assert_eq!(next_event(&queue), Some((3, 0, Some(1))));
+        queue.undelivered(3, &Dict::from([(DROPPED.to_owned(), Value::Uint(4))]));
+        assert_eq!(next_event(&queue), Some((3, 0, Some(5))));
         assert_eq!(next_event(&queue), None);
     }
 
