@@ -163,7 +163,7 @@ impl Logs {
 
     /// Reads what the app's container has printed until now, follows it or not, and follows it no more: then it can be
     /// removed, and nothing of what it said is lost. `project`: all containers of this compose project. Bounded.
-    pub async fn read_out(&self, app: AppId, app_name: &str, project: Option<&str>) {
+    pub async fn read_out(&self, app: AppId, app_name: &str, project: Option<&str>) -> ReadOut {
         let source = project.map_or(Source::Container, |project| Source::Project(project.to_owned()));
         let (done, all_read) = oneshot::channel();
         let command = Command::ReadOut {
@@ -171,14 +171,14 @@ impl Logs {
             source,
             done,
         };
-        let read = async {
-            if self.commands.send(command).await.is_ok() {
-                // Refused only at the end of the agent.
-                let _ = all_read.await;
+        let read = async { self.commands.send(command).await.is_ok() && all_read.await.is_ok() };
+        match tokio::time::timeout(READ_OUT, read).await {
+            Ok(true) => ReadOut::Whole,
+            Ok(false) => ReadOut::Ending,
+            Err(_) => {
+                tracing::warn!(%app, "what its containers said last was not read in time");
+                ReadOut::InPart
             }
-        };
-        if tokio::time::timeout(READ_OUT, read).await.is_err() {
-            tracing::warn!(%app, "what its containers said last was not read in time");
         }
     }
 
@@ -317,6 +317,16 @@ pub struct Answer {
     /// When the oldest line that there is was printed, nanoseconds since 1970. Of several containers the youngest of their
     /// oldest lines: from then on all of them is there. `None` of a history.
     pub oldest_available: Option<u64>,
+}
+
+/// How far [`Logs::read_out`] came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadOut {
+    Whole,
+    /// There was not enough time.
+    InPart,
+    /// The agent ends, and reads nothing any more.
+    Ending,
 }
 
 /// Where lines about an app are said (2.1).

@@ -18,6 +18,7 @@ use super::compose::directory;
 use super::environment::files;
 use super::table::Action;
 use super::worker::{ActionError, Worker, blocking};
+use crate::engine::{ContainerFacts, ContainerStatus};
 pub(super) use compose::Teardown;
 
 /// How long a container may take to stop by itself.
@@ -45,7 +46,7 @@ impl Worker {
             Action::RecoverPresent => self.recover_present(request, cancel).await,
             Action::RecoverRunning => {
                 if !adopted {
-                    self.remove_container().await?;
+                    self.retire_container().await?;
                 }
                 self.run(request, adopted, cancel).await
             }
@@ -77,8 +78,7 @@ impl Worker {
         .await?;
         if let Some(container) = self.inspect().await? {
             self.shared.context.engine.stop(&container.id, GRACE).await?;
-            self.read_out_log().await;
-            self.shared.context.engine.remove(&container.id).await?;
+            self.retire(&container).await?;
         }
         self.set(AppState::Present).await?;
         self.line(&format!("Successfully stopped {}", self.app_name));
@@ -95,7 +95,7 @@ impl Worker {
                 self.set(AppState::Removed).await
             }
             _ => {
-                self.remove_container().await?;
+                self.retire_container().await?;
                 self.settle_by_image().await
             }
         }
@@ -107,7 +107,7 @@ impl Worker {
         request: &AppRequest,
         cancel: &CancellationToken,
     ) -> Result<(), ActionError> {
-        self.remove_container().await?;
+        self.retire_container().await?;
         if self.has_any_image().await? {
             return self.set(AppState::Present).await;
         }
@@ -126,6 +126,23 @@ impl Worker {
             false => AppState::Removed,
         };
         self.set(state).await
+    }
+
+    /// Removes the container of an app that stays: what it said is read before.
+    async fn retire_container(&self) -> Result<(), ActionError> {
+        match self.inspect().await? {
+            Some(container) => self.retire(&container).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn retire(&self, container: &ContainerFacts) -> Result<(), ActionError> {
+        // One that never ran has said nothing.
+        if container.status != ContainerStatus::Created {
+            self.read_out_log().await?;
+        }
+        self.shared.context.engine.remove(&container.id).await?;
+        Ok(())
     }
 
     pub(super) async fn remove_container(&self) -> Result<(), ActionError> {

@@ -117,6 +117,8 @@ pub(super) struct Pipeline {
     attached: Option<Attached>,
     followed: mpsc::Sender<Followed>,
     followers: JoinSet<()>,
+    /// Until the agent ends.
+    reads: bool,
     news: News,
     /// One per session; the one before ends when its channels are dropped. And the one of the daemon's events.
     watches: JoinSet<()>,
@@ -154,6 +156,7 @@ impl Pipeline {
             // Replaced when the loop begins.
             followed: mpsc::channel(1).0,
             followers: JoinSet::new(),
+            reads: true,
             news: News::new(),
             watches: JoinSet::new(),
             sending: JoinSet::new(),
@@ -169,8 +172,6 @@ impl Pipeline {
         let (followed, mut lines) = mpsc::channel(FOLLOWED);
         self.followed = followed;
         self.restore_cursors();
-        let mut stopping = false;
-
         loop {
             let now = Instant::now();
             self.look_after_entries(now);
@@ -183,10 +184,11 @@ impl Pipeline {
             let next = deadlines.filter(|deadline| *deadline > now).min();
             tokio::select! {
                 biased;
-                () = stop.cancelled(), if !stopping => {
-                    stopping = true;
+                () = stop.cancelled(), if self.reads => {
                     self.followers.abort_all();
-                    self.entries.values_mut().for_each(Entry::read_out);
+                    // Not to the end: who waits for that learns it from the channel, which is gone.
+                    self.entries.values_mut().for_each(|entry| entry.waiting_for_end.clear());
+                    self.reads = false;
                 }
                 Some(restored) = self.restoring.join_next() => self.on_restored(restored),
                 Some(sent) = self.sending.join_next() => self.on_sent(sent),
@@ -255,7 +257,9 @@ impl Pipeline {
                 done,
             } => {
                 let name = self.entry(container, true);
-                self.read_out(&name, source, done);
+                if self.reads {
+                    self.read_out(&name, source, done);
+                }
             }
             Command::History { container, reply } => match self.entries.get_mut(&container.name) {
                 Some(entry) if entry.awaits_stored => {

@@ -145,7 +145,7 @@ impl Worker {
                     | ContainerStatus::Unknown => {}
                 }
             }
-            engine.remove(&existing.id).await?;
+            self.retire(&existing).await?;
         }
         self.concede(&engine.create(&spec).await?);
         self.concede(&engine.start(&spec.name).await?);

@@ -73,7 +73,7 @@ impl Worker {
             self.shared.context.logs.follow(self.app, &self.app_name);
             unless_canceled(cancel, self.prove()).await?;
         } else {
-            self.remove_container().await?;
+            self.retire_container().await?;
             self.take_down_former(Teardown::Down).await?;
         }
         self.update_status = UpdateStatus::PendingRemoteConfirmation;
@@ -89,13 +89,12 @@ impl Worker {
         Ok(())
     }
 
-    /// The old version may end as at any stop; its container is replaced by what comes after. What it said last is read.
+    /// The old version may end as at any stop; its container is replaced by what comes after.
     async fn stop_gently(&self) -> Result<(), ActionError> {
         if let Some(container) = self.inspect().await?
             && container.status == ContainerStatus::Running
         {
             self.shared.context.engine.stop(&container.id, GRACE).await?;
-            self.read_out_log().await;
         }
         Ok(())
     }
@@ -142,8 +141,8 @@ impl Worker {
         } else {
             if tried {
                 self.keeps_history = true;
-                // Why it failed is in there, and the container goes.
-                self.read_out_log().await;
+                // Why it failed is in there, and the container goes. When the agent ends, all the same.
+                let _ = self.read_out_log().await;
                 self.line(&format!("The app failed to start, reason: {}", Chain(&error)));
             }
             self.line(&format!(

@@ -14,10 +14,12 @@ use crate::app::steps::unless_canceled;
 use crate::app::worker::{ActionError, Worker};
 use crate::engine::{Cli, EngineError};
 use crate::journal::Chain;
-use crate::logs::Channel;
+use crate::logs::{Channel, ReadOut};
 
 /// Starts with other ports after a host-port conflict, the first one included.
 const ATTEMPTS: u32 = 3;
+/// In the log of an app whose container goes although its log was not read to the end in time.
+const UNREAD: &str = "… an unknown number of log line(s) dropped (removed before they were read)";
 /// Longest wait for the services to run.
 const RUNNING_WITHIN: Duration = Duration::from_secs(30);
 
@@ -103,10 +105,23 @@ impl Worker {
     }
 
     /// Reads the log of whatever runs for the app to its end, before it is removed.
-    pub(in crate::app::steps) async fn read_out_log(&self) {
+    pub(in crate::app::steps) async fn read_out_log(&self) -> Result<(), ActionError> {
         let project = self.is_compose().then(|| self.project());
+        self.read_out(project.as_deref()).await
+    }
+
+    /// The same of the containers of `project`, or of the one that the app is. Canceled when the agent ends: what was not
+    /// read has to stay for the next one.
+    pub(in crate::app::steps) async fn read_out(&self, project: Option<&str>) -> Result<(), ActionError> {
         let logs = &self.shared.context.logs;
-        logs.read_out(self.app, &self.app_name, project.as_deref()).await;
+        match logs.read_out(self.app, &self.app_name, project).await {
+            ReadOut::Whole => Ok(()),
+            ReadOut::InPart => {
+                self.line(UNREAD);
+                Ok(())
+            }
+            ReadOut::Ending => Err(ActionError::Canceled),
+        }
     }
 
     /// Starts the services and waits until they run. What did not come up is taken away again.
@@ -150,7 +165,7 @@ impl Worker {
                 }
                 Err(EngineError::Canceled) => return Err(ActionError::Canceled),
                 Err(error) => {
-                    self.read_out_log().await;
+                    self.read_out_log().await?;
                     self.say_what_failed().await;
                     self.take_away(request).await;
                     return Err(match images.is_empty() {
@@ -166,7 +181,7 @@ impl Worker {
         let up = unless_canceled(cancel, self.wait_until_up(document)).await;
         if let Err(ActionError::Container(_)) = &up {
             // What the services said themselves; the containers go with it.
-            self.read_out_log().await;
+            self.read_out_log().await?;
             self.take_away(request).await;
         }
         up

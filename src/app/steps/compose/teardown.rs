@@ -37,7 +37,8 @@ impl Worker {
         }
         let result = self.take_down_by_cli(request, how).await;
         if let Err(error) = &result {
-            if error.is_engine_down() || error.is_engine_silent() {
+            let ends = matches!(error, ActionError::Canceled);
+            if ends || error.is_engine_down() || error.is_engine_silent() {
                 return result;
             }
             tracing::warn!(app = %self.app, error = %Chain(error), "taking a project down by the command line");
@@ -62,7 +63,7 @@ impl Worker {
             engine.stop(&left.id, GRACE).await?;
         }
         if !containers.is_empty() {
-            self.read_out_project(how).await;
+            self.read_out_project(how).await?;
         }
         for left in &containers {
             engine.remove(&left.id).await?;
@@ -89,7 +90,7 @@ impl Worker {
         let file = self.lay_out_for_teardown(request, document, &cli).await?;
         if how != Teardown::Volumes {
             self.call_quietly(&cli, &file, &["stop"]).await?;
-            self.read_out_project(how).await;
+            self.read_out_project(how).await?;
         }
         let arguments: &[&str] = match how {
             Teardown::Stop => &["rm", "-f"],
@@ -100,11 +101,10 @@ impl Worker {
     }
 
     /// What the services said last is in their log, which goes with them. Of an app that is removed nobody wants it.
-    async fn read_out_project(&self, how: Teardown) {
-        if how != Teardown::Volumes {
-            let logs = &self.shared.context.logs;
-            logs.read_out(self.app, &self.app_name, Some(&self.project()))
-                .await;
+    async fn read_out_project(&self, how: Teardown) -> Result<(), ActionError> {
+        match how {
+            Teardown::Stop | Teardown::Down => self.read_out(Some(&self.project())).await,
+            Teardown::Volumes => Ok(()),
         }
     }
 
