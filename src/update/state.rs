@@ -270,6 +270,9 @@ impl State {
         self.phase = Phase::None;
         self.attempts = 0;
         self.old_starts = 0;
+        // It may have failed once, and somebody has put it here all the same.
+        let (version, sha256) = (self.new_version.clone(), self.new_sha256.clone());
+        self.unblock(&version, &sha256);
         self.conclude("updated", "");
     }
 

@@ -36,12 +36,12 @@ pub(crate) fn managed(
     match state.phase {
         // Of Windows.
         Phase::None | Phase::Swapping => Managed::GoOn,
+        // A power cut may have come before the links were right. Blocked or not: nothing else is there to return to.
+        Phase::Rolledback if running == state.old_version => Managed::Demote,
         Phase::Rolledback => {
             let suspect = state.blocked.iter().any(|blocked| blocked.version == running);
             match suspect.then(sha256).flatten() {
                 Some(sha256) if state.blocked(running, &sha256).is_some() => Managed::DemoteMyself,
-                // A power cut may have come before the links were right.
-                _ if running == state.old_version => Managed::Demote,
                 _ => Managed::GoOn,
             }
         }
@@ -323,6 +323,19 @@ mod tests {
         state.prove();
         assert!(!is_stranger(&state, "2.0.0"));
         assert!(!is_stranger(&state, "1.0.0"));
+    }
+
+    #[test]
+    fn the_way_back_leads_to_a_version_that_failed_once_if_there_is_no_other() {
+        let mut state = State {
+            old_version: "2.0.0".to_owned(),
+            ..staged()
+        };
+        state.roll_back("it crashed");
+        state.blocked[0].version = "2.0.0".to_owned();
+        let sha256 = state.blocked[0].sha256.clone();
+        let verdict = managed(&mut state, "2.0.0", || Some(sha256), |_| true);
+        assert_eq!(verdict, Managed::Demote);
     }
 
     #[test]
