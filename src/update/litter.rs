@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::custody::myself;
+use super::custody::{Custody, myself};
 use super::manifest::{Manifest, is_digest};
 use super::state::{Phase, State};
 use super::{disk, file_name, swap, version, version_of};
@@ -24,6 +24,15 @@ const STALE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// Removes versions that nothing needs any more: the one that runs, the one before, what failed last and what the links
 /// lead to stay. While a version is being tried, all do.
 pub(crate) fn sweep(agent_dir: &Path, state: &State) {
+    let launcher = match Custody::launched() {
+        Some(Custody::Own { launcher, .. }) => Some(launcher),
+        _ => None,
+    };
+    sweep_beside(agent_dir, state, launcher);
+}
+
+/// `launcher`: the installed binary, which starts the others and may lie among them.
+fn sweep_beside(agent_dir: &Path, state: &State, launcher: Option<PathBuf>) {
     if state.is_trial() || state.phase == Phase::Swapping {
         return;
     }
@@ -31,6 +40,7 @@ pub(crate) fn sweep(agent_dir: &Path, state: &State) {
     complain(disk::remove(&near), &near);
     let mut kept = vec![state.new_file.clone(), state.old_file.clone()];
     kept.extend(myself());
+    kept.extend(launcher);
     kept.extend(
         state
             .active
@@ -188,6 +198,30 @@ mod tests {
             .filter(|number| path(&format!("reagent-v1.{number}.0")).exists())
             .collect();
         assert_eq!(left, [1, 3, 4, 5]);
+    }
+
+    #[test]
+    fn the_installed_binary_stays_whatever_it_is_called() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        for name in [
+            "reagent-v1.0.0",
+            "reagent-v1.1.0",
+            "reagent-v1.2.0",
+            "reagent-v1.3.0",
+        ] {
+            fs::write(path(name), name).unwrap();
+        }
+        let state = State {
+            new_file: path("reagent-v1.3.0"),
+            old_file: path("reagent-v1.2.0"),
+            ..State::default()
+        };
+        sweep_beside(directory.path(), &state, Some(path("reagent-v1.0.0")));
+        assert_eq!(
+            names(directory.path()),
+            ["reagent-v1.0.0", "reagent-v1.2.0", "reagent-v1.3.0"]
+        );
     }
 
     #[test]
