@@ -503,6 +503,7 @@ impl Installer {
             .await
             .unwrap_or_else(|error| Err(std::io::Error::other(error)))
             .map_err(disk_error("keeping room for the update state"))?;
+        let before = self.memory.current();
         let remembered = self.memory.change(move |state| {
             // Out of a version that never proved itself the way back leads to the one before.
             let unproven = state.new_version == VERSION || state.staged_by == VERSION;
@@ -540,10 +541,10 @@ impl Installer {
             .await
             .unwrap_or_else(|error| Err(std::io::Error::other(error)));
         if published.is_err() {
-            // Nobody can start what has no name, so it must keep nobody out.
-            let unstaged = self.memory.change(|state| {
+            // Nobody can start what has no name, so it must keep nobody out; this version may be on trial itself.
+            let unstaged = self.memory.change(move |state| {
                 if state.phase == Phase::Staged && !state.new_file.is_file() {
-                    state.phase = Phase::None;
+                    *state = before;
                 }
             });
             if let Err(error) = unstaged.await {

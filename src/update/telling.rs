@@ -68,10 +68,12 @@ pub(super) async fn tell(context: UpdateContext, memory: Memory, health: Health)
                         // Not when another one has ended meanwhile.
                         state.reported |= state.outcome.as_ref() == Some(&outcome);
                     });
-                    if let Err(error) = remembered.await {
-                        tracing::warn!(%error, "the outcome of the update may be told again");
+                    match remembered.await {
+                        Ok(_) => continue,
+                        Err(error) => {
+                            tracing::warn!(%error, "the outcome of the update is told again");
+                        }
                     }
-                    continue;
                 }
                 Err(error) => {
                     tracing::warn!(error = %Chain(&error), "the outcome of the update was not told");
