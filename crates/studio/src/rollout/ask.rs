@@ -103,8 +103,11 @@ fn read(reply: &Reply, wanted: &str) -> Answer {
         return Answer::Later("another update is in progress there".to_owned());
     }
     // It waits to prove itself, or does so already: the final word comes later.
-    if reply.message.ends_with("waits to prove itself") && reply.latest_version == wanted {
-        return Answer::Staged;
+    if reply.message.ends_with("waits to prove itself") {
+        return match reply.latest_version == wanted {
+            true => Answer::Staged,
+            false => Answer::Later(format!("there, {}", plain(&reply.message))),
+        };
     }
     if reply.current_version == wanted {
         return Answer::UpToDate;
@@ -242,6 +245,11 @@ mod tests {
         assert_eq!(
             with(json!({"CurrentVersion": "1.0.1", "Message": "version 1.0.1 waits to prove itself"})),
             Answer::Staged
+        );
+        let other = json!({"LatestVersion": "1.0.9", "Message": "version 1.0.9 waits to prove itself"});
+        assert!(
+            matches!(with(other), Answer::Later(_)),
+            "another one is being tried"
         );
         assert_eq!(
             with(json!({"Message": "the release was refused"})),
