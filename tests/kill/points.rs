@@ -129,6 +129,7 @@ const UPDATE_PROJECT: Wish = Wish {
     steps: &[
         "UPDATING",
         "pull",
+        "stop",
         "down",
         "up",
         "PRESENT",

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use testkit::fleet::{Fleet, Plane};
 use testkit::process::Process;
-use testkit::wait;
+use testkit::{docker, wait};
 
 use super::rig::{go_on, hold, numbering, wait_until_confirmed};
 
@@ -174,4 +174,38 @@ fn whoever_follows_a_log_sees_every_line_once_although_the_agent_is_killed() {
     let answer = fleet.studio(&["call", "meter-1", "query_device_logs", r#"{"tail":5}"#, "--json"]);
     assert!(answer.ok().stdout.contains("oldest_available"));
     fleet.studio(&["remove", "meter-1", "count", "--wait"]).ok();
+}
+
+#[test]
+fn what_an_app_said_last_while_no_agent_ran_is_seen_before_it_is_started_again() {
+    let fleet = Fleet::start(Plane::Studio);
+    let device = fleet.add_device("meter-1");
+    let mut agent = device.start_agent(Path::new(AGENT), &[]);
+    let script = "if [ -e /data/again ]; then echo number 3001; while :; do sleep 1; done; fi
+        : > /data/again; echo number 1; while ! [ -e /tmp/on ]; do sleep 0.1; done
+        for i in $(seq 2 3000); do echo number $i; done";
+    fleet.publish_app("ends", script);
+    fleet.studio(&["install", "meter-1", "ends", "--wait"]).ok();
+    let viewer = Process::start(
+        "viewer",
+        &mut fleet.command(&["logs", "meter-1", "ends", "-f", "--grep", "number"]),
+    );
+    wait::until("the first line is seen", MINUTE, || {
+        (numbers(&viewer) == [1]).then_some(())
+    });
+    let apps = fleet.studio(&["app", "list", "--json"]).ok().json();
+    let container = format!("prod_{}_ends", apps[0]["app_key"]);
+    wait_until_confirmed(&device.home.join("agent/downloads"), &container);
+    agent.kill();
+    docker::docker(&["exec", &container, "/bin/sh", "-c", ": > /tmp/on"]).unwrap();
+    wait::until("it ends", MINUTE, || {
+        let state = docker::inspect(&container, "{{.State.Status}}")?;
+        (state == "exited").then_some(())
+    });
+    let _agent = device.start_agent(Path::new(AGENT), &[]);
+    wait::until("it is started again", MINUTE, || {
+        numbers(&viewer).contains(&3001).then_some(())
+    });
+    let expected: Vec<u64> = (1..=3001).collect();
+    assert_eq!(numbers(&viewer), expected);
 }
