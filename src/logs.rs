@@ -162,8 +162,9 @@ impl Logs {
     }
 
     /// Reads what the app's container has printed until now, follows it or not, and follows it no more: then it can be
-    /// removed, and nothing of what it said is lost. `project`: all containers of this compose project. Bounded.
-    pub async fn read_out(&self, app: AppId, app_name: &str, project: Option<&str>) -> ReadOut {
+    /// removed, and nothing of what it said is lost. `project`: all containers of this compose project. Bounded: out of
+    /// time, that is said in the log.
+    pub async fn read_out(&self, app: AppId, app_name: &str, project: Option<&str>) -> Result<(), Ending> {
         let source = project.map_or(Source::Container, |project| Source::Project(project.to_owned()));
         let (done, all_read) = oneshot::channel();
         let command = Command::ReadOut {
@@ -173,11 +174,12 @@ impl Logs {
         };
         let read = async { self.commands.send(command).await.is_ok() && all_read.await.is_ok() };
         match tokio::time::timeout(READ_OUT, read).await {
-            Ok(true) => ReadOut::Whole,
-            Ok(false) => ReadOut::Ending,
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Ending),
             Err(_) => {
                 tracing::warn!(%app, "what its containers said last was not read in time");
-                ReadOut::InPart
+                self.agent_line(app, app_name, batch::UNREAD);
+                Ok(())
             }
         }
     }
@@ -319,15 +321,9 @@ pub struct Answer {
     pub oldest_available: Option<u64>,
 }
 
-/// How far [`Logs::read_out`] came.
+/// The agent ends, and reads nothing any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReadOut {
-    Whole,
-    /// There was not enough time.
-    InPart,
-    /// The agent ends, and reads nothing any more.
-    Ending,
-}
+pub struct Ending;
 
 /// Where lines about an app are said (2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

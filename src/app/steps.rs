@@ -129,7 +129,7 @@ impl Worker {
     }
 
     /// Removes the container of an app that stays: what it said is read before.
-    async fn retire_container(&self) -> Result<(), ActionError> {
+    pub(super) async fn retire_container(&self) -> Result<(), ActionError> {
         match self.inspect().await? {
             Some(container) => self.retire(&container).await,
             None => Ok(()),

@@ -22,6 +22,9 @@ const AGENT_LINES: usize = 200;
 /// container's log where reading was to go on.
 pub(super) const ROTATED: &str = "… an unknown number of log line(s) dropped (log rotation)";
 
+/// The same, because a container went although its log was not read to the end in time.
+pub(super) const UNREAD: &str = "… an unknown number of log line(s) dropped (removed before they were read)";
+
 /// Why lines are missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) enum Cause {

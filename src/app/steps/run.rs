@@ -70,7 +70,7 @@ impl Worker {
             return Ok(Started::Yes);
         }
         if self.app.stage == Stage::Dev {
-            self.remove_container().await?;
+            self.retire_container().await?;
         }
         if self.fetch_missing_image(request, cancel).await?
             && self.mailbox.target() != Some(AppState::Running)

@@ -141,8 +141,10 @@ impl Worker {
         } else {
             if tried {
                 self.keeps_history = true;
-                // Why it failed is in there, and the container goes. When the agent ends, all the same.
-                let _ = self.read_out_log().await;
+                // Why it failed is in there, and the container goes.
+                if let Err(ending) = self.read_out_log().await {
+                    return ending;
+                }
                 self.line(&format!("The app failed to start, reason: {}", Chain(&error)));
             }
             self.line(&format!(
@@ -167,7 +169,7 @@ impl Worker {
 
     async fn settle_as_before(&mut self, tried: bool, state: AppState) -> Result<(), ActionError> {
         if tried {
-            self.remove_container().await?;
+            self.retire_container().await?;
             return self.settle_by_image().await;
         }
         match self.inspect().await? {

@@ -14,12 +14,10 @@ use crate::app::steps::unless_canceled;
 use crate::app::worker::{ActionError, Worker};
 use crate::engine::{Cli, EngineError};
 use crate::journal::Chain;
-use crate::logs::{Channel, ReadOut};
+use crate::logs::{Channel, Ending};
 
 /// Starts with other ports after a host-port conflict, the first one included.
 const ATTEMPTS: u32 = 3;
-/// In the log of an app whose container goes although its log was not read to the end in time.
-const UNREAD: &str = "… an unknown number of log line(s) dropped (removed before they were read)";
 /// Longest wait for the services to run.
 const RUNNING_WITHIN: Duration = Duration::from_secs(30);
 
@@ -114,14 +112,8 @@ impl Worker {
     /// read has to stay for the next one.
     pub(in crate::app::steps) async fn read_out(&self, project: Option<&str>) -> Result<(), ActionError> {
         let logs = &self.shared.context.logs;
-        match logs.read_out(self.app, &self.app_name, project).await {
-            ReadOut::Whole => Ok(()),
-            ReadOut::InPart => {
-                self.line(UNREAD);
-                Ok(())
-            }
-            ReadOut::Ending => Err(ActionError::Canceled),
-        }
+        let read = logs.read_out(self.app, &self.app_name, project).await;
+        read.map_err(|Ending| ActionError::Canceled)
     }
 
     /// Starts the services and waits until they run. What did not come up is taken away again.
