@@ -85,13 +85,15 @@ impl Directory {
         self.write(name, content, Existing::Replace)
     }
 
-    /// Held as long as the file is open. Hidden, so nobody is served it.
+    /// Held as long as the file is open. Hidden, so nobody is served it. Another operator may have made it, who alone may
+    /// write to it.
     fn lock(&self) -> io::Result<File> {
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(self.root.join(".lock"))?;
+        let path = self.root.join(".lock");
+        // For writing where that is allowed: over NFS nothing else can be locked.
+        let file = match File::options().create(true).append(true).open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => File::open(&path)?,
+            opened => opened?,
+        };
         file.lock()?;
         Ok(file)
     }
