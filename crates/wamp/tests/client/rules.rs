@@ -253,36 +253,47 @@ async fn c_08_an_invocation_and_an_event_right_behind_their_answers_are_not_lost
 async fn rule_23_c_17_pongs_do_not_queue_behind_results() {
     const RESULT: usize = 4 << 20;
     const RESULTS: u64 = 16;
+    const ROUNDS: u64 = 5;
     let (session, mut peer) = joined(|_| {}).await;
     let result = Payload::from_args(vec![Value::from("x".repeat(RESULT))]);
     let result = session.codec().unwrap().encode_payload(&result).unwrap();
     let bulk = handler(move |_| std::future::ready(Ok(result.clone())));
     registered(&session, &mut peer, 1, bulk).await;
-    for request in 1..=RESULTS {
-        peer.say(json!([68, request, 1, {}])).await;
-    }
-    let (mut results, mut behind) = (0, 0);
     let mut pings = 0_u8;
-    while results < RESULTS {
-        // One ping after each result, so that there is always something to overtake.
-        let sent = tokio::time::Instant::now();
-        pings += 1;
-        peer.ping(pings).await;
-        let mut before = 0;
-        loop {
-            match tokio::time::timeout(SOON, peer.frame()).await.unwrap() {
-                Frame::Pong(payload) if payload[..] == [pings] => break,
-                Frame::Text(_) => before += 1,
-                Frame::Ping(_) | Frame::Pong(_) => {}
-                other => panic!("{other:?}"),
+    // Pongs behind results would be there every time; that nobody had a turn to answer while all results went happens
+    // once in a while on a busy machine.
+    let overtaken = async {
+        for round in 0..ROUNDS {
+            for request in round * RESULTS + 1..=(round + 1) * RESULTS {
+                peer.say(json!([68, request, 1, {}])).await;
+            }
+            let (mut results, mut answered) = (0, 0);
+            while results < RESULTS {
+                // One ping after each result, so that there is always something to overtake.
+                let sent = tokio::time::Instant::now();
+                pings += 1;
+                peer.ping(pings).await;
+                loop {
+                    match tokio::time::timeout(SOON, peer.frame()).await.unwrap() {
+                        Frame::Pong(payload) if payload[..] == [pings] => break,
+                        Frame::Text(_) => results += 1,
+                        Frame::Ping(_) | Frame::Pong(_) => {}
+                        other => panic!("{other:?}"),
+                    }
+                }
+                assert!(sent.elapsed() < Duration::from_secs(1), "{:?}", sent.elapsed());
+                answered += 1;
+            }
+            if answered > 2 {
+                return true;
             }
         }
-        assert!(sent.elapsed() < Duration::from_secs(1), "{:?}", sent.elapsed());
-        results += before;
-        behind = behind.max(before);
-    }
-    assert!(pings > 2, "all {RESULTS} results went before the pong");
-    assert!(behind < RESULTS);
+        false
+    };
+    assert!(
+        overtaken.await,
+        "all {RESULTS} results went before the pong, {ROUNDS} times"
+    );
 }
 
 #[tokio::test]
