@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -40,13 +41,21 @@ const SAMPLE_INTERVAL: Duration = Duration::from_secs(30);
 const DOCKER_GRACE: Duration = Duration::from_secs(5);
 const DOCKER_ROUND: Duration = Duration::from_secs(30);
 
-/// Runs the agent until `stop`, with the Docker daemon of this process's environment.
-pub async fn run(settings: Settings, device: DeviceFile, footing: Footing, stop: CancellationToken) -> Exit {
+/// Runs the agent until `stop`, with the Docker daemon of this process's environment. `for_logs`: the runtime on which app
+/// logs are read and put together. One of its own, because a thread that works for apps that flood their logs gets its
+/// turns late, and with it the calls that it answers.
+pub async fn run(
+    settings: Settings,
+    device: DeviceFile,
+    footing: Footing,
+    stop: CancellationToken,
+    for_logs: Handle,
+) -> Exit {
     match Engine::new() {
         Ok(engine) => {
             let mut timing = Timing::default();
             timing.heartbeat = footing.setup().heartbeat.unwrap_or(timing.heartbeat);
-            run_updating(settings, device, engine, timing, footing, stop).await
+            run_updating(settings, device, engine, timing, footing, stop, for_logs).await
         }
         Err(failure) => Exit::Failure(format!(
             "cannot set up the Docker client: {failure}; check DOCKER_HOST"
@@ -63,7 +72,7 @@ pub async fn run_with(
     stop: CancellationToken,
 ) -> Exit {
     let footing = Footing::take(&settings, Custody::Managed, Setup::default());
-    run_updating(settings, device, engine, timing, footing, stop).await
+    run_updating(settings, device, engine, timing, footing, stop, Handle::current()).await
 }
 
 async fn run_updating(
@@ -73,6 +82,7 @@ async fn run_updating(
     timing: Timing,
     footing: Footing,
     stop: CancellationToken,
+    for_logs: Handle,
 ) -> Exit {
     let store = match open_store(&settings).await {
         Ok(store) => store,
@@ -86,6 +96,7 @@ async fn run_updating(
     let serial = device.current().serial_number.clone();
     let host = HostSampler::start(SAMPLE_INTERVAL, parts.clone());
     let logs = Logs::start_in(
+        &for_logs,
         Some(settings.downloads_dir()),
         serial.clone(),
         store.clone(),

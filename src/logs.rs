@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use protocol::naming::BadContainerName;
 use protocol::{AppId, naming};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -69,12 +70,14 @@ impl Logs {
     /// Starts the pipeline of the device with this serial number. With `stop` it follows no container any more; it
     /// ends with [`Logs::close`], which saves what is not saved yet, or with the last handle.
     pub fn start(serial: String, store: Store, engine: Engine, stop: CancellationToken) -> Logs {
-        Logs::start_in(None, serial, store, engine, stop)
+        Logs::start_in(&Handle::current(), None, serial, store, engine, stop)
     }
 
-    /// The same with a directory for what memory is too small or too short-lived for: lines that wait for a link that
-    /// is down, and what viewers have got before a restart. It is made when it is missing.
+    /// The same on that runtime, which outlives the handles, with a directory for what memory is too small or too
+    /// short-lived for: lines that wait for a link that is down, and what viewers have got before a restart. It is made
+    /// when it is missing.
     pub fn start_in(
+        runtime: &Handle,
         directory: Option<PathBuf>,
         serial: String,
         store: Store,
@@ -87,7 +90,7 @@ impl Logs {
         let serial = Arc::from(serial);
         let pipeline = Pipeline::new(serial, store.clone(), engine.clone(), lost.clone(), directory);
         let guard = ended.clone().drop_guard();
-        tokio::spawn(async move {
+        runtime.spawn(async move {
             pipeline.run(queue, stop).await;
             drop(guard);
         });

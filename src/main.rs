@@ -14,11 +14,13 @@ use reagent::settings::Settings;
 use reagent::system::platform;
 use reagent::update::{self, Boot, Footing, Setup};
 use reagent::{exit, instance};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio_util::sync::CancellationToken;
 
 /// Enough for an agent that mostly waits, and one is still free for signals while the other is busy.
 const WORKERS: usize = 2;
+/// For app logs, beside those.
+const LOG_WORKERS: usize = 1;
 
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os().collect::<Vec<OsString>>()) {
@@ -65,16 +67,24 @@ fn start(settings: Settings) -> anyhow::Result<u8> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
+    let for_logs = Builder::new_multi_thread()
+        .worker_threads(LOG_WORKERS)
+        .thread_name("logs")
+        .enable_all()
+        .build()
+        .context("cannot start the runtime for logs")?;
     let stop = exit::on_signals(&runtime).context("cannot watch for signals")?;
-    let code = serve(&runtime, settings, footing, stop);
+    let code = serve(&runtime, for_logs.handle(), settings, footing, stop);
     // A thread that hangs in the kernel must not keep the process.
     runtime.shutdown_background();
+    for_logs.shutdown_background();
     exit::start_over_if_asked();
     code
 }
 
 fn serve(
     runtime: &Runtime,
+    for_logs: &Handle,
     settings: Settings,
     footing: Footing,
     stop: CancellationToken,
@@ -113,7 +123,7 @@ fn serve(
     // Owned by the runtime; stops speaking when the runtime hangs, which is what it is for.
     runtime.spawn(async move { notifier.keep_alive().await });
     Ok(
-        match runtime.block_on(agent::run(settings, device, footing, stop)) {
+        match runtime.block_on(agent::run(settings, device, footing, stop, for_logs.clone())) {
             Exit::Clean => {
                 tracing::info!(code = exit::code(), "reagent ends: it was asked to");
                 exit::code()

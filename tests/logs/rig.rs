@@ -161,7 +161,14 @@ impl Run {
             runtime.block_on(async {
                 let (store, _) = Store::open(&home.join("reagent.db")).await.unwrap();
                 let stop = CancellationToken::new();
-                let run = Logs::start_in(place, SERIAL.to_owned(), store.clone(), engine, stop);
+                let run = Logs::start_in(
+                    &tokio::runtime::Handle::current(),
+                    place,
+                    SERIAL.to_owned(),
+                    store.clone(),
+                    engine,
+                    stop,
+                );
                 logs.send(run.clone()).await.unwrap();
                 if let Ok(true) = kill.await {
                     run.close().await;
