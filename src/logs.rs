@@ -10,7 +10,7 @@ use std::time::Duration;
 use protocol::naming::BadContainerName;
 use protocol::{AppId, naming};
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::{Engine, EngineError};
@@ -42,6 +42,10 @@ pub use query::{Found, Origin, Window};
 /// be moved; then lines are dropped and counted, and the last places are kept for everything else.
 const QUEUE: usize = 1024;
 const RESERVED: usize = 128;
+/// How many of them may be lines of operations that wait for their turn.
+const IN_TURN: usize = QUEUE / 2;
+/// Longest wait for a turn: nothing but an agent that hangs makes it that long.
+const TURN: Duration = Duration::from_secs(1);
 /// Bound of attaching: later answers of the router still count.
 const ATTACH: Duration = Duration::from_secs(5);
 /// Bound of an answer about the history.
@@ -59,6 +63,7 @@ const FALLBACK: u32 = 50;
 #[derive(Clone, Debug)]
 pub struct Logs {
     commands: mpsc::Sender<Command>,
+    turns: Arc<Semaphore>,
     lost: Lost,
     store: Store,
     engine: Engine,
@@ -96,6 +101,7 @@ impl Logs {
         });
         Logs {
             commands,
+            turns: Arc::new(Semaphore::new(IN_TURN)),
             lost,
             store,
             engine,
@@ -138,8 +144,36 @@ impl Logs {
 
     /// The same on a channel of one's choice.
     pub fn output_line_on(&self, channel: Channel, app: AppId, app_name: &str, line: String) {
+        self.output(channel, app, app_name, line, None);
+    }
+
+    /// The same of lines that come faster than they can be moved: it waits until those before are on their way, so that
+    /// what prints them is read slower. It does not wait for viewers.
+    pub async fn output_line_in_turn(&self, channel: Channel, app: AppId, app_name: &str, line: String) {
+        let turn = match Arc::clone(&self.turns).try_acquire_owned() {
+            Ok(turn) => Some(turn),
+            Err(_) => {
+                let turn = Arc::clone(&self.turns).acquire_owned();
+                tokio::time::timeout(TURN, turn).await.ok().and_then(Result::ok)
+            }
+        };
+        self.output(channel, app, app_name, line, turn);
+    }
+
+    fn output(
+        &self,
+        channel: Channel,
+        app: AppId,
+        app_name: &str,
+        line: String,
+        turn: Option<OwnedSemaphorePermit>,
+    ) {
         self.line(Container::on(channel, app, app_name), |container| {
-            Command::OutputLine { container, line }
+            Command::OutputLine {
+                container,
+                line,
+                _turn: turn,
+            }
         });
     }
 

@@ -21,6 +21,8 @@ mod pull;
 mod trouble;
 #[path = "apps/update.rs"]
 mod update;
+#[path = "apps/viewer.rs"]
+mod viewer;
 
 use std::time::Duration;
 

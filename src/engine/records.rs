@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::daemon::{Raw, bytes};
 use super::lines::Lines;
-use super::{Engine, EngineError};
+use super::{Engine, EngineError, LogLine};
 
 /// What is done, and what its errors mean.
 #[derive(Clone, Copy)]
@@ -33,6 +33,34 @@ pub(super) struct Operation {
 struct Record {
     error: Option<String>,
     error_detail: Option<ErrorDetail>,
+    progress_detail: Option<ProgressDetail>,
+}
+
+impl Record {
+    /// What is no record says nothing about itself.
+    fn of(line: &str) -> Record {
+        serde_json::from_str(line).unwrap_or_default()
+    }
+
+    /// The failure that it reports, if it reports one.
+    fn failure(self) -> Option<String> {
+        self.error
+            .or(self.error_detail.and_then(|detail| detail.message))
+            .filter(|text| !text.is_empty())
+    }
+
+    /// It says how far something is: the next one says so again.
+    fn is_progress(&self) -> bool {
+        let current = self.progress_detail.as_ref().and_then(|detail| detail.current);
+        current.is_some()
+    }
+}
+
+/// Empty in a record that says that something has begun or is done.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ProgressDetail {
+    current: Option<serde::de::IgnoredAny>,
 }
 
 #[derive(Default, Deserialize)]
@@ -58,9 +86,10 @@ impl Drop for Work {
 }
 
 impl Engine {
-    /// Sends `raw` and follows the records. Each goes to `progress` as its JSON line; a full channel drops lines, never
-    /// waits. Ends with [`EngineError::Canceled`] when `cancel` fires: closing the connection is what ends the work
-    /// inside the daemon.
+    /// Sends `raw` and follows the records. Each goes to `progress` as its JSON line. When the channel is full, those that
+    /// say how far something is are left out; for everything else, each line of a build above all, the daemon is read
+    /// slower: whoever has the other end reads it while this goes on, or drops it. Ends with [`EngineError::Canceled`] when
+    /// `cancel` fires: closing the connection is what ends the work inside the daemon.
     pub(super) async fn follow_records(
         &self,
         operation: Operation,
@@ -94,21 +123,28 @@ impl Engine {
                 .await
                 .map_err(|_| EngineError::Timeout(stall, name))?;
             let ended = chunk.is_none();
-            let mut tee = |line: String| {
-                if failure.is_none() {
-                    failure = error_of(&line);
-                }
-                // Full: a viewer misses a progress line, which the next one replaces.
-                let _ = progress.try_send(line);
-            };
+            let mut received = Vec::new();
+            let mut take = |line: LogLine| received.push(line.text);
             match chunk {
-                Some(Ok(chunk)) => lines.feed(&chunk, &mut |line| tee(line.text)),
+                Some(Ok(chunk)) => lines.feed(&chunk, &mut take),
                 Some(Err(Error::DockerResponseServerError { message, .. })) => {
                     return Err(meaning(message));
                 }
                 Some(Err(Error::RequestTimeoutError)) => return Err(EngineError::Timeout(stall, name)),
                 Some(Err(error)) => return Err(self.meaning(error, "")),
-                None => lines.finish(&mut |line| tee(line.text)),
+                None => lines.finish(&mut take),
+            }
+            for line in received {
+                let record = Record::of(&line);
+                // Without a reader the work goes on all the same.
+                if record.is_progress() {
+                    let _ = progress.try_send(line);
+                } else {
+                    let _ = progress.send(line).await;
+                }
+                if failure.is_none() {
+                    failure = record.failure();
+                }
             }
             if let Some(text) = failure {
                 return Err(meaning(text));
@@ -118,15 +154,6 @@ impl Engine {
             }
         }
     }
-}
-
-/// The failure that a record reports, if it reports one.
-fn error_of(line: &str) -> Option<String> {
-    let record: Record = serde_json::from_str(line).ok()?;
-    record
-        .error
-        .or(record.error_detail.and_then(|detail| detail.message))
-        .filter(|text| !text.is_empty())
 }
 
 #[cfg(test)]
@@ -166,12 +193,45 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_full_progress_channel_stops_nothing() {
+    async fn progress_that_finds_no_room_is_left_out_and_stops_nothing() {
         let (progress, mut received) = mpsc::channel(1);
-        let records = stream::iter((0..5).map(|n| Ok(Bytes::from(format!("{{\"status\":\"{n}\"}}\n")))));
+        let record = |n| format!("{{\"status\":\"Downloading\",\"progressDetail\":{{\"current\":{n}}}}}");
+        let records = stream::iter((0..5).map(|n| Ok(Bytes::from(format!("{}\n", record(n))))));
         engine().follow(PULL, records, progress).await.unwrap();
-        assert_eq!(received.recv().await.as_deref(), Some("{\"status\":\"0\"}"));
+        assert_eq!(received.recv().await, Some(record(0)));
         assert_eq!(received.recv().await, None);
+    }
+
+    #[tokio::test]
+    async fn what_is_said_but_once_waits_for_a_slow_reader() {
+        let said: Vec<String> = (0..300)
+            .map(|n| match n % 3 {
+                0 => format!("{{\"stream\":\"line {n}\\n\"}}"),
+                1 => format!("{{\"status\":\"Pull complete\",\"progressDetail\":{{}},\"id\":\"{n}\"}}"),
+                _ => format!("no record {n}"),
+            })
+            .collect();
+        let chunks: Vec<_> = said
+            .chunks(100)
+            .map(|lines| Ok(Bytes::from(lines.join("\n") + "\n")))
+            .collect();
+        let (progress, mut received) = mpsc::channel(1);
+        let read = async {
+            let mut seen = Vec::new();
+            while let Some(line) = received.recv().await {
+                seen.push(line);
+            }
+            seen
+        };
+        let engine = engine();
+        let (result, seen) = tokio::join!(engine.follow(PULL, stream::iter(chunks), progress), read);
+        assert_eq!((result, seen), (Ok(()), said.clone()));
+
+        // Nobody reads any more.
+        let (progress, received) = mpsc::channel(1);
+        drop(received);
+        let chunk = Ok(Bytes::from(said.join("\n")));
+        assert_eq!(engine.follow(PULL, stream::iter([chunk]), progress).await, Ok(()));
     }
 
     #[tokio::test(start_paused = true)]

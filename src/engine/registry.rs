@@ -26,8 +26,9 @@ const PUSH: Operation = Operation {
 };
 
 impl Engine {
-    /// Pulls. Every record of the daemon goes to `progress` as its JSON line; a full channel drops lines, never waits.
-    /// Ends with [`EngineError::Canceled`] when `cancel` fires, and fails when no progress arrives for five minutes.
+    /// Pulls. Every record of the daemon goes to `progress` as its JSON line, which is to be read meanwhile: while it is
+    /// full the pull waits, but for records that only say how far it is, which are left out. Ends with
+    /// [`EngineError::Canceled`] when `cancel` fires, and fails when no progress arrives for five minutes.
     pub async fn pull(
         &self,
         reference: &str,

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -57,6 +57,8 @@ pub(super) enum Command {
     OutputLine {
         container: Container,
         line: String,
+        /// Over when this has been taken.
+        _turn: Option<OwnedSemaphorePermit>,
     },
     ClearViewers(Container),
     ClearHistory(Container),
@@ -226,7 +228,7 @@ impl Pipeline {
                 entry.ring.push_agent(text);
                 entry.changed();
             }
-            Command::OutputLine { container, line } => {
+            Command::OutputLine { container, line, .. } => {
                 let name = self.entry(container, true);
                 self.output(&name, Chunk::line(line), true, true);
             }

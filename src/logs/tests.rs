@@ -16,6 +16,7 @@ use super::*;
 
 mod saved;
 mod stored;
+mod turns;
 mod unanswered;
 mod unheard;
 

@@ -17,7 +17,7 @@ use testkit::wait;
 use crate::device::{Device, FOREVER, SECRET, SOON, TOKEN};
 
 /// Uploads what is built: `steps` on top of a base image that is here.
-fn upload(device: &Device, steps: &str) {
+pub(crate) fn upload(device: &Device, steps: &str) {
     let base = format!("{}:latest", device.scope.name("base"));
     if docker::images_of(&base).is_empty() {
         docker::import_busybox(&base, FOREVER);
@@ -28,7 +28,7 @@ fn upload(device: &Device, steps: &str) {
     std::fs::write(path, tgz(&[("Dockerfile", &dockerfile)])).unwrap();
 }
 
-fn remove_layers(device: &Device) {
+pub(crate) fn remove_layers(device: &Device) {
     let filter = format!("label=scope={}", device.app_name);
     docker::docker(&["image", "prune", "-f", "--filter", &filter]).unwrap();
 }
@@ -39,7 +39,7 @@ fn steps_running(device: &Device) -> usize {
     found.lines().count()
 }
 
-fn publication(device: &Device, version: &str) -> AppRequest {
+pub(crate) fn publication(device: &Device, version: &str) -> AppRequest {
     device.wanted(Published, json!({"version": version}))
 }
 

@@ -156,6 +156,53 @@ async fn a_canceled_build_ends_inside_the_daemon_too() {
     remove_layers(&tag);
 }
 
+#[tokio::test]
+async fn a_build_whose_output_nobody_reads_waits_and_can_be_canceled() {
+    let scope = Scope::new();
+    let home = tempfile::tempdir().unwrap();
+    let base = scope.image("base", FOREVER);
+    let tag = scope.name("never");
+    let dockerfile = format!("FROM {base}\nLABEL scope={tag}\nRUN while :; do echo line; done\n");
+    let file = archive(home.path(), &[("Dockerfile", &dockerfile)]);
+    let (progress, mut received) = mpsc::channel(1);
+    let room = progress.clone();
+    let cancel = CancellationToken::new();
+    let building = tokio::spawn({
+        let (tag, cancel) = (tag.clone(), cancel.clone());
+        async move {
+            let spec = BuildSpec {
+                archive: &file,
+                dockerfile: "Dockerfile",
+                tag: &tag,
+                id: "build_1_x",
+                logins: &BTreeMap::new(),
+            };
+            engine().build(spec, progress, &cancel).await
+        }
+    });
+    // Nothing of it is left out, however slowly it is read.
+    let mut said = Vec::new();
+    while !said.iter().any(|text: &String| text.starts_with("line")) {
+        wait::until_async("it waits", SOON, || async {
+            (room.capacity() == 0).then_some(())
+        })
+        .await;
+        let line: serde_json::Value = serde_json::from_str(&received.recv().await.unwrap()).unwrap();
+        said.extend(line["stream"].as_str().map(str::to_owned));
+    }
+    let steps: Vec<&String> = said.iter().filter(|text| text.starts_with("Step ")).collect();
+    assert_eq!(steps.len(), 3, "{said:?}");
+    wait::until_async("it waits", SOON, || async {
+        (room.capacity() == 0).then_some(())
+    })
+    .await;
+    assert!(!building.is_finished());
+    cancel.cancel();
+    let ended = tokio::time::timeout(SOON, building).await.expect("it ends");
+    assert_eq!(ended.unwrap(), Err(EngineError::Canceled));
+    remove_layers(&tag);
+}
+
 /// What an unfinished build leaves for the next try.
 fn remove_layers(scope: &str) {
     docker::docker(&[

@@ -217,12 +217,15 @@ impl Worker {
         let result = loop {
             tokio::select! {
                 biased;
-                Some(record) = records.recv() => logs.output_line_on(channel, self.app, &self.app_name, record),
+                Some(record) = records.recv() => {
+                    logs.output_line_in_turn(channel, self.app, &self.app_name, record).await;
+                }
                 result = &mut work => break result,
             }
         };
         while let Ok(record) = records.try_recv() {
-            logs.output_line_on(channel, self.app, &self.app_name, record);
+            logs.output_line_in_turn(channel, self.app, &self.app_name, record)
+                .await;
         }
         result
     }

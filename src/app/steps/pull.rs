@@ -11,11 +11,12 @@ use super::unless_canceled;
 use crate::app::worker::{ActionError, Worker};
 use crate::engine::EngineError;
 use crate::journal::Chain;
+use crate::logs::Channel;
 
 /// Longest wait for the registry user name.
 const TOKEN: Duration = Duration::from_secs(10);
 
-/// Progress records between the daemon and the log; when full the engine drops records, the pull goes on.
+/// Records between the daemon and the log. Full: the daemon is read slower, and progress left out.
 pub(super) const PROGRESS: usize = 256;
 
 /// What an image is fetched for.
@@ -79,13 +80,14 @@ impl Worker {
                         accepted = true;
                         self.show_download(purpose).await?;
                     }
-                    logs.output_line(self.app, &self.app_name, record);
+                    logs.output_line_in_turn(Channel::App, self.app, &self.app_name, record).await;
                 }
                 done = &mut pull => result = Some(done),
             }
         }
         while let Ok(record) = records.try_recv() {
-            logs.output_line(self.app, &self.app_name, record);
+            logs.output_line_in_turn(Channel::App, self.app, &self.app_name, record)
+                .await;
         }
         match result {
             None | Some(Ok(())) => {}
