@@ -151,8 +151,8 @@ impl<'a> Dev<'a> {
             tokio::select! {
                 biased;
                 Some(event) = next_of(&mut said) => {
-                    for line in logs::lines::lines(&event).iter().flat_map(|line| readable(line)) {
-                        self.out.step(&json!({ "line": line }), || format!("{line}\n"));
+                    for (value, text) in shown(&event) {
+                        self.out.step(&value, || text);
                     }
                 }
                 event = events.events.recv() => {
@@ -228,6 +228,15 @@ async fn next_of(subscriptions: &mut [Subscription]) -> Option<Event> {
     }
 }
 
+/// What a log message is shown as, in order: the value for programs, the text for people.
+fn shown(event: &Event) -> Vec<(Value, String)> {
+    let lost = logs::lines::missed(event).map(|note| (json!({ "note": note }), format!("({note})\n")));
+    let lines = logs::lines::lines(event);
+    let lines = lines.iter().flat_map(|line| readable(line));
+    let lines = lines.map(|line| (json!({ "line": line }), format!("{line}\n")));
+    lost.into_iter().chain(lines).collect()
+}
+
 /// A line as a developer wants to read it: Docker's records say it in a member.
 fn readable(line: &str) -> Vec<String> {
     let Ok(Value::Object(record)) = serde_json::from_str::<Value>(line) else {
@@ -259,7 +268,28 @@ fn readable(line: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use wamp::Payload;
+
     use super::*;
+
+    #[test]
+    fn what_was_lost_on_the_way_is_said_before_what_came_after_it() {
+        let event = |publication, payload, missed| Event {
+            publication,
+            details: Dict::new(),
+            payload,
+            missed,
+        };
+        let step = Payload::from_args(vec!["{\"stream\":\"Step 1/2\\n\"}".into()]);
+        let lost = (
+            json!({"note": "3 log messages were lost on the way"}),
+            "(3 log messages were lost on the way)\n".to_owned(),
+        );
+        let line = (json!({"line": "Step 1/2"}), "Step 1/2\n".to_owned());
+        assert_eq!(shown(&event(1, step.clone(), 0)), std::slice::from_ref(&line));
+        assert_eq!(shown(&event(1, step, 3)), [lost.clone(), line]);
+        assert_eq!(shown(&event(0, Payload::Empty, 3)), [lost]);
+    }
 
     #[test]
     fn records_of_a_build_read_like_its_output() {

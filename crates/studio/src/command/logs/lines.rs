@@ -18,6 +18,11 @@ pub(in crate::command) fn lines(event: &Event) -> Vec<String> {
     }
 }
 
+/// What is to be said before the lines of an event: that messages before it found no place.
+pub(in crate::command) fn missed(event: &Event) -> Option<String> {
+    (event.missed > 0).then(|| format!("{} log messages were lost on the way", event.missed))
+}
+
 /// The lines of one message. A clear marker stands for "a new run begins": shown as a rule, nothing is erased.
 fn shown(message: &Value) -> Vec<String> {
     match message {

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use wamp::client::{Event, Subscription};
 
 use super::dated::{self, Found, PAGE};
-use super::lines::{Heard, Repeats, continuation, heard, is_gap, lines};
+use super::lines::{Heard, Repeats, continuation, heard, is_gap, lines, missed};
 use super::seam::{self, Expected, Seam, take_expected};
 use super::source::Source;
 use super::{Ended, RETRY, Stream, ask, passes, text_of};
@@ -251,9 +251,8 @@ pub(super) async fn watch(
                 let Some(event) = event else {
                     return watch.ended();
                 };
-                if let Some(event) = &event
-                    && event.missed > 0
-                    && !stream.note(out, &missed(event))
+                if let Some(note) = event.as_ref().and_then(missed)
+                    && !stream.note(out, &note)
                 {
                     return Ok(Ended::Unread);
                 }
@@ -407,10 +406,6 @@ fn behind(event: &Event) -> (Vec<String>, Phase) {
     let mut lines = heard(event);
     lines.retain(|line| line.by_agent || is_gap(&line.text));
     (lines.into_iter().map(|line| line.text).collect(), Phase::Behind)
-}
-
-fn missed(event: &Event) -> String {
-    format!("{} log messages were lost on the way", event.missed)
 }
 
 /// Live lines while some of them were shown already.
