@@ -76,10 +76,7 @@ impl Worker {
             Stage::Dev => &[AppState::Stopping],
         })
         .await?;
-        if let Some(container) = self.inspect().await? {
-            self.shared.context.engine.stop(&container.id, GRACE).await?;
-            self.retire(&container).await?;
-        }
+        self.retire_container().await?;
         self.set(AppState::Present).await?;
         self.line(&format!("Successfully stopped {}", self.app_name));
         Ok(())
@@ -128,7 +125,8 @@ impl Worker {
         self.set(state).await
     }
 
-    /// Removes the container of an app that stays: what it said is read before.
+    /// Removes the container of an app that stays. One that runs may end by itself, and what it said until then is read
+    /// before it goes.
     pub(super) async fn retire_container(&self) -> Result<(), ActionError> {
         match self.inspect().await? {
             Some(container) => self.retire(&container).await,
@@ -137,11 +135,13 @@ impl Worker {
     }
 
     async fn retire(&self, container: &ContainerFacts) -> Result<(), ActionError> {
+        let engine = &self.shared.context.engine;
         // One that never ran has said nothing.
         if container.status != ContainerStatus::Created {
-            self.read_out_log().await?;
+            engine.stop(&container.id, GRACE).await?;
+            self.read_out(None).await?;
         }
-        self.shared.context.engine.remove(&container.id).await?;
+        engine.remove(&container.id).await?;
         Ok(())
     }
 
@@ -162,7 +162,7 @@ impl Worker {
             // Where its directory lies is part of a project.
             self.take_down(request, Teardown::Down).await?;
         } else if !same {
-            self.remove_container().await?;
+            self.retire_container().await?;
             self.take_down_former(Teardown::Down).await?;
         }
         if !same {

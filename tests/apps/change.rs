@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use testkit::{docker, wait};
 
 use crate::compose::{Stack, web};
-use crate::device::{Device, FOREVER, SOON};
+use crate::device::{Device, FOREVER, LAST_WORDS, SOON};
 
 /// Waits until the app runs as one container, and nothing of its project with it.
 async fn runs_alone(stack: &Stack) {
@@ -96,7 +96,7 @@ async fn an_app_of_one_container_that_becomes_a_project_leaves_no_container_behi
         let stack = Stack::start(Stage::Prod).await;
         let device = &stack.device;
         let image = stack.image("web", FOREVER);
-        device.install("1.0", FOREVER);
+        device.install("1.0", LAST_WORDS);
         device.request(Running).await;
         device.reports(&[Starting, Running]).await;
 
@@ -111,6 +111,9 @@ async fn an_app_of_one_container_that_becomes_a_project_leaves_no_container_behi
             (reported && runs == (target == Running)).then_some(())
         })
         .await;
+        if target == Running {
+            device.said_all_before("| up").await;
+        }
     }
 }
 

@@ -220,6 +220,12 @@ impl Device {
         assert!(bye < after && log[bye - 1].ends_with("20000"), "{log:#?}");
     }
 
+    /// The same when nothing is logged afterwards.
+    pub(crate) async fn said_all(&self) {
+        let log = self.logs.history(self.app, &self.app_name).await;
+        assert!(log.ends_with(&["20000".to_owned(), "bye".to_owned()]), "{log:#?}");
+    }
+
     pub(crate) fn container_id(&self) -> Option<String> {
         docker::inspect(&self.container(), "{{.Id}}")
     }

@@ -123,6 +123,15 @@ async fn a_stopped_app_is_updated_and_stays_stopped() {
 }
 
 #[tokio::test]
+async fn a_running_app_that_is_to_stop_with_its_update_says_its_last_words() {
+    let (_registry, device) = running(Some(FOREVER)).await;
+    ask(&device, Present, json!({})).await;
+    device.reports(&[Updating, Present]).await;
+    assert_eq!(docker::count(&device.container()), 0);
+    device.said_all().await;
+}
+
+#[tokio::test]
 async fn a_version_that_does_not_run_gives_way_to_the_old_one() {
     let (_registry, device) = running(Some("echo no; exit 3")).await;
     ask(&device, Running, json!({})).await;

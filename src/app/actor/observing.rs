@@ -81,7 +81,7 @@ impl Actor {
         let found = project::of_services(self.worker.project_containers().await?);
         if request.target != AppState::Running {
             // Left from when it was an app of one container.
-            self.worker.remove_container().await?;
+            self.worker.retire_container().await?;
         }
         self.worker.sync_project_ports(request, &found);
         if request.target == AppState::Running {

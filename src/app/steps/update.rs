@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::pull::Purpose;
-use super::{GRACE, Teardown, unless_canceled};
+use super::{Teardown, unless_canceled};
 use crate::app::worker::{ActionError, Worker};
 use crate::engine::ContainerStatus;
 use crate::journal::Chain;
@@ -68,7 +68,6 @@ impl Worker {
             self.release_key = request.new_release_key;
         }
         if request.target == AppState::Running {
-            self.stop_gently().await?;
             self.start(request, false, cancel).await?;
             self.shared.context.logs.follow(self.app, &self.app_name);
             unless_canceled(cancel, self.prove()).await?;
@@ -85,16 +84,6 @@ impl Worker {
                 .await?;
             self.sync_ports(request, &[]);
             self.line(&format!("Now running app {} ({})", self.app_name, self.version));
-        }
-        Ok(())
-    }
-
-    /// The old version may end as at any stop; its container is replaced by what comes after.
-    async fn stop_gently(&self) -> Result<(), ActionError> {
-        if let Some(container) = self.inspect().await?
-            && container.status == ContainerStatus::Running
-        {
-            self.shared.context.engine.stop(&container.id, GRACE).await?;
         }
         Ok(())
     }

@@ -27,7 +27,11 @@ impl Worker {
         request: &AppRequest,
         how: Teardown,
     ) -> Result<(), ActionError> {
-        self.remove_container().await?;
+        match how {
+            Teardown::Stop | Teardown::Down => self.retire_container().await?,
+            // Of an app that is removed nobody wants it.
+            Teardown::Volumes => self.remove_container().await?,
+        }
         let containers = self.project_containers().await?;
         let directory = self.project_directory()?;
         // Volumes outlive their containers, and the directory with the document outlives them all.
