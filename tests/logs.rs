@@ -4,8 +4,12 @@
 
 #[path = "logs/daemon.rs"]
 mod daemon;
+#[path = "logs/flood.rs"]
+mod flood;
 #[path = "logs/forgotten.rs"]
 mod forgotten;
+#[path = "logs/killed.rs"]
+mod killed;
 #[path = "session/plane.rs"]
 #[allow(dead_code, reason = "other tests need more of it")]
 mod plane;
@@ -19,6 +23,8 @@ mod rig;
 mod rotated;
 #[path = "logs/several.rs"]
 mod several;
+#[path = "logs/silent.rs"]
+mod silent;
 #[path = "logs/story.rs"]
 mod story;
 #[path = "logs/stuck.rs"]

@@ -9,11 +9,12 @@ use reagent::logs::Logs;
 use reagent::store::Store;
 use testkit::docker::daemon::Daemon;
 use testkit::docker::{self, Scope};
+use testkit::fleet::Fleet;
 use testkit::wait;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use wamp::Dict;
-use wamp::client::{Session, Subscription};
+use wamp::client::{ClientConfig, Credentials, Session, Subscription};
 
 use super::SOON;
 use super::plane::Plane;
@@ -238,6 +239,26 @@ impl Run {
     }
 }
 
+/// Joins as the operator of a fleet.
+pub(crate) async fn operator(fleet: &Fleet) -> Session {
+    let text = std::fs::read_to_string(fleet.directory().join("studio/operator.json")).unwrap();
+    let operator: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let member = |name: &str| operator[name].as_str().unwrap().to_owned();
+    let mut config = ClientConfig::new(member("url"), "realm1");
+    config.credentials = Credentials::Cra {
+        authid: member("authid"),
+        secret: member("secret"),
+    };
+    Session::connect(&config).await.unwrap()
+}
+
+/// The name of the container in which a fleet's app runs.
+pub(crate) fn container_of(fleet: &Fleet, app: &str) -> String {
+    let apps = fleet.studio(&["app", "list", "--json"]).ok().json();
+    let row = apps.as_array().unwrap().iter().find(|row| row["name"] == app);
+    format!("prod_{}_{app}", row.unwrap()["app_key"])
+}
+
 /// Somebody who watches a log and counts.
 pub(crate) struct Viewer {
     _session: Session,
@@ -251,7 +272,12 @@ impl Viewer {
 
     /// The same over a session of one's choice.
     pub(crate) async fn over(session: Session, writer: &Writer) -> Viewer {
-        let topic = protocol::uri::logs(SERIAL, &writer.container);
+        Viewer::at(session, SERIAL, &writer.container).await
+    }
+
+    /// The same of a device of one's choice.
+    pub(crate) async fn at(session: Session, serial: &str, container: &str) -> Viewer {
+        let topic = protocol::uri::logs(serial, container);
         let subscription = session.subscribe(&topic, Dict::new()).await.unwrap();
         Viewer {
             _session: session,
