@@ -341,6 +341,10 @@ async fn prove(context: &UpdateContext, memory: &Memory, health: &Health) {
         }
         tokio::time::sleep(pauses.pause()).await;
     }
+    if memory.current().is_trial() {
+        // A newer one is, and the room is for its starts.
+        return;
+    }
     tracing::info!(from = state.old_version, "this version has proven itself");
     spare::give_up(&context.settings.agent_dir);
     litter::sweep(&context.settings.agent_dir, &memory.current());

@@ -103,6 +103,10 @@ pub(crate) async fn fetch(
             Err(failure) => return Err(failure),
         }
         if transfer.length == order.size && transfer.digest() == order.sha256 {
+            // On a full disk room is made at the price of downloads.
+            if let Err(source) = tokio::fs::metadata(&part).await {
+                return Err(transfer.disk(source));
+            }
             meter.end(order.size);
             return Ok(part);
         }

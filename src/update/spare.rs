@@ -10,8 +10,8 @@ use crate::os::{self, OpenOptionsExt as _};
 
 /// File name below the agent directory. Without `reagent-`, which the manager script would take for a binary.
 const FILE: &str = ".update-state.spare";
-/// More than a state with a full block list takes.
-const SIZE: u64 = 8 * 1024;
+/// More than a state takes in which every list is full.
+const SIZE: u64 = 32 * 1024;
 /// Written in one go.
 const BLOCK: usize = 4 * 1024;
 
@@ -25,6 +25,12 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
     )
+}
+
+/// Whether `content` fits into the room that is kept.
+#[cfg(test)]
+pub(crate) fn has_room_for(content: &[u8]) -> bool {
+    content.len() as u64 <= SIZE
 }
 
 /// Makes sure that there is room, for good.
@@ -53,6 +59,15 @@ pub(crate) fn keep(agent_dir: &Path) -> io::Result<()> {
                 false => Err(error),
             }
         })
+}
+
+/// While room is kept, `content` takes as much: what it takes now is the room for the next one.
+pub(crate) fn padded(agent_dir: &Path, mut content: Vec<u8>) -> Vec<u8> {
+    let size = SIZE as usize;
+    if content.len() < size && path(agent_dir).exists() {
+        content.resize(size, b' ');
+    }
+    content
 }
 
 /// Gives the room up, if there is any.
@@ -92,4 +107,28 @@ fn swap_in(agent_dir: &Path, target: &Path, content: &[u8]) -> io::Result<()> {
     file.sync_all()?;
     os::exchange(&spare, &fs::canonicalize(target)?)?;
     durable::sync_directory(agent_dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_room_never_shrinks_however_often_it_changes_places() {
+        let directory = tempfile::tempdir().unwrap();
+        let (agent_dir, target) = (directory.path(), directory.path().join("state"));
+        assert_eq!(padded(agent_dir, b"{}".to_vec()), b"{}", "no room is kept");
+        keep(agent_dir).unwrap();
+        let length = |path: &Path| fs::metadata(path).unwrap().len();
+        durable::replace(&target, &padded(agent_dir, b"{}".to_vec()), 0o600).unwrap();
+        for content in [&b"{\"a\": 1}"[..], b"{}"] {
+            replace(agent_dir, &target, content).unwrap();
+            assert_eq!((length(&target), length(&path(agent_dir))), (SIZE, SIZE));
+            let read: serde_json::Value = serde_json::from_slice(&fs::read(&target).unwrap()).unwrap();
+            assert_eq!(
+                read,
+                serde_json::from_slice::<serde_json::Value>(content).unwrap()
+            );
+        }
+    }
 }

@@ -16,6 +16,10 @@ use crate::{durable, journal};
 const FILE: &str = "update-state.json";
 /// Versions that are remembered as failed; the oldest is forgotten.
 const BLOCKED: usize = 16;
+/// Outcomes that wait for the studio beside the last one; the oldest is forgotten.
+const UNTOLD: usize = 7;
+/// Bytes that are remembered of a reason: the room that is kept for the state holds a full one.
+const REASON: usize = 400;
 
 /// Where an update stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,6 +124,9 @@ pub(crate) struct State {
     pub outcome: Option<Outcome>,
     /// The studio knows the outcome.
     pub reported: bool,
+    /// Outcomes before that one which the studio does not know, oldest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub untold: Vec<Outcome>,
 }
 
 impl State {
@@ -151,6 +158,7 @@ impl State {
     pub(crate) fn save(&mut self, agent_dir: &Path) -> io::Result<()> {
         self.updated_at = now();
         let content = serde_json::to_vec_pretty(self).map_err(io::Error::other)?;
+        let content = spare::padded(agent_dir, content);
         let path = agent_dir.join(FILE);
         let full = match durable::replace(&path, &content, 0o600) {
             Err(error) if spare::is_full(&error) => error,
@@ -242,7 +250,7 @@ impl State {
         let failed = Blocked {
             version: self.new_version.clone(),
             sha256: self.new_sha256.clone(),
-            reason: reason.to_owned(),
+            reason: shortened(reason),
         };
         self.blocked.retain(|blocked| *blocked != failed);
         self.blocked.push(failed);
@@ -277,14 +285,13 @@ impl State {
     }
 
     fn conclude(&mut self, result: &str, reason: &str) {
-        self.outcome = Some(Outcome {
+        self.end(Outcome {
             from: self.old_version.clone(),
             to: self.new_version.clone(),
             result: result.to_owned(),
-            reason: reason.to_owned(),
+            reason: shortened(reason),
             id: self.id.clone(),
         });
-        self.reported = false;
     }
 
     /// An update failed before it was staged: remembered once per reason, so that a bucket that stays broken does not
@@ -300,16 +307,53 @@ impl State {
             from: from.to_owned(),
             to: to.to_owned(),
             result: "failed".to_owned(),
-            reason: reason.to_owned(),
+            reason: shortened(reason),
             id: id.to_owned(),
         };
         if self.outcome.as_ref() == Some(&outcome) {
             return false;
         }
-        self.outcome = Some(outcome);
-        self.reported = false;
+        self.end(outcome);
         true
     }
+
+    /// An update has ended. How those before it ended waits until the studio knows; only a failure gives way to what
+    /// became of the same wish afterwards.
+    fn end(&mut self, outcome: Outcome) {
+        if !self.reported {
+            self.untold.extend(self.outcome.take());
+        }
+        let is_outdated = |before: &Outcome| {
+            before.result == "failed"
+                && (&before.from, &before.to, &before.id) == (&outcome.from, &outcome.to, &outcome.id)
+        };
+        self.untold.retain(|before| !is_outdated(before));
+        if self.untold.len() > UNTOLD {
+            self.untold.remove(0);
+        }
+        self.outcome = Some(outcome);
+        self.reported = false;
+    }
+
+    /// The oldest outcome that the studio does not know.
+    pub(crate) fn to_tell(&self) -> Option<&Outcome> {
+        let last = self.outcome.as_ref().filter(|_| !self.reported);
+        self.untold.first().or(last)
+    }
+
+    /// The studio knows `outcome`. Another update may have ended meanwhile.
+    pub(crate) fn told(&mut self, outcome: &Outcome) {
+        match self.untold.iter().position(|untold| untold == outcome) {
+            Some(place) => drop(self.untold.remove(place)),
+            None => self.reported |= self.outcome.as_ref() == Some(outcome),
+        }
+    }
+}
+
+/// Without what JSON writes six bytes for.
+fn shortened(reason: &str) -> String {
+    let reason = reason.replace(char::is_control, " ");
+    reason[..reason.floor_char_boundary(REASON)].to_owned()
 }
 
 /// RFC 3339, UTC, seconds.
@@ -318,160 +362,4 @@ pub(crate) fn now() -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_state_is_remembered_and_readable_by_agents_of_other_makes() {
-        let directory = tempfile::tempdir().unwrap();
-        let mut state = State {
-            phase: Phase::Probation,
-            new_version: "0.20.21".to_owned(),
-            old_version: "0.20.20".to_owned(),
-            attempts: 1,
-            ..State::default()
-        };
-        state.save(directory.path()).unwrap();
-        assert_eq!(State::load(directory.path()), state);
-        let text = fs::read(directory.path().join(FILE)).unwrap();
-        let json: serde_json::Value = serde_json::from_slice(&text).unwrap();
-        assert_eq!(json["phase"], "probation");
-        assert_eq!(json["new_version"], "0.20.21");
-        assert_eq!(json["attempts"], 1);
-    }
-
-    #[test]
-    fn a_marker_of_the_reference_is_read_and_an_unknown_phase_is_none() {
-        let directory = tempfile::tempdir().unwrap();
-        let marker = |text: &str| {
-            fs::write(directory.path().join(FILE), text).unwrap();
-            State::load(directory.path())
-        };
-        let reference = marker(
-            r#"{"phase": "probation", "new_version": "0.20.21", "old_version": "0.20.20", "attempts": 1, "updated_at": "2026-08-14T21:15:25Z"}"#,
-        );
-        assert_eq!((reference.phase, reference.attempts), (Phase::Probation, 1));
-        assert_eq!(marker(r#"{"phase": "swapping"}"#).phase, Phase::Swapping);
-        assert_eq!(marker(r#"{"phase": "confirming"}"#).phase, Phase::None);
-        assert_eq!(marker("{\"phase\": \"prob"), State::default());
-    }
-
-    #[test]
-    fn a_failed_build_is_blocked_by_its_digest() {
-        let mut state = State {
-            new_version: "2.0.0".to_owned(),
-            new_sha256: "aa".to_owned(),
-            ..State::default()
-        };
-        state.roll_back("it crashed");
-        assert_eq!(state.blocked("2.0.0", "aa").unwrap().reason, "it crashed");
-        assert_eq!(state.blocked("2.0.0", "bb"), None);
-        let mut free = state.clone();
-        free.unblock("2.0.0", "bb");
-        assert_eq!(free, state);
-        free.unblock("2.0.0", "aa");
-        assert!(free.blocked.is_empty());
-        assert_eq!(state.outcome.as_ref().unwrap().result, "rolledback");
-        let mut stuck = state.clone();
-        for _ in 0..2 {
-            stuck.stay("there is no way back");
-            let told = stuck.outcome.as_ref().unwrap();
-            assert_eq!(
-                (told.result.as_str(), told.reason.as_str()),
-                ("failed", "it crashed; there is no way back")
-            );
-        }
-        for number in 0..100 {
-            state.new_sha256 = number.to_string();
-            state.roll_back("it crashed");
-        }
-        assert_eq!(state.blocked.len(), BLOCKED);
-    }
-
-    #[test]
-    fn a_version_that_failed_does_not_outdate_what_was_issued_before_it() {
-        let at = |text: &str| Some(text.parse::<jiff::Timestamp>().unwrap());
-        let (first, second, third) = (
-            at("2026-01-01T00:00:00Z"),
-            at("2026-02-01T00:00:00Z"),
-            at("2026-03-01T00:00:00Z"),
-        );
-        let mut state = State::default();
-        state.saw_manifest("1.4.8", first.unwrap());
-        state.saw_manifest("1.5.0", second.unwrap());
-        state.saw_manifest("1.5.0", third.unwrap());
-        state.saw_manifest("1.4.9", first.unwrap());
-        assert_eq!(state.newest_manifest, third);
-        let mut other = state.clone();
-        other.new_version = "1.4.8".to_owned();
-        other.roll_back("it crashed");
-        assert_eq!(other.newest_manifest, third, "it was not the newest");
-        state.new_version = "1.5.0".to_owned();
-        state.roll_back("it crashed");
-        assert_eq!(state.newest_manifest, first);
-        assert_eq!(state.newest_manifest_of, "1.4.8");
-        state.roll_back("it crashed");
-        assert_eq!(state.newest_manifest, first, "never lower than that");
-    }
-
-    #[test]
-    fn a_start_that_is_excused_counts_once_less_and_the_next_one_counts() {
-        let mut state = State::default();
-        state.excuse_start();
-        assert_eq!(state, State::default(), "nothing is tried");
-        state.count_start();
-        state.backend_away = true;
-        state.count_start();
-        assert_eq!((state.attempts, state.backend_away), (2, false));
-        state.excuse_start();
-        state.excuse_start();
-        assert_eq!(state.attempts, 1);
-        state.count_start();
-        assert_eq!(state.attempts, 2);
-    }
-
-    #[test]
-    fn what_somebody_had_left_is_not_gone_back_to() {
-        let mut state = State::default();
-        state.leave("1.3.9", "1.4.0", true);
-        assert!(!state.has_left("1.4.0"), "that is no way back");
-        state.leave("1.4.0", "1.3.9", true);
-        state.leave("1.3.9", "1.3.7", true);
-        assert!(state.has_left("1.4.0") && state.has_left("1.3.8"));
-        assert!(!state.has_left("1.4.1"));
-        state.leave("1.3.7", "1.3.8", true);
-        assert!(state.has_left("1.4.0"), "still older");
-        state.leave("1.3.8", "1.4.0", true);
-        assert!(!state.has_left("1.4.0"), "somebody wants it");
-        // A list that names an older one is no person.
-        state.leave("1.4.0", "1.3.9", false);
-        assert_eq!(state.left, "");
-    }
-
-    #[test]
-    fn the_same_failure_is_told_once() {
-        let mut state = State::default();
-        assert!(state.fail("1", "2", "no space", ""));
-        assert!(!state.fail("1", "2", "no space", ""));
-        assert!(state.fail("1", "2", "bad signature", ""));
-    }
-
-    #[test]
-    fn an_outcome_says_whose_update_it_was_the_end_of() {
-        let id = |state: &State| state.outcome.as_ref().unwrap().id.clone();
-        let mut state = State {
-            new_version: "2".to_owned(),
-            id: "1-1000".to_owned(),
-            ..State::default()
-        };
-        state.roll_back("it crashed");
-        assert_eq!(id(&state), "1-1000");
-        // By itself, later.
-        assert!(state.fail("1", "2", "it is blocked: it crashed", ""));
-        assert_eq!(id(&state), "1-1000");
-        assert!(state.fail("1", "2", "it is blocked: it crashed", "2-2000"));
-        assert_eq!(id(&state), "2-2000", "told to the next one, too");
-        assert!(state.fail("1", "3", "no space", ""));
-        assert_eq!(id(&state), "");
-    }
-}
+mod tests;

@@ -1,5 +1,5 @@
-//! What the studio hears of updates: progress while one is asked for, and how the last one ended, once, after the next
-//! connect (`update-and-system.md` 1.10, 9.4 F3).
+//! What the studio hears of updates: progress while one is asked for, and how each one ended, in order and once, after
+//! the next connect (`update-and-system.md` 1.10, 9.4 F3).
 
 use protocol::uri;
 use tokio::sync::mpsc;
@@ -35,15 +35,14 @@ pub(super) fn announce(context: UpdateContext) -> mpsc::Sender<Progress> {
     sender
 }
 
-/// Tells how the last update ended as soon as the device is connected and the router has taken it; again for every
-/// new outcome.
+/// Tells how updates ended, the oldest one first, as soon as the device is connected, each until the router has taken
+/// it.
 pub(super) async fn tell(context: UpdateContext, memory: Memory, health: Health) {
     let mut pauses = context.footing.setup.patience.pauses.start();
     let mut news = memory.news();
     loop {
         health.connected().await;
-        let state = memory.current();
-        let Some(outcome) = state.outcome.filter(|_| !state.reported) else {
+        let Some(outcome) = memory.current().to_tell().cloned() else {
             pauses = context.footing.setup.patience.pauses.start();
             if news.changed().await.is_err() {
                 return;
@@ -64,10 +63,7 @@ pub(super) async fn tell(context: UpdateContext, memory: Memory, health: Health)
                         reason = outcome.reason,
                         "told how the update ended"
                     );
-                    let remembered = memory.change(move |state| {
-                        // Not when another one has ended meanwhile.
-                        state.reported |= state.outcome.as_ref() == Some(&outcome);
-                    });
+                    let remembered = memory.change(move |state| state.told(&outcome));
                     match remembered.await {
                         Ok(_) => continue,
                         Err(error) => {

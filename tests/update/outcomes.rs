@@ -38,3 +38,33 @@ async fn an_outcome_can_be_asked_for_later_and_says_whose_question_led_to_it() {
         .unwrap();
     assert_eq!(gateway.outcome().await["id"], "8-2000");
 }
+
+#[tokio::test]
+async fn outcomes_that_nobody_heard_are_told_in_order_and_once_by_whatever_agent_they_were_written() {
+    let mut gateway = Gateway::new().await;
+    let outcome = |to: &str, id: &str| json!({"from": OLD, "to": to, "result": "rolledback", "reason": "it crashed", "id": id});
+    let file = gateway.path("agent/update-state.json");
+    let write = |state: &serde_json::Value| std::fs::write(&file, state.to_string()).unwrap();
+    write(&json!({
+        "phase": "rolledback", "untold": [outcome("7.7.5", "1-1000"), outcome("7.7.6", "2-2000")],
+        "outcome": outcome(NEW, "3-3000"), "reported": false,
+    }));
+    gateway.power();
+    for (to, id) in [("7.7.5", "1-1000"), ("7.7.6", "2-2000"), (NEW, "3-3000")] {
+        assert_eq!(gateway.outcome().await, outcome(to, id));
+    }
+    let state = gateway
+        .remembers("that all were told", |state| state["reported"] == true)
+        .await;
+    assert_eq!(state["untold"], json!(null));
+    let metadata = gateway.call("get_agent_metadata", json!([])).await.unwrap();
+    assert_eq!(metadata["lastUpdate"], outcome(NEW, "3-3000"));
+
+    // An agent that knows one outcome only, which has no id.
+    gateway.cut();
+    let mut single = outcome("7.7.8", "");
+    single.as_object_mut().unwrap().remove("id");
+    write(&json!({"phase": "rolledback", "outcome": single, "reported": false}));
+    gateway.power();
+    assert_eq!(gateway.outcome().await, single);
+}

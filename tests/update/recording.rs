@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const CALLS: &str = "trace=openat,write,fchmod,fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat,ftruncate,\
                      symlink,symlinkat,utimensat";
 /// Longer than any state that is written.
-const SHOWN: &str = "16384";
+const SHOWN: &str = "65536";
 
 /// One change, in the words of the system.
 #[derive(Clone, Debug)]
