@@ -1,6 +1,7 @@
 //! What updates leave behind, and how much of it stays (`update-and-system.md` 9.2 A3): the current and the previous
 //! binary, nothing unfinished. Only names that updates themselves give are ever removed.
 
+use std::cmp::Reverse;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -21,8 +22,8 @@ pub(crate) fn binaries(agent_dir: &Path) -> Vec<PathBuf> {
 /// Unfinished downloads of this age are not gone on with.
 const STALE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// Removes versions that nothing needs any more: the one that runs, the one before, what failed last and what the links
-/// lead to stay. While a version is being tried, all do.
+/// Removes versions that nothing needs any more: the one that runs, the one before, what failed last, what the links of
+/// the manager script lead to and what it takes next stay. While a version is being tried, all do.
 pub(crate) fn sweep(agent_dir: &Path, state: &State) {
     let launcher = match Custody::launched() {
         Some(Custody::Own { launcher, .. }) => Some(launcher),
@@ -47,9 +48,12 @@ fn sweep_beside(agent_dir: &Path, state: &State, launcher: Option<PathBuf>) {
             .as_ref()
             .map(|active| agent_dir.join(file_name(&active.version))),
     );
-    for link in ["Reagent-active", "Reagent-previous", "Reagent-latest"] {
-        kept.extend(fs::canonicalize(agent_dir.join(link)));
+    let links = ["Reagent-active", "Reagent-previous", "Reagent-latest"].map(|link| agent_dir.join(link));
+    if links.iter().any(|link| link.is_symlink()) {
+        // Somebody may have put it there since the script looked last.
+        kept.extend(newest(agent_dir));
     }
+    kept.extend(links);
     let kept: Vec<PathBuf> = kept
         .iter()
         .filter_map(|path| fs::canonicalize(path).ok())
@@ -64,6 +68,16 @@ fn sweep_beside(agent_dir: &Path, state: &State, launcher: Option<PathBuf>) {
             complain(disk::remove(&path), &path);
         }
     }
+}
+
+/// What the manager script takes next (1.13), whatever its version.
+fn newest(agent_dir: &Path) -> Option<PathBuf> {
+    let modified = |path: &PathBuf| fs::symlink_metadata(path).and_then(|found| found.modified());
+    binaries(agent_dir)
+        .into_iter()
+        .filter_map(|path| Some((modified(&path).ok()?, Reverse(path))))
+        .max()
+        .map(|(_, Reverse(path))| path)
 }
 
 /// Removes downloads that do not belong to this release.
@@ -136,20 +150,74 @@ mod tests {
         names
     }
 
+    /// Files of which each is younger than the one before.
+    fn lay(directory: &Path, names: &[&str]) {
+        let mut modified = std::time::SystemTime::now() - Duration::from_secs(600);
+        for name in names {
+            fs::write(directory.join(name), name).unwrap();
+            let file = fs::File::options()
+                .write(true)
+                .open(directory.join(name))
+                .unwrap();
+            file.set_modified(modified).unwrap();
+            modified += Duration::from_secs(1);
+        }
+    }
+
+    #[test]
+    fn what_the_script_takes_next_stays_whoever_has_put_it_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        lay(
+            directory.path(),
+            &["reagent-v1.1.0", "reagent-v1.2.0", "reagent-v0.9.0", "reagent.db"],
+        );
+        std::os::unix::fs::symlink(path("reagent-v1.1.0"), path("Reagent-latest")).unwrap();
+        let state = State {
+            old_file: path("reagent-v1.1.0"),
+            ..State::default()
+        };
+        sweep(directory.path(), &state);
+        assert_eq!(
+            names(directory.path()),
+            ["Reagent-latest", "reagent-v0.9.0", "reagent-v1.1.0", "reagent.db"],
+            "older than that, it takes none"
+        );
+    }
+
+    #[test]
+    fn on_a_full_disk_every_download_goes_but_the_one_that_is_wanted() {
+        let directory = tempfile::tempdir().unwrap();
+        let downloads = directory.path().join("downloads");
+        assert!(!sweep_parts(directory.path(), ""), "there is no such directory");
+        fs::create_dir(&downloads).unwrap();
+        let part = |digits: &str| format!("{}.part", digits.repeat(32));
+        let all = [part("ab"), part("cd"), "bundle.part".to_owned(), "ef".repeat(32)];
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        lay(&downloads, &all);
+        assert!(sweep_parts(directory.path(), &"cd".repeat(32)));
+        let mut left = all[1..].to_vec();
+        left.sort_unstable();
+        assert_eq!(names(&downloads), left);
+        let again = sweep_parts(directory.path(), &"cd".repeat(32));
+        assert!(!again, "nothing more can be gained");
+    }
+
     #[test]
     fn current_and_previous_stay_and_what_is_not_ours_too() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
-        for name in [
-            "reagent-v1.0.0",
-            "reagent-v1.1.0",
-            "reagent-v1.2.0",
-            "reagent-latest",
-            "reagent-vault",
-            "reagent.db",
-        ] {
-            fs::write(path(name), name).unwrap();
-        }
+        lay(
+            directory.path(),
+            &[
+                "reagent-v1.0.0",
+                "reagent-v1.1.0",
+                "reagent-v1.2.0",
+                "reagent-latest",
+                "reagent-vault",
+                "reagent.db",
+            ],
+        );
         let mut state = State {
             phase: Phase::Probation,
             new_file: path("reagent-v1.2.0"),
@@ -180,9 +248,9 @@ mod tests {
     fn of_versions_that_failed_the_last_one_stays_and_what_the_script_links_to() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
-        for number in 0..6 {
-            fs::write(path(&format!("reagent-v1.{number}.0")), "x").unwrap();
-        }
+        let all: Vec<_> = (0..6).map(|number| format!("reagent-v1.{number}.0")).collect();
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        lay(directory.path(), &all);
         for (link, number) in [("active", 1), ("previous", 3), ("latest", 5)] {
             let target = path(&format!("reagent-v1.{number}.0"));
             std::os::unix::fs::symlink(target, path(&format!("Reagent-{link}"))).unwrap();
@@ -204,14 +272,15 @@ mod tests {
     fn the_installed_binary_stays_whatever_it_is_called() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
-        for name in [
-            "reagent-v1.0.0",
-            "reagent-v1.1.0",
-            "reagent-v1.2.0",
-            "reagent-v1.3.0",
-        ] {
-            fs::write(path(name), name).unwrap();
-        }
+        lay(
+            directory.path(),
+            &[
+                "reagent-v1.0.0",
+                "reagent-v1.1.0",
+                "reagent-v1.2.0",
+                "reagent-v1.3.0",
+            ],
+        );
         let state = State {
             new_file: path("reagent-v1.3.0"),
             old_file: path("reagent-v1.2.0"),

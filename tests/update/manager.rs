@@ -24,6 +24,8 @@ pub(crate) struct Manager {
     /// Binaries that were linked as active, in order.
     pub(crate) history: Vec<String>,
     pub(crate) checks: u32,
+    /// Agents look for updates by themselves.
+    pub(crate) automatic: bool,
     /// Where what agents do to the disk is recorded, if it is.
     trace: Option<PathBuf>,
     /// What the script itself did there.
@@ -45,6 +47,7 @@ impl Manager {
             agent: None,
             history: Vec::new(),
             checks: 0,
+            automatic: false,
             trace: None,
             steps: Vec::new(),
         }
@@ -137,7 +140,11 @@ impl Manager {
         self.history
             .push(binary.file_name().unwrap().to_string_lossy().into_owned());
         // What cannot be executed stays dead, as a unit that failed.
-        let mut command = gateway.command(&active, &["-update=false"]);
+        let extra: &[&str] = match self.automatic {
+            true => &[],
+            false => &["-update=false"],
+        };
+        let mut command = gateway.command(&active, extra);
         if let Some(trace) = &self.trace {
             command = Recording::command(trace, &command);
         }

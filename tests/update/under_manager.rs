@@ -243,6 +243,75 @@ async fn when_the_power_goes_at_any_check_of_a_bad_build_the_device_settles_all_
     assert!(manager.is_alive());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_a_version_under_test_stages_the_next_one_the_way_back_leads_to_the_last_good_one() {
+    let (mut gateway, mut manager) = device().await;
+    gateway.set_up(json!({"isolation": 500, "proof": 600_000, "period": 300}));
+    manager.automatic = true;
+    gateway.release(NEW, Build::CannotConnect).await;
+    until("a version is tried", &gateway, &mut manager, |_, state| {
+        state["phase"] == "probation" && state["new_version"] == NEW
+    })
+    .await;
+    // Nobody can ask the version under test for it.
+    gateway.release(NEWER, Build::EndsEarly).await;
+    until("the next one is tried", &gateway, &mut manager, |_, state| {
+        state["phase"] == "probation" && state["new_version"] == NEWER
+    })
+    .await;
+    let state = gateway.state();
+    assert_eq!(
+        (&state["staged_by"], &state["old_version"]),
+        (&json!(NEW), &json!(OLD))
+    );
+    goes_out_of_use(&gateway, &mut manager).await;
+    gateway.runs(OLD).await;
+    let told = gateway.outcome().await;
+    assert_eq!(
+        (&told["from"], &told["to"], &told["result"]),
+        (&json!(OLD), &json!(NEWER), &json!("rolledback")),
+        "{told}"
+    );
+    assert_eq!(link(&gateway, "Reagent-active"), format!("reagent-v{OLD}"));
+    // The script tried the one that staged it in between, and goes there no more.
+    assert!(manager.history.contains(&format!("reagent-v{NEW}")));
+    let (starts, checks) = (manager.history.len(), manager.checks);
+    until("ten more checks", &gateway, &mut manager, |manager, _| {
+        manager.checks >= checks + 10
+    })
+    .await;
+    assert_eq!(manager.history.len(), starts, "{:?}", manager.history);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_update_removes_what_nobody_needs_and_leaves_what_somebody_has_just_put_there_to_the_script() {
+    let (gateway, mut manager) = device().await;
+    gateway.release(NEW, Build::OtherVersion).await;
+    until("the old version runs", &gateway, &mut manager, |manager, _| {
+        !manager.history.is_empty()
+    })
+    .await;
+    gateway.backend.status("CONNECTED").await;
+    // What its start removes is gone when it answers.
+    gateway.call("get_agent_metadata", json!([])).await.unwrap();
+    let leftover = gateway.path("agent/reagent-v0.0.3");
+    install(&leftover, b"an old version");
+    let file = std::fs::File::options().write(true).open(&leftover).unwrap();
+    file.set_modified(std::time::UNIX_EPOCH).unwrap();
+    // The script has not seen it yet.
+    drop_in(&gateway, NEWER, Build::Good).await;
+    gateway.takes_none("in place of its version").await;
+    assert_eq!(
+        gateway.visible(),
+        [format!("reagent-v{OLD}"), format!("reagent-v{NEWER}")]
+    );
+    until("it is proven", &gateway, &mut manager, |_, state| {
+        state["phase"] == "" && state["new_version"] == NEWER
+    })
+    .await;
+    gateway.runs(NEWER).await;
+}
+
 /// The version of the reference that brings the first release of this make. It knows no block list and counts nothing.
 const GO: &str = "0.0.7";
 
