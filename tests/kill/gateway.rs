@@ -37,6 +37,8 @@ pub(crate) struct Gateway {
     pub(crate) compose: bool,
     /// Where its port is published; 0: the agent chooses.
     pub(crate) host_port: u32,
+    /// What the backend takes for installed; 1: version 1.0.
+    pub(crate) present: u32,
     serial: String,
     registry: Registry,
     home: tempfile::TempDir,
@@ -83,6 +85,7 @@ impl Gateway {
             scope,
             compose: false,
             host_port: 0,
+            present: 1,
             serial,
             registry,
             home,
@@ -177,10 +180,15 @@ impl Gateway {
 
     /// Has the target accepted, however often it takes: what is not acknowledged may be lost.
     pub(crate) async fn request(&self, target: AppState) {
-        self.request_update(target, "1.0").await;
+        self.request_update(target, &self.version(0)).await;
     }
 
-    /// The same for version `newest`; 1.0 is what the backend takes for installed.
+    /// The version so many updates after the one that the backend takes for installed.
+    pub(crate) fn version(&self, updates: u32) -> String {
+        format!("{}.0", self.present + updates)
+    }
+
+    /// The same for version `newest`.
     pub(crate) async fn request_update(&self, target: AppState, newest: &str) {
         wait::until_async(&format!("{target} is accepted"), SOON, || async {
             self.asks(target, newest).await.then_some(())
@@ -203,16 +211,18 @@ impl Gateway {
     /// Asks once; returns whether it was acknowledged.
     async fn asks(&self, target: AppState, newest: &str) -> bool {
         let procedure = format!("re.mgmt.{}.request_app_state", self.serial);
+        let present = self.version(0);
+        let release = 99 + self.present;
         let kwargs = json!({
             "app_key": self.app.key, "app_name": self.app_name, "stage": self.app.stage.as_str(), "current_state": "REMOVED",
-            "target_state": target.as_str(), "release_key": 100, "present_version": "1.0", "newest_version": newest,
-            "new_release_key": 101, "version": newest, "request_update": self.app.stage == Stage::Prod && newest != "1.0", "requestor_account_key": 12, "ports": [{"port": 8080, "host_port": self.host_port}],
+            "target_state": target.as_str(), "release_key": release, "present_version": present, "newest_version": newest,
+            "new_release_key": release + 1, "version": newest, "request_update": self.app.stage == Stage::Prod && newest != present, "requestor_account_key": 12, "ports": [{"port": 8080, "host_port": self.host_port}],
         });
         let Value::Object(mut kwargs) = kwargs else {
             unreachable!()
         };
         if self.compose {
-            kwargs.insert("docker_compose".to_owned(), self.document("1.0"));
+            kwargs.insert("docker_compose".to_owned(), self.document(&present));
             kwargs.insert("new_docker_compose".to_owned(), self.document(newest));
         }
         let kwargs: Dict = kwargs

@@ -15,8 +15,8 @@ use crate::gateway::Gateway;
 /// What is asked for, and by which steps (`src/crash.rs`) it comes true after what was asked for before it.
 struct Wish {
     target: AppState,
-    /// Asked for as an update where it is not 1.0.
-    version: &'static str,
+    /// It brings the version after the one that is there.
+    is_update: bool,
     steps: &'static [&'static str],
     /// Only where the machine cannot give a container the privileges that it asks for: it is made again without them.
     /// Whether it can does not change while a test runs.
@@ -29,7 +29,7 @@ const BY_THE_CLOCK: &str = "log histories";
 
 const INSTALL: Wish = Wish {
     target: Running,
-    version: "1.0",
+    is_update: false,
     steps: &[
         "STARTING",
         "pull",
@@ -44,25 +44,25 @@ const INSTALL: Wish = Wish {
 };
 const UNINSTALL: Wish = Wish {
     target: Uninstalled,
-    version: "1.0",
+    is_update: false,
     steps: &["DELETING", "remove", "remove image", "UNINSTALLED", BY_THE_CLOCK],
     conceding: &[],
 };
 const STOP: Wish = Wish {
     target: Present,
-    version: "1.0",
+    is_update: false,
     steps: &["STOPPING", "stop", "remove", "PRESENT", BY_THE_CLOCK],
     conceding: &[],
 };
 const START: Wish = Wish {
     target: Running,
-    version: "1.0",
+    is_update: false,
     steps: &["STARTING", "create", "start", "RUNNING", BY_THE_CLOCK],
     conceding: &["remove", "create 2", "start 2"],
 };
 const UPDATE: Wish = Wish {
     target: Running,
-    version: "2.0",
+    is_update: true,
     steps: &[
         "UPDATING",
         "pull",
@@ -78,19 +78,19 @@ const UPDATE: Wish = Wish {
 };
 const BUILD: Wish = Wish {
     target: Built,
-    version: "1.0",
+    is_update: false,
     steps: &["BUILDING", "build", "PRESENT", BY_THE_CLOCK],
     conceding: &[],
 };
 const REMOVE: Wish = Wish {
     target: Removed,
-    version: "1.0",
+    is_update: false,
     steps: &["DELETING", "remove image", "REMOVED", BY_THE_CLOCK],
     conceding: &[],
 };
 const PUBLISH: Wish = Wish {
     target: Published,
-    version: "1.0",
+    is_update: false,
     steps: &[
         "BUILDING",
         "build",
@@ -107,25 +107,25 @@ const PUBLISH: Wish = Wish {
 /// Of compose apps.
 const INSTALL_PROJECT: Wish = Wish {
     target: Running,
-    version: "1.0",
+    is_update: false,
     steps: &["DOWNLOADING", "pull", "STARTING", "up", "RUNNING", BY_THE_CLOCK],
     conceding: &[],
 };
 const FETCH_PROJECT: Wish = Wish {
     target: Present,
-    version: "1.0",
+    is_update: false,
     steps: &["DOWNLOADING", "pull", "PRESENT", BY_THE_CLOCK],
     conceding: &[],
 };
 const UNINSTALL_PROJECT: Wish = Wish {
     target: Uninstalled,
-    version: "1.0",
+    is_update: false,
     steps: &["DELETING", "remove image", "down", "UNINSTALLED", BY_THE_CLOCK],
     conceding: &[],
 };
 const UPDATE_PROJECT: Wish = Wish {
     target: Running,
-    version: "2.0",
+    is_update: true,
     steps: &[
         "UPDATING",
         "pull",
@@ -149,16 +149,28 @@ impl Wish {
         }
     }
 
+    fn version(&self, gateway: &Gateway) -> String {
+        gateway.version(u32::from(self.is_update))
+    }
+
+    /// What it asks for can be had. Each version is an image of its own, so that none is there before it is fetched.
+    fn is_prepared(&self, gateway: &Gateway) {
+        if self.is_update {
+            let version = self.version(gateway);
+            gateway.publish(&version, &format!("echo {version}; {SCRIPT}"));
+        }
+    }
+
     /// It comes true, whatever happened before.
     async fn comes_true(&self, gateway: &mut Gateway) {
-        gateway.fulfils(self.end(), self.version).await;
+        gateway.fulfils(self.end(), &self.version(gateway)).await;
     }
 
     fn is_true(&self, gateway: &Gateway, after: &str) {
         let running = gateway.running();
         if self.target == Running {
             let image = running.unwrap_or_default();
-            let version = format!(":{}", self.version);
+            let version = format!(":{}", self.version(gateway));
             let expected = image.starts_with("true ") && image.ends_with(&version);
             assert!(expected, "{image:?} after a kill {after}");
         } else {
@@ -166,17 +178,22 @@ impl Wish {
         }
     }
 
+    /// The backend hears of it.
+    fn is_noted(&self, gateway: &mut Gateway) {
+        gateway.present += u32::from(self.is_update);
+    }
+
     /// It is asked for and comes true, and nobody dies.
     async fn is_granted(&self, gateway: &mut Gateway) {
         gateway.power();
-        gateway.request_update(self.target, self.version).await;
+        gateway.request_update(self.target, &self.version(gateway)).await;
         self.comes_true(gateway).await;
         gateway.cut();
     }
 
     /// Lets it come true undisturbed; returns the points that the agent came by.
     async fn is_watched(&self, gateway: &mut Gateway) -> Vec<String> {
-        gateway.store(self.target, self.version).await;
+        gateway.store(self.target, &self.version(gateway)).await;
         gateway.power();
         self.comes_true(gateway).await;
         gateway.comes_by(&points(self.steps)).await;
@@ -191,6 +208,20 @@ impl Wish {
             wanted.extend(conceding);
         }
         wanted
+    }
+
+    /// It is asked for, the agent dies at `point`, and it comes true.
+    async fn survives(&self, gateway: &mut Gateway, point: &str) {
+        eprintln!("{}: {point}", self.target);
+        gateway.store(self.target, &self.version(gateway)).await;
+        gateway.power_until(point);
+        gateway.dies().await;
+        self.knows(&gateway.points());
+        assert!(gateway.containers().len() <= 1);
+        gateway.power();
+        self.comes_true(gateway).await;
+        gateway.cut();
+        self.is_true(gateway, point);
     }
 
     /// No point is new.
@@ -221,10 +252,11 @@ struct Share {
 const ALL: Share = Share { nth: 0, of: 1 };
 
 /// Lets the wishes come true in turn, again and again, until the agent has died at its share of the points of each of
-/// them. A wish without a share only leads to the next one.
+/// them. A wish without a share only leads to the next one; an update needs none, the next one goes on from it.
 async fn sweep(gateway: &mut Gateway, wishes: &[(&Wish, Option<Share>)]) {
     let mut left = Vec::new();
     for (wish, share) in wishes {
+        wish.is_prepared(gateway);
         let points = match share {
             None => {
                 wish.is_granted(gateway).await;
@@ -237,23 +269,16 @@ async fn sweep(gateway: &mut Gateway, wishes: &[(&Wish, Option<Share>)]) {
         };
         left.push(points);
         wish.is_true(gateway, "nowhere");
+        wish.is_noted(gateway);
     }
     while left.iter().any(|points| !points.is_empty()) {
         for ((wish, _), points) in wishes.iter().zip(&mut left) {
-            let Some(point) = points.pop() else {
-                wish.is_granted(gateway).await;
-                continue;
-            };
-            eprintln!("{}: {point}", wish.target);
-            gateway.store(wish.target, wish.version).await;
-            gateway.power_until(&point);
-            gateway.dies().await;
-            wish.knows(&gateway.points());
-            assert!(gateway.containers().len() <= 1);
-            gateway.power();
-            wish.comes_true(gateway).await;
-            gateway.cut();
-            wish.is_true(gateway, &point);
+            wish.is_prepared(gateway);
+            match points.pop() {
+                None => wish.is_granted(gateway).await,
+                Some(point) => wish.survives(gateway, &point).await,
+            }
+            wish.is_noted(gateway);
         }
     }
 }
@@ -334,12 +359,8 @@ shares! { an_update {
 
 async fn an_update(share: Share) {
     let mut gateway = device().await;
-    gateway.publish("2.0", &format!("echo two; {SCRIPT}"));
-    sweep(
-        &mut gateway,
-        &[(&UNINSTALL, None), (&INSTALL, None), (&UPDATE, Some(share))],
-    )
-    .await;
+    INSTALL.is_granted(&mut gateway).await;
+    sweep(&mut gateway, &[(&UPDATE, Some(share))]).await;
 }
 
 async fn compose_device() -> Gateway {
@@ -396,12 +417,7 @@ shares! { an_update_of_a_project {
 
 async fn an_update_of_a_project(share: Share) {
     let mut gateway = compose_device().await;
-    gateway.publish("2.0", &format!("echo two; {SCRIPT}"));
-    let wishes = [
-        (&UNINSTALL_PROJECT, None),
-        (&INSTALL_PROJECT, None),
-        (&UPDATE_PROJECT, Some(share)),
-    ];
-    sweep(&mut gateway, &wishes).await;
+    INSTALL_PROJECT.is_granted(&mut gateway).await;
+    sweep(&mut gateway, &[(&UPDATE_PROJECT, Some(share))]).await;
     assert_eq!(gateway.of_project(&["volume", "ls"]).len(), 1);
 }
