@@ -1,5 +1,5 @@
 //! `reagent service` on a machine whose systemctl only writes down what it is told; the unit itself is judged by the real
-//! systemd-analyze where there is one.
+//! systemd-analyze where there is one, and run by the real systemd in `tests/update/systemd.rs`.
 #![allow(clippy::unwrap_used, reason = "the whole file is a test")]
 
 use std::os::unix::fs::PermissionsExt as _;

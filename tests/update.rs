@@ -11,6 +11,8 @@ mod backend;
 mod bad_builds;
 #[path = "update/builds.rs"]
 mod builds;
+#[path = "update/container.rs"]
+mod container;
 #[path = "update/docker.rs"]
 mod docker;
 #[path = "update/gateway.rs"]
@@ -34,6 +36,8 @@ mod power_cut;
 mod present;
 #[path = "update/recording.rs"]
 mod recording;
+#[path = "update/systemd.rs"]
+mod systemd;
 #[path = "update/turns.rs"]
 mod turns;
 #[path = "update/under_manager.rs"]

@@ -1,6 +1,6 @@
 //! A program under test: its output collected, its end enforced.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -10,6 +10,9 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::wait;
+
+/// Longest wait for the end of writing to a program.
+const WRITTEN: Duration = Duration::from_secs(5);
 
 /// A running child in a process group of its own; the whole group is killed on drop.
 #[derive(Debug)]
@@ -22,12 +25,18 @@ pub struct Process {
 impl Process {
     /// Starts `command` with collected output. Panics when it cannot be started.
     pub fn start(name: &str, command: &mut Command) -> Process {
-        let mut child = command
+        command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .process_group(0)
-            .spawn()
+            .process_group(0);
+        // A file that was just written is still open in what another thread was starting meanwhile, until that executes.
+        let started = wait::poll(WRITTEN, || match command.spawn() {
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => None,
+            started => Some(started),
+        });
+        let mut child = started
+            .unwrap_or_else(|| panic!("cannot start {name}: somebody writes to it"))
             .unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
         let output = Arc::new(Mutex::new(Vec::new()));
         if let Some(stream) = child.stdout.take() {
