@@ -30,13 +30,10 @@ impl Workshop {
                 .unwrap(),
             environment: Vec::new(),
         };
-        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         for directory in ["scripts", "release", "build"] {
             std::fs::create_dir(workshop.path(directory)).unwrap();
         }
-        for name in COPIED {
-            std::fs::copy(repository.join(name), workshop.path(name)).unwrap();
-        }
+        workshop.bring(&COPIED);
         workshop.write("targets", b"linux/armv7\n");
         workshop.write("release/version.txt", b"0.1.0\n");
         let list = r#"{"production": "0.1.0", "test": "0.1.0", "local": "0.1.0", "all": "0.1.0"}"#;
@@ -49,6 +46,16 @@ impl Workshop {
     /// The same with these words in every environment.
     pub(crate) fn with(self, environment: Vec<(String, String)>) -> Workshop {
         Workshop { environment, ..self }
+    }
+
+    /// Copies these of the repository.
+    pub(crate) fn bring(&self, names: &[&str]) {
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        for name in names {
+            let path = self.path(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::copy(repository.join(name), path).unwrap();
+        }
     }
 
     /// A bucket in a directory, beside the tree.
@@ -76,7 +83,18 @@ impl Workshop {
         String::from_utf8_lossy(&content).into_owned()
     }
 
-    fn write(&self, name: &str, content: &[u8]) {
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.path(name).exists()
+    }
+
+    /// A link in the tree.
+    pub(crate) fn link(&self, name: &str, target: &str) {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(target, path).unwrap();
+    }
+
+    pub(crate) fn write(&self, name: &str, content: &[u8]) {
         std::fs::write(self.path(name), content).unwrap();
     }
 
