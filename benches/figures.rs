@@ -72,6 +72,9 @@ fn main() -> ExitCode {
 }
 
 async fn figures() {
+    if let Ok(url) = std::env::var(logs::CALLEE) {
+        return logs::answer(&url).await;
+    }
     if logs::is_capped() {
         return logs::measure_capped().await;
     }
@@ -253,6 +256,8 @@ async fn serve_tls(router: &Router, stop: &CancellationToken, trusted: &Path) ->
 /// A device, connected over TLS, with five running apps, and a backend that answers from memory.
 struct Device {
     home: tempfile::TempDir,
+    /// Where the agent connects.
+    url: String,
     image: String,
     connected: mpsc::Receiver<Instant>,
     running: mpsc::Receiver<u64>,
@@ -279,7 +284,7 @@ impl Device {
         let url = serve_tls(&router, &stop, &home.path().join("roots.pem")).await;
         let flock = json!({
             "name": "bench", "secret": SECRET, "swarm_key": 1, "device_key": 1, "swarm_name": "s", "swarm_owner_name": "o",
-            "serial_number": "00000000-0000-4000-8000-000000000001", "device_endpoint_url": url,
+            "serial_number": "00000000-0000-4000-8000-000000000001", "device_endpoint_url": &url,
             "docker_registry_url": "127.0.0.1:9/", "docker_main_repository": "bench/"
         });
         std::fs::write(home.path().join("device.flock"), flock.to_string()).expect("the .flock is written");
@@ -338,6 +343,7 @@ impl Device {
         .await;
         Device {
             home,
+            url,
             image,
             connected,
             running,

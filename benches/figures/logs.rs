@@ -4,8 +4,10 @@
 
 use std::collections::HashSet;
 use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use testkit::docker;
@@ -13,11 +15,11 @@ use testkit::docker::daemon::Daemon;
 use testkit::wait;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use wamp::client::{CallOptions, Session, Subscription};
+use wamp::client::{CallOptions, RegisterOptions, Session, Subscription, handler};
 use wamp::{Dict, Payload};
 
 use super::usage::{self, Usage};
-use super::{Device, MINUTE, percentile, promise, verdict};
+use super::{Device, MINUTE, SECRET, config, percentile, promise, verdict};
 
 const SERIAL: &str = "00000000-0000-4000-8000-000000000001";
 /// Of one container alone, and of each of ten.
@@ -30,8 +32,19 @@ const LINE: u64 = 42;
 const CALLS: u32 = 100;
 /// MB of the resident set at most, whatever is printed.
 const RESIDENT: f64 = 32.0;
-/// From a line of an app that prints ten in a second to its viewer, milliseconds; 200 of them may be batching.
+/// How long a call takes at most, milliseconds, or what an idle callee takes so many times.
+const CALL: f64 = 20.0;
+const SLOWER: f64 = 1.5;
+/// From a line of an app that prints ten in a second to its viewer, milliseconds, or so many after `docker logs -f` has it;
+/// 250 of them are waiting for company.
 const QUIET: f64 = 500.0;
+const LATER: f64 = 300.0;
+/// Tells the time ten times in a second.
+const CLOCK: &str = r#"while read up rest < /proc/uptime; do echo "at $up"; sleep 0.1; done"#;
+/// What the idle callee answers.
+const ECHO: &str = "bench.echo";
+/// Tells this program to answer calls at that router, beside the agent: how long they take on this machine.
+pub(crate) const CALLEE: &str = "REAGENT_BENCH_CALLEE";
 /// Tells this program that its Docker daemon caps logs.
 const CAPPED: &str = "REAGENT_BENCH_CAPPED";
 /// As on devices (`logs-terminal-tunnel.md` 2.15).
@@ -95,12 +108,9 @@ pub(crate) async fn measure_capped() {
 /// Waits until it is told to go, prints numbered lines of 40 characters as fast as it can, says so, and stays. One of
 /// several is quiet if so wanted: it prints what the clock says ten times in a second.
 fn script(lines: u64, one_is_quiet: bool) -> String {
-    let quiet = if one_is_quiet {
-        "if mkdir /shared/quiet 2>/dev/null; then
-             while read up rest < /proc/uptime; do echo \"at $up\"; sleep 0.1; done
-         fi"
-    } else {
-        ""
+    let quiet = match one_is_quiet {
+        true => format!("if mkdir /shared/quiet 2>/dev/null; then {CLOCK}; fi"),
+        false => String::new(),
     };
     format!(
         "while ! [ -e /shared/go ]; do sleep 0.05; done
@@ -118,16 +128,24 @@ fn go(shared: &Path) {
 
 /// Containers that print while they are followed; beside several a quiet one.
 async fn live(name: &str, containers: u64, lines: u64) {
-    let floor = Floor::start(containers, lines).measure(lines);
-    println!("log_lines_{name}_docker_logs_follow {floor:.0} 1/s peer");
-
     let quiet = containers > 1;
+    let floor = Floor::start(containers, lines);
+    let beside = quiet.then(|| floor.quiet());
+    let floor = floor.measure(lines);
+    println!("log_lines_{name}_docker_logs_follow {floor:.0} 1/s peer");
+    let delay_at_docker = beside.map_or(0.0, |beside| {
+        let delay = percentile(&mut beside.end(), 0.99) / 1e3;
+        println!("log_delay_p99_beside_{name}_docker_logs_follow {delay:.0} ms peer");
+        delay
+    });
+
     let apps = containers + u64::from(quiet);
     let mut device = Device::with(apps, &script(lines, quiet)).await;
     let subscriptions = subscribe(&device.backend, apps).await;
     let (mut agent, _) = device.start();
     device.all_run().await;
     let over = CancellationToken::new();
+    let callee = Callee::start(&device).await;
     let calls = tokio::spawn(call_until(device.backend.clone(), over.clone()));
     let before = Usage::of(agent.pid());
     let begin = Instant::now();
@@ -145,7 +163,8 @@ async fn live(name: &str, containers: u64, lines: u64) {
     }
     let rate = all.delivered as f64 / begin.elapsed().as_secs_f64();
     over.cancel();
-    let mut times = calls.await.expect("calls are answered");
+    let [mut times, mut idle] = calls.await.expect("calls are answered");
+    drop(callee);
     at_least(&format!("log_lines_{name}"), rate, floor);
     promise(&format!("log_lines_{name}_missing"), all.missing as f64, "1", 0.0);
     let cpu = Usage::of(agent.pid()).cpu - before.cpu;
@@ -155,8 +174,10 @@ async fn live(name: &str, containers: u64, lines: u64) {
     );
     let resident = usage::peak(agent.pid());
     promise(&format!("log_peak_resident_{name}"), resident, "MB", RESIDENT);
-    let p99 = percentile(&mut times, 0.99) / 1e3;
-    promise(&format!("rpc_p99_beside_{name}"), p99, "ms", 20.0);
+    let [p99, p99_idle] = [&mut times, &mut idle].map(|times| percentile(times, 0.99) / 1e3);
+    println!("rpc_p99_beside_{name}_of_an_idle_callee {p99_idle:.1} ms peer");
+    let most = CALL.max(SLOWER * p99_idle);
+    promise(&format!("rpc_p99_beside_{name}"), p99, "ms", most);
     if let Some(seen) = watches.join_next().await {
         let mut delays = seen.expect("every line is accounted for").delays;
         println!(
@@ -164,7 +185,8 @@ async fn live(name: &str, containers: u64, lines: u64) {
             percentile(&mut delays, 0.5) / 1e3
         );
         let p99 = percentile(&mut delays, 0.99) / 1e3;
-        promise(&format!("log_delay_p99_beside_{name}"), p99, "ms", QUIET);
+        let most = QUIET.max(delay_at_docker + LATER);
+        promise(&format!("log_delay_p99_beside_{name}"), p99, "ms", most);
     }
     agent.terminate(MINUTE);
     device.stop.cancel();
@@ -264,14 +286,34 @@ impl Floor {
         let names: Vec<String> = (0..containers)
             .map(|number| format!("{prefix}-{number}"))
             .collect();
-        let mount = format!("{}:/shared", home.path().display());
-        for name in &names {
-            let run = [
-                "run", "--detach", "--tty", "--volume", &mount, "--name", name, &image,
-            ];
-            docker::docker(&run).unwrap_or_else(|error| panic!("{error}"));
+        let floor = Floor { image, names, home };
+        for name in &floor.names {
+            floor.run(name, &[]);
         }
-        Floor { image, names, home }
+        floor
+    }
+
+    fn run(&self, name: &str, command: &[&str]) {
+        let mount = format!("{}:/shared", self.home.path().display());
+        let mut run = vec![
+            "run",
+            "--detach",
+            "--tty",
+            "--volume",
+            &mount,
+            "--name",
+            name,
+            &self.image,
+        ];
+        run.extend(command);
+        docker::docker(&run).unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// Beside them one that tells the time.
+    fn quiet(&self) -> Quiet {
+        let name = format!("reagent-bench-{}-quiet", std::process::id());
+        self.run(&name, &["/bin/sh", "-c", CLOCK]);
+        Quiet::follow(name)
     }
 
     /// Lines per second.
@@ -319,6 +361,75 @@ impl Drop for Floor {
     }
 }
 
+/// A container that tells the time, and `docker logs -f` of it.
+struct Quiet {
+    name: String,
+    child: Child,
+    delays: JoinHandle<Vec<Duration>>,
+}
+
+impl Quiet {
+    fn follow(name: String) -> Quiet {
+        let mut child = Command::new("docker")
+            .args(["logs", "-f", &name])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("docker runs");
+        let output = BufReader::new(child.stdout.take().expect("piped"));
+        let lines = output.lines().map_while(Result::ok);
+        let delays = std::thread::spawn(|| lines.filter_map(|line| age(line.trim_end())).collect());
+        Quiet { name, child, delays }
+    }
+
+    /// How old its lines were.
+    fn end(mut self) -> Vec<Duration> {
+        docker::remove(&self.name);
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.delays.join().expect("it reads to the end")
+    }
+}
+
+/// An idle callee at the router of the agent: what calls take on this machine, whoever answers them.
+struct Callee(Child);
+
+impl Callee {
+    async fn start(device: &Device) -> Callee {
+        let this = std::env::current_exe().expect("this program has a path");
+        let child = Command::new(this)
+            .arg("--bench")
+            .env(CALLEE, &device.url)
+            .env("SSL_CERT_FILE", device.home.path().join("roots.pem"))
+            .spawn()
+            .expect("it runs again");
+        let callee = Callee(child);
+        wait::until_async("the idle callee answers", MINUTE, || async {
+            let call = device.backend.call(ECHO, Payload::Empty, CallOptions::default());
+            call.await.ok()
+        })
+        .await;
+        callee
+    }
+}
+
+impl Drop for Callee {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Answers calls until it is killed.
+pub(crate) async fn answer(url: &str) {
+    let callee = Session::connect(&config(url, "callee", SECRET))
+        .await
+        .expect("it joins");
+    let echo = handler(|invocation| async move { Ok(invocation.payload) });
+    let registered = callee.register(ECHO, RegisterOptions::default(), echo).await;
+    registered.expect("registered");
+    std::future::pending::<()>().await;
+}
+
 /// What a viewer got.
 #[derive(Default)]
 struct Seen {
@@ -341,9 +452,8 @@ impl Seen {
 
     /// A line, or the agent's word about lines that are missing. `gap`: some are before the next, nobody knows how many.
     fn take(&mut self, line: &str, gap: &mut bool) {
-        if let Some(time) = line.strip_prefix("at ") {
-            self.delays.push(since_boot().saturating_sub(seconds(time)));
-            return;
+        if let Some(age) = age(line) {
+            return self.delays.push(age);
         }
         if let Some(rest) = line.strip_prefix("… ") {
             let (count, _) = rest.split_once(' ').expect("a count");
@@ -388,6 +498,12 @@ async fn watch(mut viewer: Subscription, lines: u64, over: CancellationToken) ->
     seen
 }
 
+/// Of a line that tells the time.
+fn age(line: &str) -> Option<Duration> {
+    let time = line.strip_prefix("at ")?;
+    Some(since_boot().saturating_sub(seconds(time)))
+}
+
 /// By the clock of /proc/uptime, which containers share.
 fn since_boot() -> Duration {
     let uptime = std::fs::read_to_string("/proc/uptime").expect("/proc is mounted");
@@ -407,20 +523,20 @@ async fn subscribe(viewer: &Session, containers: u64) -> Vec<Subscription> {
     subscriptions
 }
 
-/// How long calls take that come [`CALLS`] in a second.
-async fn call_until(caller: Session, over: CancellationToken) -> Vec<Duration> {
-    let procedure = format!("re.mgmt.{SERIAL}.device_handshake");
-    let mut times = Vec::new();
+/// How long calls take that come [`CALLS`] in a second: of the agent, and of the idle callee in turns.
+async fn call_until(caller: Session, over: CancellationToken) -> [Vec<Duration>; 2] {
+    let agent = format!("re.mgmt.{SERIAL}.device_handshake");
+    let mut times = [Vec::new(), Vec::new()];
     let mut due = tokio::time::interval(Duration::from_secs(1) / CALLS);
     due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while !over.is_cancelled() {
-        due.tick().await;
-        let begin = Instant::now();
-        caller
-            .call(&procedure, Payload::Empty, CallOptions::default())
-            .await
-            .expect("answered");
-        times.push(begin.elapsed());
+        for (procedure, times) in [&agent, ECHO].into_iter().zip(&mut times) {
+            due.tick().await;
+            let begin = Instant::now();
+            let call = caller.call(procedure, Payload::Empty, CallOptions::default());
+            call.await.expect("answered");
+            times.push(begin.elapsed());
+        }
     }
     times
 }
