@@ -102,8 +102,7 @@ async fn what_cannot_be_built_says_why_and_leaves_no_container() {
         panic!("{result:?}")
     };
     assert!(text.contains("returned a non-zero code: 7"), "{text}");
-    let left = docker::docker(&["ps", "-aq", "--filter", &format!("label=scope={tag}")]).unwrap();
-    assert_eq!(left.trim(), "");
+    assert_eq!(steps(&tag), 0);
     remove_layers(&tag);
 
     let file = archive(home.path(), &[("Dockerfile", "")]);
@@ -136,23 +135,18 @@ async fn a_canceled_build_ends_inside_the_daemon_too() {
     let tag = scope.name("never");
     let dockerfile = format!("FROM {base}\nLABEL scope={tag}\nRUN echo begun; while :; do sleep 1; done\n");
     let file = archive(home.path(), &[("Dockerfile", &dockerfile)]);
-    let running = || {
-        let filter = format!("label=scope={tag}");
-        let found = docker::docker(&["ps", "-aq", "--filter", &filter]).unwrap();
-        found.lines().count()
-    };
     let cancel = CancellationToken::new();
     let building = tokio::spawn({
         let (file, tag, cancel) = (file.clone(), tag.clone(), cancel.clone());
         async move { build(&file, &tag, &cancel).await.0 }
     });
-    wait::until_async("the step runs", SOON, || async { (running() == 1).then_some(()) }).await;
-    cancel.cancel();
-    assert_eq!(building.await.unwrap(), Err(EngineError::Canceled));
-    wait::until_async("nothing of it is left", SOON, || async {
-        (running() == 0).then_some(())
+    wait::until_async("the step runs", SOON, || async {
+        (steps(&tag) == 1).then_some(())
     })
     .await;
+    cancel.cancel();
+    assert_eq!(building.await.unwrap(), Err(EngineError::Canceled));
+    end_of_steps(&tag).await;
     remove_layers(&tag);
 }
 
@@ -200,7 +194,22 @@ async fn a_build_whose_output_nobody_reads_waits_and_can_be_canceled() {
     cancel.cancel();
     let ended = tokio::time::timeout(SOON, building).await.expect("it ends");
     assert_eq!(ended.unwrap(), Err(EngineError::Canceled));
+    end_of_steps(&tag).await;
     remove_layers(&tag);
+}
+
+/// Containers in which steps of a build run.
+fn steps(scope: &str) -> usize {
+    let found = docker::docker(&["ps", "-aq", "--filter", &format!("label=scope={scope}")]).unwrap();
+    found.lines().count()
+}
+
+/// Until then the daemon keeps the layer that a step is made from.
+async fn end_of_steps(scope: &str) {
+    wait::until_async("nothing of it is left", SOON, || async {
+        (steps(scope) == 0).then_some(())
+    })
+    .await;
 }
 
 /// What an unfinished build leaves for the next try.

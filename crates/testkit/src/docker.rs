@@ -217,6 +217,8 @@ impl Drop for Scope {
                 remove(&container);
             }
         }
+        // Whatever their names: an image that is in use stays.
+        remove_containers_of(&self.prefix);
         remove_images_of(&self.prefix);
         for volume in lines(docker(&["volume", "ls", "--format", "{{.Name}}"])) {
             if volume.starts_with(&self.prefix) {
