@@ -4,6 +4,11 @@
 mod client;
 #[cfg(feature = "router")]
 mod server;
+#[cfg(all(feature = "client", not(any(windows, target_os = "macos"))))]
+mod system;
+#[cfg(all(feature = "client", any(windows, target_os = "macos")))]
+#[path = "tls/system_store.rs"]
+mod system;
 
 use std::sync::Arc;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
@@ -55,14 +55,10 @@ pub(crate) async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 async fn verifying_config(options: &TlsOptions) -> Result<ClientConfig, TlsError> {
-    // Reads and parses a file of some 200 KiB; SSL_CERT_FILE and SSL_CERT_DIR are respected there.
-    let native = tokio::task::spawn_blocking(rustls_native_certs::load_native_certs)
+    // Reads and parses a file of some 200 KiB.
+    let mut roots = tokio::task::spawn_blocking(trusted)
         .await
         .map_err(|error| TlsError::Handshake(std::io::Error::other(error)))?;
-    for error in &native.errors {
-        tracing::debug!(%error, "a system certificate could not be loaded");
-    }
-    let mut roots = trusted(webpki_roots::TLS_SERVER_ROOTS, native.certs);
     if let Some(pem) = &options.extra_roots_pem {
         for certificate in certificates(pem, "extra root certificates")? {
             roots
@@ -85,19 +81,24 @@ async fn verifying_config(options: &TlsOptions) -> Result<ClientConfig, TlsError
     }
 }
 
-/// What is built in and what the system trusts. Most are both: held once, in the binary instead of in memory.
-fn trusted(built_in: &[TrustAnchor<'static>], system: Vec<CertificateDer<'_>>) -> RootCertStore {
+/// What is built in and what the system trusts; `SSL_CERT_FILE` and `SSL_CERT_DIR` are respected.
+fn trusted() -> RootCertStore {
     let mut roots = RootCertStore {
-        roots: built_in.to_vec(),
+        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
     };
-    for certificate in system {
-        // One that cannot be read is no reason to trust none of the others.
-        let added = roots.add(certificate).is_ok();
-        if added && roots.roots.last().is_some_and(|last| built_in.contains(last)) {
-            roots.roots.pop();
-        }
-    }
+    super::system::each(|certificate| trust(&mut roots, certificate));
     roots
+}
+
+/// Most are built in: those are held once, in the binary instead of in memory.
+fn trust(roots: &mut RootCertStore, certificate: CertificateDer<'_>) {
+    // One that cannot be read is no reason to trust none of the others.
+    if roots.add(certificate).is_ok()
+        && let Some((last, others)) = roots.roots.split_last()
+        && others.contains(last)
+    {
+        roots.roots.pop();
+    }
 }
 
 fn insecure_config(options: &TlsOptions) -> Result<ClientConfig, TlsError> {
@@ -189,10 +190,14 @@ mod tests {
             made.cert.der().clone()
         };
         let (one, other) = (certificate("one.example"), certificate("other.example"));
-        let built_in = trusted(&[], vec![one.clone()]).roots;
+        let mut roots = RootCertStore::empty();
+        trust(&mut roots, one.clone());
+        let built_in = roots.roots.clone();
         let damaged = CertificateDer::from(vec![0x30, 0x03, 0x01]);
-        let both = trusted(&built_in, vec![one, damaged, other.clone()]);
-        assert_eq!(both.roots, [built_in, trusted(&[], vec![other]).roots].concat());
-        assert_eq!(both.len(), 2);
+        for certificate in [one, damaged, other.clone(), other] {
+            trust(&mut roots, certificate);
+        }
+        assert_eq!(roots.roots[..1], built_in);
+        assert_eq!(roots.len(), 2);
     }
 }
