@@ -15,7 +15,6 @@ use std::fmt;
 use std::io::Write as _;
 use std::sync::{Mutex, PoisonError};
 
-use jiff::Zoned;
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{LevelFilter, filter_fn};
@@ -24,6 +23,7 @@ use tracing_subscriber::layer::{Context, SubscriberExt as _};
 pub use file::LogPlace;
 pub use limit::{Limiter, Verdict};
 
+use crate::local_time;
 use crate::settings::Settings;
 use file::LogFile;
 use line::Line;
@@ -136,7 +136,7 @@ struct FileLayer {
 
 impl<S: Subscriber> Layer<S> for FileLayer {
     fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
-        let line = Line::of(event, &Zoned::now()).to_json();
+        let line = Line::of(event, &local_time::now()).to_json();
         self.log
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -152,9 +152,9 @@ struct ConsoleLayer {
 impl<S: Subscriber> Layer<S> for ConsoleLayer {
     fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
         if self.pretty {
-            say(&Line::of(event, &Zoned::now()).to_console());
+            say(&Line::of(event, &local_time::now()).to_console());
         } else if event.metadata().target() == START_UP {
-            say(&Line::of(event, &Zoned::now()).message);
+            say(&Line::of(event, &local_time::now()).message);
         }
     }
 }

@@ -15,6 +15,7 @@ pub mod flock;
 pub mod instance;
 pub mod journal;
 pub mod link;
+mod local_time;
 pub mod logs;
 mod os;
 pub mod rpc;

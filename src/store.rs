@@ -269,5 +269,7 @@ fn unsigned(key: i64) -> u64 {
 
 /// RFC 3339, seconds, local offset (9.6).
 fn now() -> String {
-    jiff::Zoned::now().strftime("%Y-%m-%dT%H:%M:%S%:z").to_string()
+    crate::local_time::now()
+        .strftime("%Y-%m-%dT%H:%M:%S%:z")
+        .to_string()
 }

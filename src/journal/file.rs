@@ -6,10 +6,11 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use jiff::{Timestamp, Zoned, tz::TimeZone};
+use jiff::{Timestamp, tz::TimeZone};
 
 use super::complain;
 use super::line::Line;
+use crate::local_time;
 use crate::os::{self, DirBuilderExt as _, OpenOptionsExt as _};
 use crate::settings::Settings;
 
@@ -167,7 +168,7 @@ impl LogFile {
             text.push(b'\n');
         }
         if self.lost > 0 {
-            text.extend(Line::of_loss(self.lost, &Zoned::now()).to_json());
+            text.extend(Line::of_loss(self.lost, &local_time::now()).to_json());
         }
         text.extend_from_slice(line);
         match open.write(&text) {

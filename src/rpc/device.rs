@@ -16,7 +16,7 @@ const LOOKUP: Duration = Duration::from_secs(5);
 
 /// Local time and serial number, as keyword results.
 pub(super) async fn device_handshake(context: Context, _call: Call) -> Reply {
-    let now = local_time(&jiff::Zoned::now());
+    let now = local_time(&crate::local_time::now());
     Ok(Payload::from_kwargs(Dict::from([
         ("utp".to_owned(), Value::from(now)),
         (

@@ -152,7 +152,7 @@ fn one_row_per_app(transaction: &Connection) -> rusqlite::Result<()> {
 
 /// Renames the file and its journals; nothing is deleted, somebody may want to look at it.
 fn set_aside(path: &Path) -> Result<PathBuf, StoreError> {
-    let stamp = jiff::Zoned::now().strftime("%Y%m%dT%H%M%S").to_string();
+    let stamp = crate::local_time::now().strftime("%Y%m%dT%H%M%S").to_string();
     let mut damaged = with_suffix(path, &format!(".damaged-{stamp}"));
     let mut attempt = 1;
     while damaged.exists() {
