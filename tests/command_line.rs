@@ -78,19 +78,9 @@ impl Machine {
         words
     }
 
-    /// Starts a daemon and waits for its first line on stdout.
+    /// A daemon that has begun.
     async fn daemon(&self, more: &[&str]) -> Child {
-        let mut child = self.command(&self.daemon_words(more)).spawn().unwrap();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        let line = timeout(DEADLINE, stdout.lines().next_line())
-            .await
-            .expect("a first line")
-            .unwrap();
-        assert!(
-            line.as_deref().is_some_and(|line| line.contains(FIRST_LINE)),
-            "{line:?}"
-        );
-        child
+        started(&mut self.command(&self.daemon_words(more))).await
     }
 
     /// The daemon's words, run to an end that is a failure: exit code 1 and what stderr says.
@@ -106,6 +96,21 @@ impl Machine {
             .map(|line| serde_json::from_str(line).unwrap())
             .collect()
     }
+}
+
+/// Starts it and waits for its first line on stdout.
+async fn started(command: &mut Command) -> Child {
+    let mut child = command.spawn().unwrap();
+    let stdout = BufReader::new(child.stdout.take().unwrap());
+    let line = timeout(DEADLINE, stdout.lines().next_line())
+        .await
+        .expect("a first line")
+        .unwrap();
+    assert!(
+        line.as_deref().is_some_and(|line| line.contains(FIRST_LINE)),
+        "{line:?}"
+    );
+    child
 }
 
 fn text(bytes: &[u8]) -> &str {
@@ -290,6 +295,30 @@ async fn pretty_logging_shows_the_lines_of_the_log_on_stdout() {
     assert!(second.contains(&format!(" INFO  {FIRST_LINE}")), "{second}");
     send(&child, rustix::process::Signal::TERM);
     assert_eq!(ended(child).await, Some(0));
+}
+
+#[tokio::test]
+async fn the_log_tells_the_time_of_the_zone_that_tz_names() {
+    let machine = Machine::new();
+    fs::create_dir_all(machine.path("zones/Asia")).unwrap();
+    let zone = machine.path("zones/Asia/Kathmandu");
+    fs::write(&zone, testkit::zone::file(5 * 60 + 45, "NPT")).unwrap();
+    for (name, offset) in [
+        ("Asia/Kathmandu", "+05:45"),
+        (":Asia/Kathmandu", "+05:45"),
+        (zone.to_str().unwrap(), "+05:45"),
+        ("EST5", "-05:00"),
+        ("", "Z"),
+    ] {
+        let mut command = machine.command(&machine.daemon_words(&[]));
+        let command = command.env("TZ", name).env("TZDIR", machine.path("zones"));
+        let child = started(command).await;
+        send(&child, rustix::process::Signal::TERM);
+        assert_eq!(ended(child).await, Some(0));
+        let log = machine.log();
+        let time = log.last().unwrap()["time"].as_str().unwrap();
+        assert!(time.ends_with(offset), "{name:?}: {time}");
+    }
 }
 
 #[tokio::test]

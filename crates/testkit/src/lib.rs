@@ -14,3 +14,4 @@ pub mod release;
 pub mod s3;
 pub mod static_server;
 pub mod wait;
+pub mod zone;
