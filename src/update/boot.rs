@@ -80,20 +80,20 @@ fn managed(agent_dir: &Path) -> Boot {
     if verdict == Managed::GoOn {
         return go_on;
     }
+    // Before the state is written, which is to take as much: whoever staged this version may not have known of that.
+    if state.is_trial()
+        && let Err(error) = spare::keep(agent_dir)
+    {
+        journal::complain(&format!("no room can be kept for the update state: {error}"));
+    }
     if let Err(error) = state.save(agent_dir) {
         // What cannot be counted cannot be judged; the manager script still has its own way back.
         journal::complain(&format!("the update state cannot be written: {error}"));
         return go_on;
     }
-    match state.is_trial() {
-        // Whoever staged this version may not have known of that.
-        true => {
-            if let Err(error) = spare::keep(agent_dir) {
-                journal::complain(&format!("no room can be kept for the update state: {error}"));
-            }
-        }
+    if !state.is_trial() {
         // The links may need it.
-        false => spare::give_up(agent_dir),
+        spare::give_up(agent_dir);
     }
     match verdict {
         Managed::GoOn | Managed::Remember => go_on,
@@ -215,12 +215,8 @@ mod tests {
         assert_eq!(fs::canonicalize(agent_dir.join("Reagent-previous")).unwrap(), own);
     }
 
-    #[test]
-    fn starts_are_counted_and_a_bad_version_goes_out_of_use_when_the_disk_is_full() {
-        let disk = match SmallDisk::mount(1) {
-            Ok(disk) => disk,
-            Err(reason) => return eprintln!("skipped: {reason}"),
-        };
+    /// A version that was staged on this disk, and whose starts are counted there while it is full.
+    fn is_taken_out_of_use(disk: &SmallDisk, stage: impl FnOnce(&Path, &mut State)) {
         let agent_dir = &disk.path();
         let path = |name: &str| agent_dir.join(name);
         fs::write(path("reagent-v0.0.1"), "an older agent").unwrap();
@@ -235,9 +231,9 @@ mod tests {
             old_file: path("reagent-v0.0.1"),
             ..State::default()
         };
-        spare::keep(agent_dir).unwrap();
-        state.save(agent_dir).unwrap();
-        for attempt in 1..=3 {
+        stage(agent_dir, &mut state);
+        let attempts = State::load(agent_dir).attempts;
+        for attempt in attempts + 1..=3 {
             disk.fill();
             assert!(matches!(managed(agent_dir), Boot::GoOn(Custody::Managed)));
             let state = State::load(agent_dir);
@@ -248,6 +244,39 @@ mod tests {
         assert_eq!(State::load(agent_dir).phase, Phase::Rolledback);
         let active = fs::canonicalize(path("Reagent-active")).unwrap();
         assert_eq!(active, fs::canonicalize(path("reagent-v0.0.1")).unwrap());
+    }
+
+    #[test]
+    fn starts_are_counted_and_a_bad_version_goes_out_of_use_when_the_disk_is_full() {
+        match SmallDisk::mount(1) {
+            Err(reason) => eprintln!("skipped: {reason}"),
+            Ok(disk) => is_taken_out_of_use(&disk, |agent_dir, state| {
+                spare::keep(agent_dir).unwrap();
+                state.save(agent_dir).unwrap();
+            }),
+        }
+    }
+
+    #[test]
+    fn room_for_the_starts_of_a_version_is_kept_by_itself_when_whoever_staged_it_kept_none() {
+        match SmallDisk::mount(1) {
+            Err(reason) => eprintln!("skipped: {reason}"),
+            Ok(disk) => is_taken_out_of_use(&disk, |agent_dir, state| {
+                state.save(agent_dir).unwrap();
+                assert!(matches!(managed(agent_dir), Boot::GoOn(Custody::Managed)));
+            }),
+        }
+    }
+
+    #[test]
+    fn a_smaller_room_that_an_older_version_kept_is_enough_for_what_it_remembered() {
+        match SmallDisk::mount(1) {
+            Err(reason) => eprintln!("skipped: {reason}"),
+            Ok(disk) => is_taken_out_of_use(&disk, |agent_dir, state| {
+                state.save(agent_dir).unwrap();
+                fs::write(agent_dir.join(".update-state.spare"), [b' '; 8 * 1024]).unwrap();
+            }),
+        }
     }
 
     #[test]

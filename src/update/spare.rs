@@ -79,8 +79,8 @@ pub(crate) fn give_up(agent_dir: &Path) {
     }
 }
 
-/// Replaces what `target` in the agent directory holds by `content`, which blanks may follow, on a full disk. Blocks
-/// until it is there for good; on an error the old content is untouched.
+/// Replaces what `target` in the agent directory holds by `content`, which as many blanks follow as there is room for, on
+/// a full disk. Blocks until it is there for good; on an error the old content is untouched.
 pub(crate) fn replace(agent_dir: &Path, target: &Path, content: &[u8]) -> io::Result<()> {
     let Err(error) = swap_in(agent_dir, target, content) else {
         return Ok(());

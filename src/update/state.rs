@@ -158,15 +158,14 @@ impl State {
     pub(crate) fn save(&mut self, agent_dir: &Path) -> io::Result<()> {
         self.updated_at = now();
         let content = serde_json::to_vec_pretty(self).map_err(io::Error::other)?;
-        let content = spare::padded(agent_dir, content);
+        let padded = spare::padded(agent_dir, content.clone());
         let path = agent_dir.join(FILE);
-        let full = match durable::replace(&path, &content, 0o600) {
+        let full = match durable::replace(&path, &padded, 0o600) {
             Err(error) if spare::is_full(&error) => error,
             written => return written,
         };
         // The one that is being staged may not have its name yet.
-        if litter::sweep_parts(agent_dir, &self.new_sha256)
-            && durable::replace(&path, &content, 0o600).is_ok()
+        if litter::sweep_parts(agent_dir, &self.new_sha256) && durable::replace(&path, &padded, 0o600).is_ok()
         {
             return Ok(());
         }
@@ -263,7 +262,9 @@ impl State {
     /// The version that was rolled back goes on all the same: it could not be taken out of use.
     pub(crate) fn stay(&mut self, reason: &str) {
         if let Some(outcome) = self.outcome.take_if(|outcome| outcome.result == "rolledback") {
-            self.conclude("failed", &format!("{}; {reason}", outcome.reason));
+            // Both are told, whatever has to be cut.
+            let first = cut(&outcome.reason, REASON.saturating_sub(reason.len() + 2));
+            self.conclude("failed", &format!("{first}; {reason}"));
         }
     }
 
@@ -352,8 +353,11 @@ impl State {
 
 /// Without what JSON writes six bytes for.
 fn shortened(reason: &str) -> String {
-    let reason = reason.replace(char::is_control, " ");
-    reason[..reason.floor_char_boundary(REASON)].to_owned()
+    cut(&reason.replace(char::is_control, " "), REASON).to_owned()
+}
+
+fn cut(text: &str, bytes: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes)]
 }
 
 /// RFC 3339, UTC, seconds.

@@ -60,6 +60,13 @@ fn a_failed_build_is_blocked_by_its_digest() {
             ("failed", "it crashed; there is no way back")
         );
     }
+    state.roll_back(&"long ".repeat(1000));
+    state.stay("there is no way back");
+    let told = &state.outcome.as_ref().unwrap().reason;
+    assert!(
+        told.ends_with("; there is no way back") && told.len() == REASON,
+        "{told}"
+    );
     for number in 0..100 {
         state.new_sha256 = number.to_string();
         state.roll_back("it crashed");
