@@ -94,7 +94,7 @@ impl StaticServer {
         of_object.map(|(_, start)| *start).collect()
     }
 
-    /// Body bytes sent so far of paths that end in `suffix`.
+    /// Bytes sent so far of objects whose paths end in `suffix`, without errors: nobody may have waited for their text.
     pub fn sent(&self, suffix: &str) -> u64 {
         let shared = lock(&self.shared.0);
         let of_object = shared.sent.iter().filter(|(path, _)| path.ends_with(suffix));
@@ -185,6 +185,10 @@ fn answer(
         _ => body.len(),
     };
     for part in body[..limit].chunks(64 * 1024) {
+        // Before it is: whoever has got it all looks at once.
+        if status == 200 {
+            *lock(&shared.0).sent.entry(path.clone()).or_default() += part.len() as u64;
+        }
         if fault == Some(Fault::Chunked) {
             write!(stream, "{:x}\r\n", part.len())?;
             stream.write_all(part)?;
@@ -192,7 +196,6 @@ fn answer(
         } else {
             stream.write_all(part)?;
         }
-        *lock(&shared.0).sent.entry(path.clone()).or_default() += part.len() as u64;
     }
     match fault {
         Some(Fault::Chunked) => stream.write_all(b"0\r\n\r\n")?,
