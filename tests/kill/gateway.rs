@@ -35,7 +35,7 @@ pub(crate) struct Gateway {
     pub(crate) scope: Scope,
     /// It is asked for as a compose app with one service and one volume.
     pub(crate) compose: bool,
-    /// Where its port is published; 0: the agent chooses.
+    /// Where its port is published, which has the same number then; 0: the agent chooses.
     pub(crate) host_port: u32,
     /// What the backend takes for installed; 1: version 1.0.
     pub(crate) present: u32,
@@ -183,6 +183,14 @@ impl Gateway {
         self.request_update(target, &self.version(0)).await;
     }
 
+    /// As the app declares it. One of the same number is published outside of those that agents choose from, too.
+    fn port(&self) -> u32 {
+        match self.host_port {
+            0 => 8080,
+            port => port,
+        }
+    }
+
     /// The version so many updates after the one that the backend takes for installed.
     pub(crate) fn version(&self, updates: u32) -> String {
         format!("{}.0", self.present + updates)
@@ -216,7 +224,7 @@ impl Gateway {
         let kwargs = json!({
             "app_key": self.app.key, "app_name": self.app_name, "stage": self.app.stage.as_str(), "current_state": "REMOVED",
             "target_state": target.as_str(), "release_key": release, "present_version": present, "newest_version": newest,
-            "new_release_key": release + 1, "version": newest, "request_update": self.app.stage == Stage::Prod && newest != present, "requestor_account_key": 12, "ports": [{"port": 8080, "host_port": self.host_port}],
+            "new_release_key": release + 1, "version": newest, "request_update": self.app.stage == Stage::Prod && newest != present, "requestor_account_key": 12, "ports": [{"port": self.port(), "host_port": self.host_port}],
         });
         let Value::Object(mut kwargs) = kwargs else {
             unreachable!()
@@ -238,7 +246,7 @@ impl Gateway {
         let name = naming::registry_image("", "apps/", self.app, build_arch(), &self.app_name);
         let image = format!("{}/{name}:{version}", self.registry.address());
         json!({
-            "services": {"web": {"image": image, "ports": ["8080:80"], "volumes": ["state:/state"]}},
+            "services": {"web": {"image": image, "ports": [format!("{}:80", self.port())], "volumes": ["state:/state"]}},
             "volumes": {"state": {}},
         })
     }

@@ -284,9 +284,10 @@ async fn sweep(gateway: &mut Gateway, wishes: &[(&Wish, Option<Share>)]) {
 }
 
 /// What only the first start of an agent leaves behind is no part of a wish. Nor is what an agent does when a host port
-/// turns out to be taken: two agents on one machine would choose the same ones, and Docker tells neither.
+/// turns out to be taken: two agents on one machine would choose the same ones, and Docker tells neither. So it has one of
+/// its own, below those that the system gives to whoever connects.
 async fn started(mut gateway: Gateway) -> Gateway {
-    gateway.host_port = 42_000 + std::process::id() % 8_000;
+    gateway.host_port = 22_000 + std::process::id() % 10_000;
     gateway.power();
     gateway.comes_by(&["after adopt".to_owned()]).await;
     gateway.cut();
