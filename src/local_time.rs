@@ -49,11 +49,10 @@ fn named() -> Option<TimeZone> {
 fn zone(directories: &[PathBuf], name: &str) -> Option<TimeZone> {
     let name = name.strip_prefix(':').unwrap_or(name);
     let inside = name.rsplit_once("zoneinfo/").map(|(_, inside)| inside);
-    [Some(name), inside].into_iter().flatten().find_map(|name| {
-        directories
-            .iter()
-            .find_map(|directory: &PathBuf| read(directory, name))
-    })
+    [Some(name), inside]
+        .into_iter()
+        .flatten()
+        .find_map(|name| directories.iter().find_map(|directory| read(directory, name)))
 }
 
 fn read(directory: &Path, name: &str) -> Option<TimeZone> {

@@ -215,8 +215,12 @@ mod tests {
         assert_eq!(fs::canonicalize(agent_dir.join("Reagent-previous")).unwrap(), own);
     }
 
-    /// A version that was staged on this disk, and whose starts are counted there while it is full.
-    fn is_taken_out_of_use(disk: &SmallDisk, stage: impl FnOnce(&Path, &mut State)) {
+    /// A version that `stage` puts on a small disk: its starts are counted there while the disk is full.
+    fn is_taken_out_of_use(stage: impl FnOnce(&Path, &mut State)) {
+        let disk = match SmallDisk::mount(1) {
+            Ok(disk) => disk,
+            Err(reason) => return eprintln!("skipped: {reason}"),
+        };
         let agent_dir = &disk.path();
         let path = |name: &str| agent_dir.join(name);
         fs::write(path("reagent-v0.0.1"), "an older agent").unwrap();
@@ -248,35 +252,26 @@ mod tests {
 
     #[test]
     fn starts_are_counted_and_a_bad_version_goes_out_of_use_when_the_disk_is_full() {
-        match SmallDisk::mount(1) {
-            Err(reason) => eprintln!("skipped: {reason}"),
-            Ok(disk) => is_taken_out_of_use(&disk, |agent_dir, state| {
-                spare::keep(agent_dir).unwrap();
-                state.save(agent_dir).unwrap();
-            }),
-        }
+        is_taken_out_of_use(|agent_dir, state| {
+            spare::keep(agent_dir).unwrap();
+            state.save(agent_dir).unwrap();
+        });
     }
 
     #[test]
     fn room_for_the_starts_of_a_version_is_kept_by_itself_when_whoever_staged_it_kept_none() {
-        match SmallDisk::mount(1) {
-            Err(reason) => eprintln!("skipped: {reason}"),
-            Ok(disk) => is_taken_out_of_use(&disk, |agent_dir, state| {
-                state.save(agent_dir).unwrap();
-                assert!(matches!(managed(agent_dir), Boot::GoOn(Custody::Managed)));
-            }),
-        }
+        is_taken_out_of_use(|agent_dir, state| {
+            state.save(agent_dir).unwrap();
+            assert!(matches!(managed(agent_dir), Boot::GoOn(Custody::Managed)));
+        });
     }
 
     #[test]
     fn a_smaller_room_that_an_older_version_kept_is_enough_for_what_it_remembered() {
-        match SmallDisk::mount(1) {
-            Err(reason) => eprintln!("skipped: {reason}"),
-            Ok(disk) => is_taken_out_of_use(&disk, |agent_dir, state| {
-                state.save(agent_dir).unwrap();
-                fs::write(agent_dir.join(".update-state.spare"), [b' '; 8 * 1024]).unwrap();
-            }),
-        }
+        is_taken_out_of_use(|agent_dir, state| {
+            state.save(agent_dir).unwrap();
+            fs::write(agent_dir.join(".update-state.spare"), [b' '; 8 * 1024]).unwrap();
+        });
     }
 
     #[test]
