@@ -1,11 +1,11 @@
 //! What people type when they release: `make build-all`, `make publish`, `make promote`, `make rollout` and the others, in
-//! a copy of what they work on, to a bucket in a directory and to one behind the S3 protocol.
+//! a copy of what they work on, to a bucket in a directory, behind the S3 protocol and of Google Cloud Storage.
 #![allow(clippy::unwrap_used, reason = "the whole file is a test")]
 
 #[path = "faces/platforms.rs"]
 mod platforms;
-#[path = "faces/s3.rs"]
-mod s3;
+#[path = "faces/vendors.rs"]
+mod vendors;
 #[path = "faces/workshop.rs"]
 mod workshop;
 

@@ -8,6 +8,7 @@ pub mod disk;
 pub mod docker;
 pub mod fleet;
 pub mod forward_proxy;
+pub mod gcs;
 pub mod process;
 pub mod registry;
 pub mod release;

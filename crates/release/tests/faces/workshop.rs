@@ -67,7 +67,7 @@ impl Workshop {
         self.home.path().join("release.key")
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         let tree = self.home.path().join("tree");
         std::fs::create_dir_all(&tree).unwrap();
         tree.join(name)
