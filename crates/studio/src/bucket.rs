@@ -6,7 +6,7 @@ mod answer;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 /// Connections at a time; more wait until one ends.
 const CONNECTIONS: usize = 512;
 /// Of these by one address, behind which may be many devices; more are closed, and devices come again. So no single one
-/// keeps the others out.
+/// keeps the others out. Not of this machine: it is a reverse proxy, with all devices behind it.
 const CONNECTIONS_OF_ONE: usize = CONNECTIONS / 4;
 /// A client says within this what it wants, or leaves.
 const HEADER_DEADLINE: Duration = Duration::from_secs(10);
@@ -75,7 +75,7 @@ impl Guests {
     fn welcome(&self, address: IpAddr) -> Option<Guest> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(address).or_default();
-        if *count >= CONNECTIONS_OF_ONE {
+        if *count >= CONNECTIONS_OF_ONE && !is_here(address) {
             return None;
         }
         *count += 1;
@@ -84,6 +84,11 @@ impl Guests {
             address,
         })
     }
+}
+
+/// The address from which programs of this machine come.
+fn is_here(address: IpAddr) -> bool {
+    [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()].contains(&address.to_canonical())
 }
 
 /// Held as long as the connection.
@@ -225,6 +230,11 @@ mod tests {
             (answer == "HTTP/1.1 200 OK").then_some(())
         })
         .await;
+        for _ in 0..=CONNECTIONS_OF_ONE {
+            held.push(from("127.0.0.1", server).await);
+        }
+        let last = ask(held.last_mut().unwrap()).await;
+        assert_eq!(last, "HTTP/1.1 200 OK", "a reverse proxy is not held back");
         stop.cancel();
         serving.await.unwrap();
     }
