@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use testkit::docker::Scope;
 use testkit::fleet::{Fleet, Plane};
 use testkit::process::Process;
@@ -93,6 +94,43 @@ fn an_app_is_developed_on_a_device_and_published_from_it() {
     fleet.studio(&["dev", "remove", "bench-01", "gadget"]).ok();
     assert_eq!((docker::count(&name), docker::count(&released)), (0, 0));
     assert_eq!(docker::images_of(&fleet.registry()), Vec::<String>::new());
+    assert!(agent.terminate(MINUTE).success());
+}
+
+/// The developer's terminal stands still (Ctrl-S) while the build says more than a router keeps for anybody.
+#[test]
+fn a_build_that_floods_a_terminal_is_known_to_be_done() {
+    let fleet = Fleet::start(Plane::Studio);
+    let device = fleet.add_device("bench-02");
+    let mut agent = device.start_agent(Path::new(AGENT), &[]);
+    fleet.wait_for_device(&device, "CONNECTED");
+    let scope = Scope::new();
+    let base = scope.image("flood", "true");
+    let source = tempfile::tempdir().unwrap();
+    let dockerfile = format!("FROM {base}\nRUN yes a line of a build that talks a lot | head -n 2000000\n");
+    std::fs::write(source.path().join("Dockerfile"), dockerfile).unwrap();
+    let directory = source.path().to_str().unwrap();
+    fleet.studio(&["app", "add", "torrent"]).ok();
+
+    let mut command = fleet.command(&["dev", "build", "bench-02", "torrent", directory]);
+    let mut build = Process::start("build", &mut command);
+    build.wait_for_line("Step 2/2", MINUTE);
+    build.signal(Signal::STOP);
+    agent.wait_for_line("state=BUILT", 3 * MINUTE);
+    fleet.studio(&["call", "bench-02", "device_handshake"]).ok();
+    build.signal(Signal::CONT);
+    assert!(build.wait(MINUTE).success(), "{:?}", build.output().last());
+    let output = build.output();
+    assert!(output.iter().any(|line| line.contains("BUILT")));
+    assert!(
+        output.iter().any(|line| line.contains("were lost on the way")),
+        "no flood"
+    );
+    let pieces = |line: &&String| line.starts_with("a line") && !line.ends_with("talks a lot");
+    let pieces = output.iter().filter(pieces).count();
+    assert!(pieces <= 10, "{pieces} broken lines, beside what was lost");
+
+    fleet.studio(&["dev", "remove", "bench-02", "torrent"]).ok();
     assert!(agent.terminate(MINUTE).success());
 }
 

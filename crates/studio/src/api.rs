@@ -49,6 +49,8 @@ pub mod uri {
     pub const INSTALL_HISTORY: &str = "studio.install.history";
     /// [`super::RequestDevelopment`] → [`super::Developed`]
     pub const DEVELOPMENT_REQUEST: &str = "studio.development.request";
+    /// [`super::LookAtDevelopment`] → list of [`super::DevelopmentEvent`], oldest first
+    pub const DEVELOPMENT_LOOK: &str = "studio.development.look";
     /// → [`super::RegistryLogin`]
     pub const REGISTRY_LOGIN: &str = "studio.registry.login";
     /// [`super::AddAccount`] → [`super::AccountAdded`]
@@ -219,6 +221,16 @@ pub struct Developed {
     pub container: String,
     /// The same for building and pushing a release: `pub_6_myapp`.
     pub publication: String,
+    /// Number of the newest report before the wish: what comes of it has higher ones.
+    pub reports: u64,
+}
+
+/// What was reported of an app in development after that number.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LookAtDevelopment {
+    pub device: String,
+    pub app: String,
+    pub after: u64,
 }
 
 /// A device reported a state of an app in development.
@@ -227,6 +239,8 @@ pub struct DevelopmentEvent {
     pub device_key: DeviceKey,
     pub app_key: AppKey,
     pub state: AppState,
+    /// Counts the reports about all apps in development, for as long as the studio runs.
+    pub number: u64,
 }
 
 /// A new account.

@@ -197,6 +197,7 @@ mod tests {
             registry: None,
             router: plane.router(),
             alarm: rollout::Alarm::default(),
+            development: crate::development::Reports::default(),
         });
         let place = Place {
             door: plane.door.clone(),

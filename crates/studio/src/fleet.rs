@@ -69,6 +69,9 @@ pub(crate) const PROCEDURES: &[Procedure] = &[
     (uri::DEVELOPMENT_REQUEST, |studio, request| {
         Box::pin(development::request(studio, request))
     }),
+    (uri::DEVELOPMENT_LOOK, |studio, request| {
+        Box::pin(development::look(studio, request))
+    }),
     (uri::ROLLOUT_START, |studio, request| {
         Box::pin(rollout::start(studio, request))
     }),

@@ -21,6 +21,7 @@ mod backend;
 mod bucket;
 mod component;
 mod delivery;
+mod development;
 mod fault;
 mod fleet;
 mod install;

@@ -21,6 +21,7 @@ use wamp::transport::tls::TlsError;
 use crate::admission::REALM;
 use crate::bucket;
 use crate::component;
+use crate::development::Reports;
 use crate::operator::{self, Operator};
 use crate::plane::{Plane, TlsFiles, reachable};
 use crate::registry::{Registry, RegistryError};
@@ -199,6 +200,7 @@ pub async fn serve(
         registry,
         router: plane.router(),
         alarm: Alarm::default(),
+        development: Reports::default(),
     });
     let component_stop = CancellationToken::new();
     let (ready_sender, mut ready_watch) = watch::channel(false);

@@ -11,6 +11,7 @@ use wamp::router::Router;
 use wamp::{Dict, Payload};
 
 use crate::admission;
+use crate::development::Reports;
 use crate::fault::Fault;
 use crate::keys::{AccountKey, DeviceAuthid, DeviceKey};
 use crate::registry::Registry;
@@ -48,6 +49,8 @@ pub(crate) struct Studio {
     pub(crate) router: Option<Router>,
     /// Rings when something that rollouts wait for has happened.
     pub(crate) alarm: Alarm,
+    /// States of apps in development.
+    pub(crate) development: Reports,
 }
 
 /// Who calls, as the router disclosed it; nobody when it did not.

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use wamp::Payload;
 
 use super::{device_and_payload, text, whole};
-use crate::api::{DevelopmentEvent, StateEvent, uri};
+use crate::api::{StateEvent, uri};
 use crate::delivery;
 use crate::fault::Fault;
 use crate::fleet::install_view;
@@ -51,11 +51,7 @@ pub(super) async fn update_app(studio: Arc<Studio>, request: Request) -> Result<
             let state = change.state;
             match studio.store.report_state(device.key, change).await? {
                 ReportOutcome::Unknown if app.stage == Stage::Dev => {
-                    let event = DevelopmentEvent {
-                        device_key: device.key,
-                        app_key: AppKey(app.key),
-                        state,
-                    };
+                    let event = studio.development.add(device.key, AppKey(app.key), state);
                     studio
                         .publish(&request.session, device.key, uri::DEVELOPMENT_EVENTS, &event)
                         .await;

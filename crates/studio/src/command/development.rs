@@ -9,15 +9,20 @@ use protocol::AppState;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 use wamp::Dict;
-use wamp::client::{Event, Subscription};
+use wamp::client::{EVENT_QUEUE, Event, Subscription};
 
 use super::app::document;
 use super::client::{Client, nothing};
 use super::logs;
 use super::{Out, with_client};
-use crate::api::{AddRelease, AppView, Developed, DevelopmentEvent, RequestDevelopment, uri};
+use crate::api::{
+    AddRelease, AppView, Developed, DevelopmentEvent, LookAtDevelopment, RequestDevelopment, uri,
+};
 use crate::cli::{DevCommand, Development, Place};
 use crate::exit::{Exit, Failure};
+
+/// Events may get lost, above all beside a flood of output; looking this often repairs it.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 pub(super) async fn run(place: &Place, out: Out, command: DevCommand) -> Result<(), Failure> {
     with_client(place, async |client: &Client| match &command {
@@ -147,36 +152,24 @@ impl<'a> Dev<'a> {
             said.extend(session.subscribe(&topic, Dict::new()).await.ok());
         }
         let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
+        let mut talk = Talk::default();
+        let mut known = developed.reports;
+        let mut look_again = Instant::now() + LOOK_AGAIN;
         loop {
-            tokio::select! {
-                biased;
+            // Whichever is ready: an app that never stops printing must not hide its state.
+            let look = tokio::select! {
                 Some(event) = next_of(&mut said) => {
-                    for (value, text) in shown(&event) {
-                        self.out.step(&value, || text);
-                    }
+                    self.show(talk.heard(&event));
+                    false
                 }
-                event = events.events.recv() => {
-                    let Some(event) = event else {
+                event = events.events.recv() => match event {
+                    Some(event) => event.is_notice() || concerns(&event, &developed),
+                    None => {
                         return Err(Failure::new(Exit::Unreachable, "lost the connection to the studio")
                             .hint("the device goes on with what it was asked for"));
-                    };
-                    let Ok(Some(event)) = event.payload.first::<DevelopmentEvent>() else {
-                        continue;
-                    };
-                    if (event.device_key, event.app_key) != (developed.device_key, developed.app_key) {
-                        continue;
                     }
-                    self.out.step(&json!({ "state": event.state }), || format!("  {}\n", event.state));
-                    if event.state == target {
-                        return Ok(());
-                    }
-                    if event.state == AppState::Failed {
-                        return Err(Failure::new(
-                            Exit::Failed,
-                            format!("{} on {} FAILED", developed.app, developed.device),
-                        ));
-                    }
-                }
+                },
+                () = tokio::time::sleep_until(look_again) => true,
                 _ = &mut interrupted => return self.give_up(target).await,
                 () = tokio::time::sleep_until(self.deadline) => {
                     return Err(Failure::new(
@@ -185,8 +178,51 @@ impl<'a> Dev<'a> {
                     )
                     .hint("the device goes on with what it was asked for"));
                 }
+            };
+            if !look {
+                continue;
+            }
+            look_again = Instant::now() + LOOK_AGAIN;
+            for report in self.reported(known).await? {
+                known = report.number;
+                // What led to a state is shown before it.
+                for subscription in &mut said {
+                    let waiting = std::iter::from_fn(|| subscription.events.try_recv().ok());
+                    waiting
+                        .take(EVENT_QUEUE)
+                        .for_each(|event| self.show(talk.heard(&event)));
+                }
+                self.show(talk.rest().into_iter().map(as_line).collect());
+                self.out.step(&json!({ "state": report.state }), || {
+                    format!("  {}\n", report.state)
+                });
+                if report.state == target {
+                    return Ok(());
+                }
+                if report.state == AppState::Failed {
+                    return Err(Failure::new(
+                        Exit::Failed,
+                        format!("{} on {} FAILED", developed.app, developed.device),
+                    ));
+                }
             }
         }
+    }
+
+    fn show(&self, steps: Vec<(Value, String)>) {
+        for (value, text) in steps {
+            self.out.step(&value, || text);
+        }
+    }
+
+    /// What the device has reported after that.
+    async fn reported(&self, after: u64) -> Result<Vec<DevelopmentEvent>, Failure> {
+        let request = LookAtDevelopment {
+            device: self.on.device.clone(),
+            app: self.on.app.clone(),
+            after,
+        };
+        self.client.ask(uri::DEVELOPMENT_LOOK, &request).await
     }
 
     /// Ctrl-C ends a build or a publication on the device, too; anything else goes on.
@@ -215,6 +251,14 @@ impl<'a> Dev<'a> {
     }
 }
 
+/// Whether the event tells of what was asked for.
+fn concerns(event: &Event, developed: &Developed) -> bool {
+    matches!(
+        event.payload.first::<DevelopmentEvent>(),
+        Ok(Some(event)) if (event.device_key, event.app_key) == (developed.device_key, developed.app_key)
+    )
+}
+
 /// The next event of any subscription; `None` when there is none any more.
 async fn next_of(subscriptions: &mut [Subscription]) -> Option<Event> {
     match subscriptions {
@@ -228,42 +272,69 @@ async fn next_of(subscriptions: &mut [Subscription]) -> Option<Event> {
     }
 }
 
-/// What a log message is shown as, in order: the value for programs, the text for people.
-fn shown(event: &Event) -> Vec<(Value, String)> {
-    let lost = logs::lines::missed(event).map(|note| (json!({ "note": note }), format!("({note})\n")));
-    let lines = logs::lines::lines(event);
-    let lines = lines.iter().flat_map(|line| readable(line));
-    let lines = lines.map(|line| (json!({ "line": line }), format!("{line}\n")));
-    lost.into_iter().chain(lines).collect()
+/// What is said of an app in development, put together to whole lines: the daemon sends a build's output as it comes,
+/// broken off anywhere.
+#[derive(Default)]
+struct Talk {
+    /// A line without its end.
+    begun: String,
 }
 
-/// A line as a developer wants to read it: Docker's records say it in a member.
-fn readable(line: &str) -> Vec<String> {
-    let Ok(Value::Object(record)) = serde_json::from_str::<Value>(line) else {
-        return vec![line.to_owned()];
-    };
-    let member = |name: &str| record.get(name).and_then(Value::as_str);
-    if let Some(text) = member("stream") {
-        return text
-            .lines()
-            .filter(|line| !line.trim().is_empty())
-            .map(str::to_owned)
-            .collect();
+impl Talk {
+    /// What a log message is shown as, in order: the value for programs, the text for people.
+    fn heard(&mut self, event: &Event) -> Vec<(Value, String)> {
+        let lost = logs::lines::missed(event);
+        let broken = lost.is_some().then(|| self.rest()).flatten();
+        let mut steps: Vec<_> = broken.map(as_line).into_iter().collect();
+        steps.extend(lost.map(|note| (json!({ "note": note }), format!("({note})\n"))));
+        for line in logs::lines::lines(event) {
+            steps.extend(self.readable(&line).into_iter().map(as_line));
+        }
+        steps
     }
-    match (
-        member("error"),
-        member("status"),
-        record.contains_key("progressDetail"),
-    ) {
-        (Some(error), ..) => vec![error.to_owned()],
-        // How far a layer is changes many times a second.
-        (None, Some(_), true) => Vec::new(),
-        (None, Some(status), false) => vec![match member("id") {
-            Some(id) => format!("{id}: {status}"),
-            None => status.to_owned(),
-        }],
-        (None, None, _) => Vec::new(),
+
+    /// The line without its end.
+    fn rest(&mut self) -> Option<String> {
+        Some(std::mem::take(&mut self.begun)).filter(|line| !line.trim().is_empty())
     }
+
+    /// A line as a developer wants to read it: Docker's records say it in a member.
+    fn readable(&mut self, line: &str) -> Vec<String> {
+        let Ok(Value::Object(record)) = serde_json::from_str::<Value>(line) else {
+            return self.rest().into_iter().chain([line.to_owned()]).collect();
+        };
+        let member = |name: &str| record.get(name).and_then(Value::as_str);
+        if let Some(text) = member("stream") {
+            self.begun.push_str(text);
+            let end = self.begun.rfind('\n').map_or(0, |end| end + 1);
+            let whole: String = self.begun.drain(..end).collect();
+            let lines = whole.lines().filter(|line| !line.trim().is_empty());
+            return lines.map(str::to_owned).collect();
+        }
+        let own = match (
+            member("error"),
+            member("status"),
+            record.contains_key("progressDetail"),
+        ) {
+            (Some(error), ..) => Some(error.to_owned()),
+            // How far a layer is changes many times a second.
+            (None, Some(_), true) => None,
+            (None, Some(status), false) => Some(match member("id") {
+                Some(id) => format!("{id}: {status}"),
+                None => status.to_owned(),
+            }),
+            (None, None, _) => None,
+        };
+        match own {
+            Some(own) => self.rest().into_iter().chain([own]).collect(),
+            None => Vec::new(),
+        }
+    }
+}
+
+fn as_line(line: String) -> (Value, String) {
+    let text = format!("{line}\n");
+    (json!({ "line": line }), text)
 }
 
 #[cfg(test)]
@@ -286,19 +357,28 @@ mod tests {
             "(3 log messages were lost on the way)\n".to_owned(),
         );
         let line = (json!({"line": "Step 1/2"}), "Step 1/2\n".to_owned());
-        assert_eq!(shown(&event(1, step.clone(), 0)), std::slice::from_ref(&line));
-        assert_eq!(shown(&event(1, step, 3)), [lost.clone(), line]);
-        assert_eq!(shown(&event(0, Payload::Empty, 3)), [lost]);
+        let mut talk = Talk::default();
+        assert_eq!(
+            talk.heard(&event(1, step.clone(), 0)),
+            std::slice::from_ref(&line)
+        );
+        assert_eq!(talk.heard(&event(1, step, 3)), [lost.clone(), line]);
+        talk.begun = "broken o".to_owned();
+        let broken = (json!({"line": "broken o"}), "broken o\n".to_owned());
+        assert_eq!(talk.heard(&event(0, Payload::Empty, 3)), [broken, lost]);
     }
 
     #[test]
     fn records_of_a_build_read_like_its_output() {
+        let mut talk = Talk::default();
         for (line, expected) in [
             (r#"{"stream":"Step 1/2 : FROM x\n"}"#, &["Step 1/2 : FROM x"][..]),
             (r#"{"stream":"\n"}"#, &[]),
-            (r#"{"stream":"a\nb\n"}"#, &["a", "b"]),
+            (r#"{"stream":"a\nb\nbegun, "}"#, &["a", "b"]),
             (r#"{"aux":{"ID":"sha256:1"}}"#, &[]),
-            (r#"{"errorDetail":{"message":"no"},"error":"no"}"#, &["no"]),
+            (r#"{"stream":"ended\nand"}"#, &["begun, ended"]),
+            (r#"{"aux":{"ID":"sha256:1"}}"#, &[]),
+            (r#"{"errorDetail":{"message":"no"},"error":"no"}"#, &["and", "no"]),
             (
                 r#"{"status":"Pushing","progressDetail":{"current":1},"id":"a"}"#,
                 &[],
@@ -306,7 +386,10 @@ mod tests {
             (r#"{"status":"Pushed","id":"a"}"#, &["a: Pushed"]),
             ("Starting image build...", &["Starting image build..."]),
         ] {
-            assert_eq!(readable(line), expected, "{line}");
+            assert_eq!(talk.readable(line), expected, "{line}");
         }
+        talk.readable(r#"{"stream":"no end"}"#);
+        assert_eq!(talk.rest().as_deref(), Some("no end"));
+        assert_eq!(talk.rest(), None);
     }
 }

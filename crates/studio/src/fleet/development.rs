@@ -1,4 +1,4 @@
-//! Apps in development on a device: built there, tried there, published from there. The studio keeps no record of
+//! Apps in development on a device: built there, tried there, published from there. The studio stores nothing of
 //! them; it hands a person's wish to the device and what the device reports to those who may see it.
 
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use wamp::uri::error;
 
 use super::app::find;
 use super::check_version;
-use crate::api::{Developed, RequestDevelopment};
+use crate::api::{Developed, LookAtDevelopment, RequestDevelopment};
 use crate::fault::{DeviceError, Fault};
 use crate::studio::{DEVICE_DEADLINE, Request, Studio, reply};
 
@@ -56,6 +56,7 @@ pub(super) async fn request(studio: Arc<Studio>, request: Request) -> Result<Pay
         wamp::Value::Dict(kwargs) => kwargs,
         _ => wamp::Dict::new(),
     };
+    let reports = studio.development.newest();
     let procedure = protocol::uri::device(&device.serial, "request_app_state");
     let called = request
         .session
@@ -91,5 +92,14 @@ pub(super) async fn request(studio: Arc<Studio>, request: Request) -> Result<Pay
         app: app.name.clone(),
         container: naming::container(id, &app.name),
         publication: naming::publish_channel(app.key.0, &app.name),
+        reports,
     })
+}
+
+pub(super) async fn look(studio: Arc<Studio>, request: Request) -> Result<Payload, Fault> {
+    let account = request.caller.account()?;
+    let LookAtDevelopment { device, app, after } = request.kwargs()?;
+    let device = studio.device_for(account, &device).await?;
+    let app = find(&studio, &app).await?;
+    reply(&studio.development.after(device.key, app.key, after))
 }
