@@ -10,7 +10,7 @@ use std::time::Duration;
 use protocol::naming::BadContainerName;
 use protocol::{AppId, naming};
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::{Engine, EngineError};
@@ -24,6 +24,7 @@ mod ledger;
 mod listeners;
 mod lost;
 mod news;
+mod operation;
 mod pipeline;
 mod project;
 mod publisher;
@@ -35,6 +36,7 @@ mod spool;
 
 use batch::Cause;
 use lost::Lost;
+pub use operation::Operation;
 use pipeline::{Command, Pipeline};
 pub use query::{Found, Origin, Window};
 
@@ -44,8 +46,6 @@ const QUEUE: usize = 1024;
 const RESERVED: usize = 128;
 /// How many of them may be lines of operations that wait for their turn.
 const IN_TURN: usize = QUEUE / 2;
-/// Longest wait for a turn: nothing but an agent that hangs makes it that long.
-const TURN: Duration = Duration::from_secs(1);
 /// Bound of attaching: later answers of the router still count.
 const ATTACH: Duration = Duration::from_secs(5);
 /// Bound of an answer about the history.
@@ -137,44 +137,9 @@ impl Logs {
         self.send(Command::ClearHistory(Container::on(channel, app, app_name)));
     }
 
-    /// One line of an operation's output (pull progress as the daemon's JSON): gated, batched, kept in the history.
-    pub fn output_line(&self, app: AppId, app_name: &str, line: String) {
-        self.output_line_on(Channel::App, app, app_name, line);
-    }
-
-    /// The same on a channel of one's choice.
-    pub fn output_line_on(&self, channel: Channel, app: AppId, app_name: &str, line: String) {
-        self.output(channel, app, app_name, line, None);
-    }
-
-    /// The same of lines that come faster than they can be moved: it waits until those before are on their way, so that
-    /// what prints them is read slower. It does not wait for viewers.
-    pub async fn output_line_in_turn(&self, channel: Channel, app: AppId, app_name: &str, line: String) {
-        let turn = match Arc::clone(&self.turns).try_acquire_owned() {
-            Ok(turn) => Some(turn),
-            Err(_) => {
-                let turn = Arc::clone(&self.turns).acquire_owned();
-                tokio::time::timeout(TURN, turn).await.ok().and_then(Result::ok)
-            }
-        };
-        self.output(channel, app, app_name, line, turn);
-    }
-
-    fn output(
-        &self,
-        channel: Channel,
-        app: AppId,
-        app_name: &str,
-        line: String,
-        turn: Option<OwnedSemaphorePermit>,
-    ) {
-        self.line(Container::on(channel, app, app_name), |container| {
-            Command::OutputLine {
-                container,
-                line,
-                _turn: turn,
-            }
-        });
+    /// For the output of an operation on a channel of one's choice.
+    pub fn operation(&self, channel: Channel, app: AppId, app_name: &str) -> Operation {
+        Operation::new(self.clone(), Container::on(channel, app, app_name))
     }
 
     /// Follows the log of the app's container until it ends. A second call while one follows does nothing, unless the

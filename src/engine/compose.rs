@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use protocol::request::RegistryLogin;
 use tokio::process::Command;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub(super) use login::key as login_key;
@@ -108,14 +109,15 @@ impl Engine {
         output.status.success().then(|| dialect_of(version.trim()))
     }
 
-    /// Runs one call to its end; every line that it prints goes to `each`. When `cancel` fires the program and its
+    /// Runs one call to its end; every line that it prints goes to `out`, which is read while this goes on, or
+    /// dropped. When `cancel` fires the program and its
     /// children are ended, which has happened when this returns [`EngineError::Canceled`].
     pub async fn run_compose(
         &self,
         cli: &Cli,
         call: Call<'_>,
         cancel: &CancellationToken,
-        each: &mut (dyn FnMut(String) + Send),
+        out: mpsc::Sender<String>,
     ) -> Result<(), EngineError> {
         let subcommand = call.arguments.first().copied().unwrap_or_default();
         let failed = |error: std::io::Error| {
@@ -133,7 +135,7 @@ impl Engine {
             Some(configuration)
         };
         crate::crash::before(subcommand);
-        let outcome = child::run(command, call.stall, cancel, each).await;
+        let outcome = child::run(command, call.stall, cancel, out).await;
         crate::crash::after(subcommand);
         if !matches!(&outcome, Ok(outcome) if outcome.is_success()) {
             // Perhaps it is not there any more, or another one is: the next call looks again.

@@ -13,6 +13,10 @@ pub(super) const MESSAGE: usize = 256 << 10;
 /// Most output that waits, bytes. Beyond it the oldest leaves, is counted and announced (L9). One line that is longer than
 /// a message has its place beside that: it may be as long as all this.
 pub(super) const BUFFER: usize = 1 << 20;
+/// Text of one container or operation that may wait to be published before it is read slower, bytes: a message on its way
+/// and more than another one waiting, or else that one waits for company that cannot come.
+pub(super) const AHEAD: usize = 3 * MESSAGE;
+const _: () = assert!(AHEAD <= BUFFER);
 /// Output that waits is put together up to this size, bytes.
 const CHUNK: usize = 64 << 10;
 /// Agent lines that wait: only a link that does not move makes them that many.
@@ -64,7 +68,7 @@ pub(super) struct Chunk {
     pub(super) lines: u64,
     /// One for each container that it has lines of.
     pub(super) marks: Vec<Mark>,
-    /// Room that their followers have again when it leaves.
+    /// Room that whoever reads them has again when it leaves.
     #[serde(skip)]
     pub(super) room: Vec<OwnedSemaphorePermit>,
 }

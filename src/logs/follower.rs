@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engine::{ContainerFacts, ContainerStatus, Engine, LogLine, LogRange};
 
-use super::batch::{BUFFER, Chunk, MESSAGE, Mark};
+use super::batch::{AHEAD, Chunk, Mark};
 use super::cursor::{Cursor, Position, Walk};
 use super::news::{Hearer, News};
 use super::ring;
@@ -27,10 +27,6 @@ const LAST_READS: u32 = 5;
 const PORTION: usize = 64 << 10;
 /// How long a line waits for others before both are handed on. Far below what output waits to be published.
 const COMPANY: Duration = Duration::from_millis(50);
-/// Text of one container that may wait to be published before we read slower, bytes: a message on its way and more
-/// than another one waiting, or else that one waits for company that cannot come.
-const AHEAD: usize = 3 * MESSAGE;
-const _: () = assert!(AHEAD <= BUFFER);
 /// Longest wait for some of it to leave; then the next one is handed on anyway, and the oldest lines make room.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Reading slower must not make a live log an old one: lines of the moment wait only while they are younger than this. What

@@ -57,6 +57,8 @@ pub(super) enum Command {
     OutputLine {
         container: Container,
         line: String,
+        /// Of the operation's, which has it again when the line leaves.
+        room: Option<OwnedSemaphorePermit>,
         /// Over when this has been taken.
         _turn: Option<OwnedSemaphorePermit>,
     },
@@ -228,9 +230,18 @@ impl Pipeline {
                 entry.ring.push_agent(text);
                 entry.changed();
             }
-            Command::OutputLine { container, line, .. } => {
+            Command::OutputLine {
+                container,
+                line,
+                room,
+                ..
+            } => {
                 let name = self.entry(container, true);
-                self.output(&name, Chunk::line(line), true, true);
+                let chunk = Chunk {
+                    room: room.into_iter().collect(),
+                    ..Chunk::line(line)
+                };
+                self.output(&name, chunk, true, true);
             }
             Command::ClearViewers(container) => {
                 let name = self.entry(container, true);

@@ -30,6 +30,18 @@ fn app(key: u64) -> AppId {
     }
 }
 
+/// A line of an operation that waits for nothing.
+fn say(logs: &Logs, app: AppId, app_name: &str, line: String) {
+    logs.line(Container::on(Channel::App, app, app_name), |container| {
+        Command::OutputLine {
+            container,
+            line,
+            room: None,
+            _turn: None,
+        }
+    });
+}
+
 /// A router that lets everybody do everything but what starts with `forbidden`.
 async fn router(forbidden: Option<&str>) -> String {
     router_of(forbidden, Limits::default()).await
@@ -150,7 +162,7 @@ impl Rig {
 /// Output is let through from some moment after the subscription on: sends until it arrives.
 async fn wait_for_open_gate(logs: &Logs, app: AppId, name: &str, viewer: &mut Subscription) {
     wait::until_async("output reaches the viewer", SOON, || {
-        logs.output_line(app, name, "probe".to_owned());
+        say(logs, app, name, "probe".to_owned());
         let probe = viewer.events.try_recv().ok();
         async move { probe }
     })
@@ -166,8 +178,8 @@ async fn agent_lines_arrive_at_once_and_in_order_with_output() {
     let mut viewer = rig.viewed(app(1), "MyApp").await;
     let logs = &rig.logs;
     logs.agent_line(app(1), "MyApp", "hello");
-    logs.output_line(app(1), "MyApp", "one".to_owned());
-    logs.output_line(app(1), "MyApp", "two".to_owned());
+    say(logs, app(1), "MyApp", "one".to_owned());
+    say(logs, app(1), "MyApp", "two".to_owned());
     logs.agent_line(app(1), "MyApp", "bye");
     logs.clear_viewers(app(1), "MyApp");
     assert_eq!(
@@ -217,7 +229,7 @@ async fn a_viewer_that_comes_later_or_reloads_its_page_gets_output() {
     first.unsubscribe(viewer.id).await.unwrap();
     let mut viewer = view(&second, "prod_1_x").await;
     wait_for_open_gate(logs, app(1), "x", &mut viewer).await;
-    logs.output_line(app(1), "x", "seen".to_owned());
+    say(logs, app(1), "x", "seen".to_owned());
     assert_eq!(next(&mut viewer).await, json!("seen"));
 
     // An app that nobody knew when its viewer came.
@@ -246,10 +258,10 @@ async fn a_viewer_stays_served_when_the_agents_session_is_replaced() {
 
     lost.abort();
     let _ = lost.closed().await;
-    logs.output_line(app(1), "x", "nobody can be told".to_owned());
+    say(logs, app(1), "x", "nobody can be told".to_owned());
     logs.agent_line(app(1), "x", "nor of this");
     rig.attach().await;
-    logs.output_line(app(1), "x", "back".to_owned());
+    say(logs, app(1), "x", "back".to_owned());
     assert_eq!(next(&mut viewer).await, json!("nobody can be told"));
     assert_eq!(
         next(&mut viewer).await,
@@ -273,7 +285,7 @@ async fn with_a_router_that_does_not_tell_everything_is_published() {
         let mut viewer = view(&session, "prod_1_x").await;
         logs.agent_line(app(1), "x", "makes the app known");
         logs.attach(join(&url).await).await;
-        logs.output_line(app(1), "x", "open".to_owned());
+        say(&logs, app(1), "x", "open".to_owned());
         assert_eq!(next(&mut viewer).await, json!("open"), "{forbidden}");
     }
 }
@@ -353,7 +365,7 @@ async fn a_restart_of_the_agent_neither_repeats_nor_loses_lines() {
     logs.follow(app(8), &app_name);
     logs.agent_line(app(8), &app_name, "from the agent");
     // With output in it, the history is answered from memory alone.
-    logs.output_line(app(8), &app_name, "from an operation".to_owned());
+    say(&logs, app(8), &app_name, "from an operation".to_owned());
     wait::until_async("the log is read", SOON, || async {
         (logs.history(app(8), &app_name).await.len() == 5).then_some(())
     })
@@ -393,7 +405,7 @@ async fn a_history_without_container_lines_is_completed_from_the_container() {
     assert_eq!(logs.history(app(9), &app_name).await, last);
     logs.agent_line(app(9), &app_name, "Stopped");
     assert_eq!(logs.history(app(9), &app_name).await[..2], ["Stopped", "11"]);
-    logs.output_line(app(9), &app_name, "pulling".to_owned());
+    say(&logs, app(9), &app_name, "pulling".to_owned());
     assert_eq!(logs.history(app(9), &app_name).await, ["Stopped", "pulling"]);
     logs.clear_history(app(9), &app_name);
     assert_eq!(logs.history(app(9), &app_name).await, last);
@@ -518,7 +530,8 @@ async fn a_publication_speaks_on_its_own_topic_and_leaves_the_apps_history_alone
     rig.attach().await;
     logs.agent_line(dev, "MyApp", "of the app");
     logs.agent_line_on(Channel::Publication, dev, "MyApp", "Starting image build...");
-    logs.output_line_on(Channel::Publication, dev, "MyApp", "Step 1/2".to_owned());
+    let mut operation = logs.operation(Channel::Publication, dev, "MyApp");
+    operation.line("Step 1/2".to_owned()).await;
     assert_eq!(
         next(&mut viewer).await,
         json!({"type": "build", "chunk": "Starting image build..."})

@@ -213,19 +213,17 @@ impl Worker {
         mut records: mpsc::Receiver<String>,
     ) -> Result<(), EngineError> {
         let logs = &self.shared.context.logs;
+        let mut output = logs.operation(channel, self.app, &self.app_name);
         let mut work = std::pin::pin!(work);
         let result = loop {
             tokio::select! {
                 biased;
-                Some(record) = records.recv() => {
-                    logs.output_line_in_turn(channel, self.app, &self.app_name, record).await;
-                }
+                Some(record) = records.recv() => output.line(record).await,
                 result = &mut work => break result,
             }
         };
         while let Ok(record) = records.try_recv() {
-            logs.output_line_in_turn(channel, self.app, &self.app_name, record)
-                .await;
+            output.line(record).await;
         }
         result
     }

@@ -67,6 +67,7 @@ impl Worker {
             Ok(login) => login,
         };
         let engine = self.shared.context.engine.clone();
+        let mut output = logs.operation(Channel::App, self.app, &self.app_name);
         let (progress, mut records) = mpsc::channel(PROGRESS);
         let mut pull = std::pin::pin!(engine.pull(image, Some(&login), progress, cancel));
         let mut accepted = false;
@@ -80,14 +81,13 @@ impl Worker {
                         accepted = true;
                         self.show_download(purpose).await?;
                     }
-                    logs.output_line_in_turn(Channel::App, self.app, &self.app_name, record).await;
+                    output.line(record).await;
                 }
                 done = &mut pull => result = Some(done),
             }
         }
         while let Ok(record) = records.try_recv() {
-            logs.output_line_in_turn(Channel::App, self.app, &self.app_name, record)
-                .await;
+            output.line(record).await;
         }
         match result {
             None | Some(Ok(())) => {}

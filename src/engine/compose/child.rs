@@ -7,6 +7,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use tokio::process::Command;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -55,12 +56,12 @@ pub(super) enum Ended {
 }
 
 /// Runs `command` to its end. Standard output and error are one stream, in the order in which they were written; every
-/// line goes to `each`, which must not wait. Fails only when the program cannot be started or heard.
+/// line goes to `out`, which is read while this goes on, or dropped. Fails only when the program cannot be started or heard.
 pub(super) async fn run(
     mut command: Command,
     stall: Duration,
     cancel: &CancellationToken,
-    each: &mut (dyn FnMut(String) + Send),
+    out: mpsc::Sender<String>,
 ) -> io::Result<Outcome> {
     let (reader, writer) = io::pipe()?;
     command
@@ -77,13 +78,7 @@ pub(super) async fn run(
     let mut output = Output::of(reader)?;
     let mut lines = Lines::plain();
     let mut tail = VecDeque::with_capacity(TAIL);
-    let mut hear = |line: String| {
-        if tail.len() == TAIL {
-            tail.pop_front();
-        }
-        tail.push_back(line.clone());
-        each(line);
-    };
+    let mut heard = Vec::new();
     let mut buffer = vec![0; 8 << 10];
     let mut open = true;
     let mut exited = None;
@@ -95,7 +90,8 @@ pub(super) async fn run(
             read = output.read(&mut buffer), if open => match read? {
                 0 => open = false,
                 count => {
-                    lines.feed(&buffer[..count], &mut |line| hear(line.text));
+                    lines.feed(&buffer[..count], &mut |line| heard.push(line.text));
+                    hand_on(&mut heard, &mut tail, &out).await;
                     if ended_by.is_none() && exited.is_none() {
                         deadline = Instant::now() + stall;
                     }
@@ -126,7 +122,8 @@ pub(super) async fn run(
             }
         }
     }
-    lines.finish(&mut |line| hear(line.text));
+    lines.finish(&mut |line| heard.push(line.text));
+    hand_on(&mut heard, &mut tail, &out).await;
     if exited.is_some() && !open {
         // Nobody is left in it: the number may soon be another's.
         group.forget();
@@ -143,6 +140,17 @@ pub(super) async fn run(
     })
 }
 
+async fn hand_on(heard: &mut Vec<String>, tail: &mut VecDeque<String>, out: &mpsc::Sender<String>) {
+    for line in heard.drain(..) {
+        if tail.len() == TAIL {
+            tail.pop_front();
+        }
+        tail.push_back(line.clone());
+        // Nobody may want to hear it.
+        let _ = out.send(line).await;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use testkit::wait;
@@ -157,13 +165,22 @@ mod tests {
         command
     }
 
+    fn unheard() -> mpsc::Sender<String> {
+        mpsc::channel(1).0
+    }
+
     async fn heard(script: &str) -> (Ended, Vec<String>, String) {
-        let mut lines = Vec::new();
         let cancel = CancellationToken::new();
-        let outcome = run(shell(script), SOON, &cancel, &mut |line| lines.push(line))
-            .await
-            .unwrap();
-        (outcome.ended, lines, outcome.tail)
+        let (out, mut heard) = mpsc::channel(1);
+        let reading = tokio::spawn(async move {
+            let mut lines = Vec::new();
+            while let Some(line) = heard.recv().await {
+                lines.push(line);
+            }
+            lines
+        });
+        let outcome = run(shell(script), SOON, &cancel, out).await.unwrap();
+        (outcome.ended, reading.await.unwrap(), outcome.tail)
     }
 
     #[tokio::test]
@@ -191,8 +208,9 @@ mod tests {
         );
         let cancel = CancellationToken::new();
         let stop = cancel.clone();
-        let mut line = |_| stop.cancel();
-        let outcome = run(shell(&script), SOON, &cancel, &mut line).await.unwrap();
+        let (out, mut heard) = mpsc::channel(1);
+        tokio::spawn(async move { heard.recv().await.map(|_| stop.cancel()) });
+        let outcome = run(shell(&script), SOON, &cancel, out).await.unwrap();
         assert_eq!(outcome.ended, Ended::Canceled);
         let child = std::fs::read_to_string(&pid).unwrap();
         let stat = format!("/proc/{}/stat", child.trim());
@@ -213,7 +231,7 @@ mod tests {
     async fn silence_is_not_waited_out() {
         let cancel = CancellationToken::new();
         let stall = Duration::from_millis(100);
-        let outcome = run(shell("sleep 600"), stall, &cancel, &mut drop).await.unwrap();
+        let outcome = run(shell("sleep 600"), stall, &cancel, unheard()).await.unwrap();
         assert_eq!(outcome.ended, Ended::Stalled);
     }
 
@@ -223,8 +241,7 @@ mod tests {
         let pid = home.path().join("pid");
         let script = format!("echo $$ > {}; exec sleep 600", pid.display());
         let cancel = CancellationToken::new();
-        let mut ignore = drop;
-        let call = run(shell(&script), SOON, &cancel, &mut ignore);
+        let call = run(shell(&script), SOON, &cancel, unheard());
         let written = wait::until_async("it runs", SOON, || async {
             std::fs::read_to_string(&pid).ok().filter(|text| !text.is_empty())
         });

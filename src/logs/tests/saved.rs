@@ -38,7 +38,7 @@ async fn a_chatty_app_costs_one_write_in_thirty_seconds_and_a_kill_what_came_sin
 
     for second in 0..29 {
         for number in 0..100 {
-            logs.output_line(app(1), "x", format!("{second} {number}"));
+            say(&logs, app(1), "x", format!("{second} {number}"));
         }
         // All of it has been taken.
         assert_eq!(logs.history(app(1), "x").await.len(), 100);
@@ -50,7 +50,7 @@ async fn a_chatty_app_costs_one_write_in_thirty_seconds_and_a_kill_what_came_sin
     let newest: Vec<String> = (0..100).map(|number| format!("28 {number}")).collect();
     assert_eq!(stored(), newest);
 
-    logs.output_line(app(1), "x", "too young".to_owned());
+    say(&logs, app(1), "x", "too young".to_owned());
     assert_eq!(logs.history(app(1), "x").await.last().unwrap(), "too young");
     assert_eq!((written(), stored()), (2, newest));
 }

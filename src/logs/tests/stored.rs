@@ -40,7 +40,7 @@ async fn a_disk_that_does_not_answer_keeps_nobody_from_live_lines_and_forgets_no
     logs.attach(join(&url).await).await;
     let began = std::time::Instant::now();
     logs.agent_line(app(1), "x", "of this run");
-    logs.output_line(app(2), "y", "of another app".to_owned());
+    say(&logs, app(2), "y", "of another app".to_owned());
     assert_eq!(next(&mut viewer).await["chunk"], "of this run");
     let took = began.elapsed();
     assert!(took < Duration::from_secs(1), "{took:?}");

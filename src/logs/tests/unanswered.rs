@@ -56,10 +56,10 @@ async fn topics_whose_messages_are_never_confirmed_hold_up_no_others() {
     }
     hold.send_replace(true);
     for key in 1..=SILENT {
-        rig.logs.output_line(app(key), "x", "not confirmed".to_owned());
+        say(&rig.logs, app(key), "x", "not confirmed".to_owned());
     }
     // Its earlier ones all are.
-    rig.logs.output_line(app(0), "x", "not held up".to_owned());
+    say(&rig.logs, app(0), "x", "not held up".to_owned());
     while next(&mut viewer).await != json!("not held up") {}
     hold.send_replace(false);
     rig.logs.close().await;
@@ -82,9 +82,9 @@ async fn what_a_router_confirms_late_was_not_lost() {
     wait_for_open_gate(&logs, app(1), "x", &mut viewer).await;
 
     hold.send_replace(true);
-    logs.output_line(app(1), "x", "one".to_owned());
+    say(&logs, app(1), "x", "one".to_owned());
     assert_eq!(next(&mut viewer).await, json!("one"));
-    logs.output_line(app(1), "x", "two".to_owned());
+    say(&logs, app(1), "x", "two".to_owned());
     // Minutes.
     tokio::time::pause();
     for _ in 0..200 {

@@ -15,7 +15,7 @@ async fn output_that_nobody_listens_to_never_gets_to_the_router() {
     // Of another one that is not known yet, the router is asked first.
     for key in [1, 2] {
         for number in 0..100 {
-            logs.output_line(app(key), "x", number.to_string());
+            say(&logs, app(key), "x", number.to_string());
         }
         assert_eq!(logs.history(app(key), "x").await.len(), 100);
         logs.agent_line(app(key), "x", "for whoever may listen");

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use protocol::request::RegistryLogin;
 use protocol::{AppRequest, PortRule, Stage, naming};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::compose::document::{self, Frame};
@@ -14,6 +15,7 @@ use crate::app::compose::ports::{self, Managed};
 use crate::app::compose::{Document, directory, env_file, installed, project};
 use crate::app::container::COMPOSE_PROJECT;
 use crate::app::environment::{self, Environment, Inputs, files};
+use crate::app::steps::pull::PROGRESS;
 use crate::app::steps::unless_canceled;
 use crate::app::worker::{ActionError, Worker, blocking};
 use crate::engine::{
@@ -331,10 +333,9 @@ impl Worker {
         logins: &BTreeMap<String, RegistryLogin>,
         cancel: &CancellationToken,
     ) -> Result<(), EngineError> {
-        let logs = self.shared.context.logs.clone();
-        let mut tell = |line: String| logs.output_line_on(channel, self.app, &self.app_name, line);
-        self.call(cli, file, arguments, logins, STREAMED, cancel, &mut tell)
-            .await
+        let (out, lines) = mpsc::channel(PROGRESS);
+        let call = self.call(cli, file, arguments, logins, STREAMED, cancel, out);
+        self.tee(channel, call, lines).await
     }
 
     /// A call whose output is kept only for its error. Not canceled by anybody: it is what a cancel leads to.
@@ -345,7 +346,8 @@ impl Worker {
         arguments: &[&str],
     ) -> Result<(), EngineError> {
         let never = CancellationToken::new();
-        self.call(cli, file, arguments, &BTreeMap::new(), QUIET, &never, &mut drop)
+        let (unheard, _) = mpsc::channel(1);
+        self.call(cli, file, arguments, &BTreeMap::new(), QUIET, &never, unheard)
             .await
     }
 
@@ -361,7 +363,7 @@ impl Worker {
         logins: &BTreeMap<String, RegistryLogin>,
         stall: Duration,
         cancel: &CancellationToken,
-        each: &mut (dyn FnMut(String) + Send),
+        out: mpsc::Sender<String>,
     ) -> Result<(), EngineError> {
         let context = &self.shared.context;
         let private_dir = directory::private(&context.settings.downloads_dir()).join(self.container());
@@ -374,7 +376,7 @@ impl Worker {
             owner: &context.device.current().serial_number,
             stall,
         };
-        context.engine.run_compose(cli, call, cancel, each).await
+        context.engine.run_compose(cli, call, cancel, out).await
     }
 
     /// Removes the images of the app's services, of every version that is known, but none that another app uses (W21).
