@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::custody::{self, Custody};
+use super::custody::{self, Custody, Demoting};
 use super::launcher;
 use super::memory::Memory;
 use super::setup::Setup;
@@ -98,10 +98,10 @@ fn managed(agent_dir: &Path) -> Boot {
     match verdict {
         Managed::GoOn | Managed::Remember => go_on,
         Managed::Demote => {
-            complain_of(custody::demote(agent_dir, &state));
+            complain_of(custody::demote(agent_dir, &state, Demoting::Good));
             go_on
         }
-        Managed::DemoteMyself => match complain_of(custody::demote(agent_dir, &state)) {
+        Managed::DemoteMyself => match complain_of(custody::demote(agent_dir, &state, Demoting::Bad)) {
             true => Boot::End(exit::FAILURE),
             // A version that failed is better than none.
             false => {
@@ -178,7 +178,7 @@ pub(super) fn give_up(agent_dir: &Path, memory: &Memory, reason: &str) -> io::Re
     if !given_up {
         return Ok(false);
     }
-    custody::demote(agent_dir, &tried)
+    custody::demote(agent_dir, &tried, Demoting::Bad)
 }
 
 #[cfg(test)]
@@ -212,7 +212,9 @@ mod tests {
         assert!(matches!(managed(agent_dir), Boot::End(exit::FAILURE)));
         let active = fs::canonicalize(agent_dir.join("Reagent-active")).unwrap();
         assert_eq!(active, fs::canonicalize(&go_agent).unwrap());
-        assert_eq!(fs::canonicalize(agent_dir.join("Reagent-previous")).unwrap(), own);
+        // Among the binaries of the directory nothing else is the newest.
+        let previous = fs::canonicalize(agent_dir.join("Reagent-previous")).unwrap();
+        assert_eq!(previous, active);
     }
 
     /// A version that `stage` puts on a small disk: its starts are counted there while the disk is full.

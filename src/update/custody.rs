@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::disk;
+use super::litter;
 use super::state::State;
 
 /// Set by a launcher for what it starts: its own path.
@@ -85,17 +86,45 @@ pub(crate) fn beside(agent_dir: &Path, file: PathBuf) -> PathBuf {
     }
 }
 
-/// Takes the new version of `state` out of use under the manager script: the good binary becomes active and the bad one
-/// previous, and the script leaves both alone. `false`: there is no good binary, nothing was changed. Says the same
-/// however often it is asked.
-pub(crate) fn demote(agent_dir: &Path, state: &State) -> io::Result<bool> {
-    if !state.old_file.is_file() {
+/// Which process takes a version out of use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Demoting {
+    /// One of the old version, under whatever name: it stays.
+    Good,
+    /// The one that failed: `old_file` takes its place.
+    Bad,
+}
+
+/// Takes the new version of `state` out of use under the manager script: the good binary becomes active, and the one that
+/// the script would take up next becomes previous if it has failed or is the good one, under whatever name; the script
+/// leaves both alone. `false`: there is no good binary, nothing was changed. Says the same however often it is asked.
+pub(crate) fn demote(agent_dir: &Path, state: &State, by: Demoting) -> io::Result<bool> {
+    let good = match by {
+        Demoting::Good => beside(agent_dir, myself()?),
+        Demoting::Bad => state.old_file.clone(),
+    };
+    if !good.is_file() {
         return Ok(false);
     }
+    let shunned = litter::newest(agent_dir)
+        .filter(|newest| *newest == good || has_failed(state, newest))
+        .unwrap_or_else(|| state.new_file.clone());
     // Cut off in between, the next boot starts the good one, which comes here again before the script looks.
-    point(agent_dir, ACTIVE, &state.old_file)?;
-    point(agent_dir, PREVIOUS, &state.new_file)?;
+    point(agent_dir, ACTIVE, &good)?;
+    point(agent_dir, PREVIOUS, &shunned)?;
     Ok(true)
+}
+
+/// Whether the file is a build that is blocked here.
+fn has_failed(state: &State, file: &Path) -> bool {
+    if file == state.new_file {
+        return true;
+    }
+    match disk::digest(file) {
+        Ok(digest) => state.blocked.iter().any(|blocked| blocked.sha256 == digest),
+        // What cannot be read is not started either.
+        Err(_) => false,
+    }
 }
 
 /// Lets the script upgrade to `file`: it never takes up what its link to the previous binary names. That link leads to
@@ -130,6 +159,7 @@ fn point(agent_dir: &Path, link: &str, file: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::state::Blocked;
     use super::*;
     use std::os::unix::fs::symlink;
 
@@ -137,6 +167,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
         fs::write(path("reagent-v1"), "good").unwrap();
+        let good = fs::File::options().write(true).open(path("reagent-v1")).unwrap();
+        good.set_modified(std::time::UNIX_EPOCH).unwrap();
         fs::write(path("reagent-v2"), "bad").unwrap();
         let state = State {
             new_file: path("reagent-v2"),
@@ -155,9 +187,33 @@ mod tests {
         symlink(path("reagent-v2"), path("Reagent-active")).unwrap();
         symlink(path("reagent-v1"), path("Reagent-previous")).unwrap();
         for _ in 0..2 {
-            assert!(demote(directory.path(), &state).unwrap());
+            assert!(demote(directory.path(), &state, Demoting::Bad).unwrap());
             assert_eq!(link("Reagent-active"), path("reagent-v1"));
             assert_eq!(link("Reagent-previous"), link("Reagent-latest"));
+        }
+    }
+
+    #[test]
+    fn what_failed_is_not_upgraded_to_under_another_name_and_what_is_unknown_is() {
+        let (directory, mut state) = gateway();
+        let path = |name: &str| directory.path().join(name);
+        let link = |name: &str| fs::read_link(path(name)).unwrap();
+        state.blocked.push(Blocked {
+            version: "2".to_owned(),
+            sha256: disk::digest(&state.new_file).unwrap(),
+            reason: String::new(),
+        });
+        for (content, previous) in [("bad", "reagent-latest"), ("another", "reagent-v2")] {
+            fs::write(path("reagent-latest"), content).unwrap();
+            let newest = fs::File::options()
+                .write(true)
+                .open(path("reagent-latest"))
+                .unwrap();
+            let later = std::time::SystemTime::now() + std::time::Duration::from_secs(60);
+            newest.set_modified(later).unwrap();
+            assert!(demote(directory.path(), &state, Demoting::Bad).unwrap());
+            assert_eq!(link("Reagent-active"), path("reagent-v1"));
+            assert_eq!(link("Reagent-previous"), path(previous));
         }
     }
 
@@ -166,7 +222,7 @@ mod tests {
         let (directory, state) = gateway();
         let path = |name: &str| directory.path().join(name);
         symlink("reagent-v2", path("Reagent-latest")).unwrap();
-        assert!(demote(directory.path(), &state).unwrap());
+        assert!(demote(directory.path(), &state, Demoting::Bad).unwrap());
         assert_eq!(
             fs::read_link(path("Reagent-previous")).unwrap(),
             Path::new("reagent-v2")
@@ -194,7 +250,7 @@ mod tests {
     fn the_only_binary_is_never_taken_out_of_use() {
         let (directory, state) = gateway();
         fs::remove_file(&state.old_file).unwrap();
-        assert!(!demote(directory.path(), &state).unwrap());
+        assert!(!demote(directory.path(), &state, Demoting::Bad).unwrap());
         assert!(!directory.path().join("Reagent-active").exists());
     }
 }

@@ -71,7 +71,7 @@ fn sweep_beside(agent_dir: &Path, state: &State, launcher: Option<PathBuf>) {
 }
 
 /// What the manager script takes next (1.13), whatever its version.
-fn newest(agent_dir: &Path) -> Option<PathBuf> {
+pub(crate) fn newest(agent_dir: &Path) -> Option<PathBuf> {
     let modified = |path: &PathBuf| fs::symlink_metadata(path).and_then(|found| found.modified());
     binaries(agent_dir)
         .into_iter()

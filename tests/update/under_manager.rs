@@ -312,6 +312,43 @@ async fn an_update_removes_what_nobody_needs_and_leaves_what_somebody_has_just_p
     gateway.runs(NEWER).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_failed_and_what_runs_settle_under_another_name_too() {
+    let (gateway, mut manager) = device().await;
+    gateway.release(NEW, Build::EndsEarly).await;
+    update(&gateway, &mut manager).await;
+    goes_out_of_use(&gateway, &mut manager).await;
+    gateway.runs(OLD).await;
+    // A converter puts its version there, which the links do not name: the script takes it up once.
+    let old = format!("reagent-v{OLD}");
+    for (name, content, active) in [
+        ("reagent-bad", builds::built(NEW, Build::EndsEarly).await, &*old),
+        ("reagent-good", builds::agent(), "reagent-good"),
+    ] {
+        let checks = manager.checks;
+        until("the script looks", &gateway, &mut manager, |manager, _| {
+            manager.checks > checks
+        })
+        .await;
+        let starts = manager.history.len();
+        install(&gateway.path(&format!("agent/{name}")), &content);
+        until("it takes that up", &gateway, &mut manager, |manager, _| {
+            manager.history[starts..].iter().any(|started| started == name)
+        })
+        .await;
+        let checks = manager.checks;
+        until("ten more checks", &gateway, &mut manager, |manager, _| {
+            manager.checks >= checks + 10
+        })
+        .await;
+        gateway.runs(OLD).await;
+        assert_eq!(link(&gateway, "Reagent-active"), active);
+        let times = manager.history[starts..].iter();
+        let times = times.filter(|started| *started == name).count();
+        assert_eq!(times, 1, "{:?}", manager.history);
+    }
+}
+
 /// The version of the reference that brings the first release of this make. It knows no block list and counts nothing.
 const GO: &str = "0.0.7";
 
