@@ -110,6 +110,7 @@ async fn run_updating(
         logs.clone(),
         parts.clone(),
     );
+    let trial = footing.clone();
     let updates = Updater::start(
         UpdateContext {
             settings: settings.clone(),
@@ -178,6 +179,7 @@ async fn run_updating(
             "the router refused the device's secret; check `secret` in the .flock file".to_owned(),
         ),
         LinkEnd::DuplicateSerial => {
+            trial.excuse_duplicate();
             Exit::Failure("another device is connected with the same serial number".to_owned())
         }
     }

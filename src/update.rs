@@ -82,6 +82,8 @@ const FRESH: Duration = Duration::from_secs(5 * 60);
 const AWAY: Duration = Duration::from_secs(30);
 /// The version before must have been connected this recently for the new one to be expected to (R2).
 const RECENTLY: Duration = Duration::from_secs(60 * 60);
+/// Sessions that have died are missed by a router within this as a rule.
+const DUPLICATES: jiff::SignedDuration = jiff::SignedDuration::from_hours(1);
 
 /// A version that has lived for so long does not end at every start.
 const WORKS: Duration = Duration::from_secs(5 * 60);
@@ -125,6 +127,17 @@ impl Footing {
         let state = self.memory.current();
         if state.is_trial() && state.new_version == VERSION {
             watch::excuse(&self.memory, why);
+        }
+    }
+
+    /// The same of a session that holds this device's serial number at the router: after a cut it is as a rule our own
+    /// that the router has not missed yet. But a version that takes its serial number from itself is not to go on so for
+    /// ever.
+    pub fn excuse_duplicate(&self) {
+        let staged: Option<jiff::Timestamp> = self.memory.current().staged_at.parse().ok();
+        let since = staged.map(|staged| jiff::Timestamp::now().duration_since(staged));
+        if since.is_some_and(|since| since < DUPLICATES) {
+            self.excuse("another session holds this device's serial number");
         }
     }
 

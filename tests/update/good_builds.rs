@@ -11,6 +11,7 @@ use testkit::release::patch;
 use testkit::static_server::Fault;
 use testkit::wait;
 use wamp::Dict;
+use wamp::client::RegisterOptions;
 
 use super::SOON;
 use super::backend::Answer;
@@ -515,4 +516,38 @@ async fn a_good_build_that_was_blamed_is_tried_again_when_somebody_insists() {
     assert_eq!(gateway.outcome().await["result"], "failed", "the refusal");
     assert_eq!(gateway.outcome().await["result"], "updated");
     assert_eq!(gateway.state()["blocked"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_the_router_has_not_missed_yet_does_not_count_against_a_new_version() {
+    let mut gateway = Gateway::new().await;
+    gateway.set_up(json!({"proof": 60_000}));
+    gateway.release(NEW, Build::Good).await;
+    gateway.power();
+    assert_eq!(gateway.update().await["DidUpdate"], true);
+    // It keeps the place of the device, as a session does whose end nobody has noticed.
+    let place = uri::device(
+        "00000000-0000-4000-8000-00000000da7e",
+        "wamp_connection_established",
+    );
+    let handler = wamp::client::handler(|_| async { Ok(wamp::Payload::Empty) });
+    let options = RegisterOptions {
+        force_reregister: true,
+        ..RegisterOptions::default()
+    };
+    let session = &gateway.backend.session;
+    let held = session.register(&place, options, handler).await.unwrap();
+    let agent = gateway.agent.as_mut().unwrap();
+    tokio::task::block_in_place(|| {
+        wait::until("four starts found the place taken", SOON, || {
+            let output = agent.output();
+            let starts = output
+                .iter()
+                .filter(|line| line.starts_with("reagent: another device"));
+            (starts.count() >= 4).then_some(())
+        });
+    });
+    session.unregister(held.id).await.unwrap();
+    gateway.runs(NEW).await;
+    assert_eq!(gateway.outcome().await["result"], "updated");
 }
