@@ -402,8 +402,10 @@ async fn watch(
         }
         () = overdue => {
             end(&mut child).await;
+            let tried = &state.new_version;
             let mut state = State::load(agent_dir);
-            if state.is_trial() {
+            // It may have staged what is to replace it.
+            if state.is_trial() && state.new_version == *tried {
                 let reason = format!("it did not prove its health within {} s", setup.proof.as_secs());
                 state.roll_back(&reason);
                 state.save(agent_dir)?;
