@@ -108,6 +108,7 @@ async fn run_updating(
         serial,
         backend.clone(),
         logs.clone(),
+        engine.works().clone(),
         parts.clone(),
     );
     let trial = footing.clone();

@@ -3,7 +3,7 @@
 //! Every call has a deadline. "Already gone" is success where removal is the goal.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,6 +13,8 @@ pub(crate) use compose::{registry_host, registry_of, same_image};
 pub use create::Concession;
 use daemon::Raw;
 use protocol::port::WireProtocol;
+
+use crate::work::Works;
 
 mod build;
 mod compose;
@@ -38,7 +40,7 @@ pub struct Engine {
     /// The compose command line, once it was found.
     compose: Arc<Mutex<Option<Cli>>>,
     /// Builds, pulls and pushes under way.
-    work: Arc<AtomicUsize>,
+    works: Works,
 }
 
 /// Why an engine call failed; the text is what operators see.
@@ -225,7 +227,7 @@ impl Engine {
             host: host.into(),
             unprivileged: Arc::default(),
             compose: Arc::default(),
-            work: Arc::default(),
+            works: Works::default(),
         };
         match engine.client(daemon::READ) {
             // A socket that does not exist yet: the daemon may come later.
@@ -234,9 +236,9 @@ impl Engine {
         }
     }
 
-    /// Whether a build, a pull or a push is under way that would have to begin again.
-    pub fn is_working(&self) -> bool {
-        self.work.load(Ordering::Relaxed) > 0
+    /// Builds, pulls and pushes that would have to begin again, and whatever else is counted with them.
+    pub fn works(&self) -> &Works {
+        &self.works
     }
 
     /// Whether the daemon answers within `within`.

@@ -25,3 +25,4 @@ pub mod store;
 pub mod system;
 pub mod transfer;
 pub mod update;
+pub mod work;

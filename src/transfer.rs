@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backend::Backend;
 use crate::journal::Chain;
 use crate::logs::{Channel, Logs};
+use crate::work::Works;
 use upload::Upload;
 
 /// An upload without a chunk for so long has failed (F6).
@@ -92,6 +93,7 @@ struct Inner {
     serial: String,
     backend: Backend,
     logs: Logs,
+    works: Works,
     /// By container name. Held while a chunk is written, so chunks are worked on in the order of their arrival (F4).
     uploads: Arc<tokio::sync::Mutex<BTreeMap<String, Upload>>>,
     failed: Mutex<BTreeSet<AppId>>,
@@ -100,12 +102,13 @@ struct Inner {
 }
 
 impl Transfers {
-    /// Uploads go to `directory`. What an earlier run left unfinished is deleted.
+    /// Uploads go to `directory`; each is one of `works`. What an earlier run left unfinished is deleted.
     pub fn start(
         directory: &Path,
         serial: String,
         backend: Backend,
         logs: Logs,
+        works: Works,
         stop: CancellationToken,
     ) -> Transfers {
         upload::delete_leftovers(directory);
@@ -115,6 +118,7 @@ impl Transfers {
                 serial,
                 backend,
                 logs,
+                works,
                 uploads: Arc::default(),
                 failed: Mutex::default(),
                 failure: Notify::new(),
@@ -200,7 +204,8 @@ impl Transfers {
         }
         let directory = self.inner.directory.clone();
         let container = chunk.container.clone();
-        let upload = on_disk(move || Upload::begin(&directory, chunk)).await?;
+        let work = self.inner.works.begin();
+        let upload = on_disk(move || Upload::begin(&directory, chunk, work)).await?;
         uploads.insert(container.clone(), upload);
         let (transfers, stop) = (self.clone(), self.inner.stop.clone());
         tokio::spawn(async move { stop.run_until_cancelled(transfers.expire(container)).await });

@@ -134,6 +134,7 @@ impl Engine {
             command.env("DOCKER_CONFIG", call.private_dir);
             Some(configuration)
         };
+        let _work = self.works.begin();
         crate::crash::before(subcommand);
         let outcome = child::run(command, call.stall, cancel, out).await;
         crate::crash::after(subcommand);

@@ -2,8 +2,6 @@
 //! reads it, checks every record, and knows a cancel by its token (weakness W29).
 
 use std::pin::pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bollard::errors::Error;
@@ -69,22 +67,6 @@ struct ErrorDetail {
     message: Option<String>,
 }
 
-/// One operation that is counted, also when it is dropped in the middle.
-struct Work(Arc<AtomicUsize>);
-
-impl Work {
-    fn begin(count: &Arc<AtomicUsize>) -> Work {
-        count.fetch_add(1, Ordering::Relaxed);
-        Work(Arc::clone(count))
-    }
-}
-
-impl Drop for Work {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 impl Engine {
     /// Sends `raw` and follows the records. Each goes to `progress` as its JSON line. When the channel is full, those that
     /// say how far something is are left out; for everything else, each line of a build above all, the daemon is read
@@ -98,7 +80,7 @@ impl Engine {
         cancel: &CancellationToken,
     ) -> Result<(), EngineError> {
         let stream = bytes(self.client(operation.stall)?, raw);
-        let _work = Work::begin(&self.work);
+        let _work = self.works.begin();
         crate::crash::before(operation.name);
         let result = cancel
             .run_until_cancelled(self.follow(operation, stream, progress))
@@ -259,16 +241,16 @@ mod tests {
                 ended = pull => panic!("{ended:?}"),
                 taken = daemon.accept() => drop(taken.unwrap()),
             }
-            assert!(!engine.is_working(), "it was dropped");
+            assert!(!engine.works().are_under_way(), "it was dropped");
         }
         let pull = engine.pull("busybox:1", None, progress, &cancel);
         let work = async {
             let _open = daemon.accept().await.unwrap();
-            assert!(engine.is_working() && engine.clone().is_working());
+            assert!(engine.clone().works().are_under_way());
             cancel.cancel();
         };
         let (ended, ()) = tokio::join!(pull, work);
         assert_eq!(ended, Err(EngineError::Canceled));
-        assert!(!engine.is_working());
+        assert!(!engine.works().are_under_way());
     }
 }

@@ -9,6 +9,7 @@ use crate::store::Store;
 struct House {
     home: tempfile::TempDir,
     transfers: Transfers,
+    works: Works,
     _session: watch::Sender<Option<wamp::client::Session>>,
 }
 
@@ -20,10 +21,19 @@ async fn house() -> House {
     let logs = Logs::start("abc".to_owned(), store, engine, stop.clone());
     let (sender, session) = watch::channel(None);
     let directory = home.path().join("build");
-    let transfers = Transfers::start(&directory, "abc".to_owned(), Backend::new(session), logs, stop);
+    let works = Works::default();
+    let transfers = Transfers::start(
+        &directory,
+        "abc".to_owned(),
+        Backend::new(session),
+        logs,
+        works.clone(),
+        stop,
+    );
     House {
         home,
         transfers,
+        works,
         _session: sender,
     }
 }
@@ -72,8 +82,10 @@ async fn a_file_appears_when_it_is_complete() {
     house.send(Part::Begin, FILE, "1", 6).await.unwrap();
     house.send(data("abc"), FILE, "1", 6).await.unwrap();
     assert_eq!(house.read(FILE), None);
+    assert!(house.works.are_under_way());
     house.send(data("def"), FILE, "1", 6).await.unwrap();
     house.send(Part::End(None), FILE, "1", 6).await.unwrap();
+    assert!(!house.works.are_under_way());
     assert_eq!(house.read(FILE).as_deref(), Some("abcdef"));
     assert_eq!(house.files(), 1);
     let late = house.send(data("x"), FILE, "1", 6).await.unwrap_err();
@@ -229,7 +241,7 @@ async fn progress_is_told_now_and_then_and_at_the_end() {
         total: 24,
         id: "1".to_owned(),
     };
-    let mut upload = Upload::begin(home.path(), chunk).unwrap();
+    let mut upload = Upload::begin(home.path(), chunk, Works::default().begin()).unwrap();
     upload.append(&[0; 10]).unwrap();
     assert_eq!(upload.progress(TELL_EVERY).as_deref(), Some("41.667%"));
     upload.append(&[0; 1]).unwrap();

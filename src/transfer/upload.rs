@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::{Chunk, TransferError};
+use crate::work::Work;
 
 #[cfg(unix)]
 mod unix;
@@ -41,10 +42,11 @@ pub(super) struct Upload {
     told: Mutex<Option<Instant>>,
     /// `None` once canceled.
     file: Option<Unfinished>,
+    _work: Work,
 }
 
 impl Upload {
-    pub(super) fn begin(directory: &Path, chunk: Chunk) -> Result<Upload, TransferError> {
+    pub(super) fn begin(directory: &Path, chunk: Chunk, work: Work) -> Result<Upload, TransferError> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let file_name = chunk.file_name;
         if !is_plain(&file_name) {
@@ -82,6 +84,7 @@ impl Upload {
             last_chunk: Instant::now(),
             told: Mutex::new(None),
             file: Some(file),
+            _work: work,
         })
     }
 

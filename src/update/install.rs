@@ -265,7 +265,7 @@ impl Installer {
     /// Whether an update that nobody asked for would break off long work of the device (R4). Not for longer than an hour.
     fn is_inconvenient(&self) -> bool {
         let mut postponed = self.postponed.lock().unwrap_or_else(PoisonError::into_inner);
-        if !self.context.engine.is_working() {
+        if !self.context.engine.works().are_under_way() {
             *postponed = None;
             return false;
         }

@@ -265,6 +265,7 @@ async fn agent(home: PathBuf, flock: Flock, docker_host: Option<&str>) -> Starte
     let (publish, session) = watch::channel(None);
     let build = settings.apps_dir.join("build");
     let flock_serial = flock.serial_number.clone();
+    let works = engine.works().clone();
     let context = AppContext {
         settings,
         device: DeviceFile::in_memory(flock),
@@ -276,6 +277,7 @@ async fn agent(home: PathBuf, flock: Flock, docker_host: Option<&str>) -> Starte
             flock_serial,
             Backend::new(session.clone()),
             logs.clone(),
+            works,
             stop.clone(),
         ),
         backend: Backend::new(session),

@@ -89,6 +89,7 @@ impl House {
                 "abc".to_owned(),
                 Backend::new(session.clone()),
                 logs.clone(),
+                engine.works().clone(),
                 stop,
             ),
             backend: Backend::new(session),
