@@ -86,7 +86,11 @@ pub(crate) async fn fetch(
         match went {
             Ok(()) => {}
             Err(DownloadError::Http(_, failure)) if failure.is_transient() => {
-                attempts = if transfer.length > before { 1 } else { attempts + 1 };
+                attempts += 1;
+                if transfer.length > before {
+                    attempts = 1;
+                    pauses = patience.pauses.start();
+                }
                 let pause = pauses.pause();
                 tracing::warn!(
                     url = order.url, have = transfer.length, size = order.size, attempts, ?pause,

@@ -1,7 +1,7 @@
 //! One update from the version list to a staged file. Every step leaves nothing behind that anybody would start, until
 //! the last one. Must not know when it is run and what happens to a staged version.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -9,12 +9,14 @@ use serde::de::DeserializeOwned;
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
+mod bring;
+
 use super::bucket::{self, Bucket};
 use super::check::{self, Unfit};
 use super::clock::Clock;
-use super::download::{self, DownloadError};
+use super::download::DownloadError;
 use super::http::{Client, HttpError};
-use super::manifest::{self, Delta, Manifest, Refused, Wish};
+use super::manifest::{self, Manifest, Refused, Wish};
 use super::memory::Memory;
 use super::order::{Cause, Ended, Order};
 use super::progress::Meter;
@@ -22,7 +24,7 @@ use super::rollout::{self, Schedule, Turn};
 use super::state::{Phase, State};
 use super::version::NotAVersion;
 use super::{
-    Custody, Health, RECENTLY, UpdateContext, custody, delta, disk, file_name, litter, spare, state, version,
+    Custody, Health, RECENTLY, UpdateContext, custody, disk, file_name, litter, spare, state, version,
 };
 use crate::cli::VERSION;
 use crate::journal::Chain;
@@ -386,86 +388,6 @@ impl Installer {
         Ok(manifest)
     }
 
-    /// The binary as a complete file in the download directory: by a patch if there is one for the running binary.
-    async fn bring(&self, manifest: &Manifest, meter: &mut Meter) -> Result<PathBuf, InstallError> {
-        let directory = self.context.settings.downloads_dir();
-        // Before anything is refused for want of room.
-        litter::sweep(&self.context.settings.agent_dir, &self.memory.current());
-        litter::sweep_downloads(&directory, manifest);
-        let own = spawn_blocking(|| {
-            let path = custody::myself().ok()?;
-            Some((disk::digest(&path).ok()?, path))
-        });
-        if let Some((digest, own)) = own.await.ok().flatten()
-            && let Some(delta) = manifest.delta_from(&digest)
-        {
-            match self.patch(manifest, delta, own, &directory).await {
-                Ok(made) => {
-                    meter.there(manifest.size);
-                    return Ok(made);
-                }
-                Err(why) => tracing::warn!(why, "the patch is of no use, fetching the whole binary"),
-            }
-        }
-        let order = download::Order {
-            url: self.bucket().binary(&manifest.version),
-            sha256: manifest.sha256.clone(),
-            size: manifest.size,
-            name: format!("version {}", manifest.version),
-        };
-        let patience = &self.context.footing.setup.patience;
-        download::fetch(&self.client, &directory, &order, 0, patience, meter)
-            .await
-            .map_err(InstallError::Download)
-    }
-
-    /// `Err`: why there is no binary, for the log; the whole one is fetched then.
-    async fn patch(
-        &self,
-        manifest: &Manifest,
-        delta: &Delta,
-        own: PathBuf,
-        directory: &Path,
-    ) -> Result<PathBuf, String> {
-        let order = download::Order {
-            url: self.bucket().beside(&manifest.version, &delta.name),
-            sha256: delta.sha256.clone(),
-            size: delta.size,
-            name: format!("the patch to version {}", manifest.version),
-        };
-        let patience = &self.context.footing.setup.patience;
-        // It is small, and of another size than the binary that people wait for.
-        let mut unheard = Meter::new(None);
-        let patch = download::fetch(
-            &self.client,
-            directory,
-            &order,
-            manifest.size,
-            patience,
-            &mut unheard,
-        )
-        .await
-        .map_err(|failure| Chain(&failure).to_string())?;
-        let made = directory.join(format!("{}.part", manifest.sha256));
-        let (limit, expected) = (manifest.size, manifest.sha256.clone());
-        let applied = spawn_blocking(move || {
-            let applied = delta::apply(&own, &patch, &made, limit).and_then(|()| disk::digest(&made));
-            let _ = disk::remove(&patch);
-            match applied {
-                Ok(digest) if digest == expected => Ok(made),
-                other => {
-                    // It would be taken for the beginning of the whole binary.
-                    let _ = disk::remove(&made);
-                    Err(match other {
-                        Ok(_) => "it makes another binary".to_owned(),
-                        Err(error) => error.to_string(),
-                    })
-                }
-            }
-        });
-        applied.await.unwrap_or_else(|error| Err(error.to_string()))
-    }
-
     async fn check(&self, sealed: &Path, manifest: &Manifest) -> Result<(), Unfit> {
         check::header(sealed)?;
         let path = sealed.to_owned();
@@ -562,6 +484,8 @@ impl InstallError {
             InstallError::Fetch { source, .. } | InstallError::Download(DownloadError::Http(_, source)) => {
                 source.is_transient()
             }
+            // What came so far is kept.
+            InstallError::Download(DownloadError::Late { .. }) => true,
             _ => false,
         }
     }
@@ -572,7 +496,9 @@ impl InstallError {
             InstallError::Fetch { .. } | InstallError::Download(DownloadError::Http(..)) => {
                 !self.is_transient()
             }
-            InstallError::List(_) | InstallError::Version(_) => false,
+            InstallError::List(_)
+            | InstallError::Version(_)
+            | InstallError::Download(DownloadError::Late { .. }) => false,
             InstallError::Refused(_)
             | InstallError::Blocked { .. }
             | InstallError::Download(_)

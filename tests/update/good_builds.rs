@@ -7,7 +7,7 @@ use protocol::uri::{self, backend::UPDATE_DEVICE_STATUS};
 use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 use testkit::process::Process;
-use testkit::release::patch;
+use testkit::release::{digest, patch};
 use testkit::static_server::Fault;
 use testkit::wait;
 use wamp::Dict;
@@ -186,6 +186,40 @@ async fn a_signed_patch_that_makes_another_binary_or_is_missing_only_costs_itsel
     gateway.takes_one().await;
     assert!(gateway.server.asked("patch.zst").len() >= 2, "it was asked for");
     assert_eq!(gateway.server.sent("/reagent"), (new.len() + newer.len()) as u64);
+    gateway.runs(NEWER).await;
+}
+
+#[tokio::test]
+async fn what_is_there_of_the_whole_binary_is_not_given_up_for_a_patch() {
+    let gateway = Gateway::new().await;
+    let (old, new) = (builds::agent(), builds::built(NEW, Build::Good).await);
+    let newer = builds::built(NEWER, Build::Good).await;
+    let is_there = |content: &[u8], length: usize| {
+        let name = format!("agent/downloads/{}.part", digest(content));
+        install(&gateway.path(&name), &content[..length]);
+    };
+    is_there(&new, new.len() - 1000);
+    gateway
+        .bucket
+        .publish_with_patch(NEW, &new, &old, &gateway.signer);
+    gateway.bucket.offer(NEW);
+    let mut power = gateway.command(&gateway.path("bin/reagent"), &["-update=false"]);
+    let _agent = Process::start("agent", &mut power);
+    assert_eq!(gateway.update().await["DidUpdate"], true);
+    let sent = || (gateway.server.sent("patch.zst"), gateway.server.sent("/reagent"));
+    assert_eq!(sent(), (0, 1000));
+    gateway.runs(NEW).await;
+    gateway
+        .remembers("the proof", |state| state["active"]["version"] == NEW)
+        .await;
+
+    is_there(&newer, newer.len());
+    gateway
+        .bucket
+        .publish_with_patch(NEWER, &newer, &new, &gateway.signer);
+    gateway.bucket.offer(NEWER);
+    gateway.takes_one().await;
+    assert_eq!(sent(), (0, 1000), "all was there");
     gateway.runs(NEWER).await;
 }
 

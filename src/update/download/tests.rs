@@ -156,6 +156,15 @@ async fn a_server_that_stays_broken_is_given_up_and_what_came_is_kept() {
 }
 
 #[tokio::test]
+async fn pauses_grow_only_while_nothing_comes() {
+    let mut scene = Scene::new();
+    // Twenty of them would take days.
+    scene.patience.pauses.cap = Duration::from_secs(1_000_000);
+    scene.server.fault("object", Fault::Cut(SIZE / 20));
+    scene.arrives().await;
+}
+
+#[tokio::test]
 async fn silence_is_noticed_and_the_whole_has_a_limit() {
     let mut scene = Scene::new();
     scene.limits.idle = Duration::from_millis(50);
