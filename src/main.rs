@@ -74,7 +74,8 @@ fn start(settings: Settings) -> anyhow::Result<u8> {
         .build()
         .context("cannot start the runtime for logs")?;
     let stop = exit::on_signals(&runtime).context("cannot watch for signals")?;
-    let code = serve(&runtime, for_logs.handle(), settings, footing, stop);
+    let code = serve(&runtime, for_logs.handle(), settings, footing.clone(), stop);
+    footing.excuse_signal();
     // A thread that hangs in the kernel must not keep the process.
     runtime.shutdown_background();
     for_logs.shutdown_background();

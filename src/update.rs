@@ -130,6 +130,14 @@ impl Footing {
         }
     }
 
+    /// The same when a signal ended this process under the manager script, however early. A launcher ends a version by
+    /// signal that hangs, too, and excuses by itself one that does not.
+    pub fn excuse_signal(&self) {
+        if self.custody == Custody::Managed && exit::is_signalled() {
+            self.excuse("this machine or somebody ends it");
+        }
+    }
+
     /// The same of a session that holds this device's serial number at the router: after a cut it is as a rule our own
     /// that the router has not missed yet. But a version that takes its serial number from itself is not to go on so for
     /// ever.
@@ -238,15 +246,10 @@ impl Updater {
             let _ = tokio::time::timeout(WORKS, connected.connected()).await;
             launcher::forget_starts(&agent_dir);
         });
-        let footing = context.footing.clone();
         tasks.spawn(telling::tell(context, memory, health));
         // Owned by the runtime: it ends, with its tasks, when the agent stops.
         tokio::spawn(async move {
             stop.cancelled().await;
-            // A launcher ends a version by signal that hangs, too, and excuses by itself one that does not.
-            if footing.custody == Custody::Managed && exit::is_signalled() {
-                footing.excuse("this machine or somebody ends it");
-            }
             tasks.shutdown().await;
         });
         updater

@@ -122,7 +122,8 @@ impl Manager {
         }
     }
 
-    fn restart(&mut self, gateway: &Gateway) {
+    /// `systemctl restart`
+    pub(crate) fn restart(&mut self, gateway: &Gateway) {
         if let Some(mut agent) = self.agent.take() {
             if self.trace.is_some() {
                 // Whoever records hears no signal; it ends with what it records.

@@ -464,3 +464,32 @@ async fn a_bad_build_on_a_full_disk_goes_out_of_use_all_the_same() {
     .await;
     assert_eq!(manager.history.len(), starts, "{:?}", manager.history);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_that_is_restarted_again_and_again_is_not_blamed_for_it() {
+    let (mut gateway, mut manager) = device().await;
+    gateway.set_up(json!({"proof": 60_000}));
+    gateway.release(NEW, Build::CannotConnect).await;
+    update(&gateway, &mut manager).await;
+    let starts = || {
+        let log = log(&gateway);
+        let begun = |line: &&str| line.contains("reagent starts") && line.contains(NEW);
+        log.lines().filter(begun).count()
+    };
+    until("the new version runs", &gateway, &mut manager, |_, _| {
+        starts() == 1
+    })
+    .await;
+    for start in 2..=6 {
+        tokio::task::block_in_place(|| {
+            manager.restart(&gateway);
+            wait::until("it runs again", SOON, || (starts() == start).then_some(()));
+        });
+    }
+    let state = gateway.state();
+    assert_eq!(
+        (&state["phase"], &state["attempts"]),
+        (&json!("probation"), &json!(1)),
+        "{state}"
+    );
+}
