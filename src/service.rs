@@ -95,12 +95,22 @@ impl Misunderstood {
 
 /// What went wrong with a file.
 #[derive(Debug, thiserror::Error)]
-#[error("{doing} {path}")]
+#[error("{doing} {path}{}", self.remedy())]
 pub struct FileError {
     doing: &'static str,
     path: PathBuf,
     #[source]
     source: io::Error,
+}
+
+impl FileError {
+    fn remedy(&self) -> &'static str {
+        match self.source.kind() {
+            io::ErrorKind::PermissionDenied if cfg!(windows) => " (run this as an administrator)",
+            io::ErrorKind::PermissionDenied => " (run this as root)",
+            _ => "",
+        }
+    }
 }
 
 impl Order {

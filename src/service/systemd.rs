@@ -23,9 +23,11 @@ const SCRIPT_DIR: &str = "/opt/reagent";
 /// Why an order could not be carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
-    #[error("{0} exists: the vendor's manager script runs the agent on this device")]
+    #[error(
+        "{0} exists: the vendor's manager script runs the agent on this device and updates it, so no service is needed"
+    )]
     Managed(PathBuf),
-    #[error("{0} was not written by reagent service install; it is left alone")]
+    #[error("{0} was not written by reagent service install and is left alone: move it away first")]
     Foreign(PathBuf),
     #[error(transparent)]
     File(#[from] FileError),

@@ -20,7 +20,7 @@ static BUILT: LazyLock<Timestamp> = LazyLock::new(|| {
 /// What is signed was dated in the future, by a publisher whose clock was wrong: to remember that would make everything
 /// that comes after it look like a replay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("what is signed was issued at {0}, in the future")]
+#[error("what is signed was issued at {0}, in the future: a clock is wrong, here or where it was signed")]
 pub(crate) struct Ahead(Timestamp);
 
 /// A clock as it stood at some moment.

@@ -49,7 +49,9 @@ pub(crate) enum InstallError {
     Version(#[source] NotAVersion),
     #[error("the release was refused")]
     Refused(#[source] Refused),
-    #[error("version {version} previously failed on this device and is blocked: {reason}")]
+    #[error(
+        "version {version} previously failed on this device and is blocked: {reason}; update_agent with \"force\": true tries it again"
+    )]
     Blocked { version: String, reason: String },
     #[error("the new version was not downloaded")]
     Download(#[source] DownloadError),

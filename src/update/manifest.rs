@@ -67,7 +67,7 @@ pub(crate) struct Delta {
 pub(crate) enum Refused {
     #[error("this build has no release keys and installs nothing")]
     NoKeys,
-    #[error("the release is not signed by a known key")]
+    #[error("the release is not signed by a known key: publish it signed with a key that this build carries")]
     Signature,
     #[error("what is signed cannot be read")]
     Malformed(#[source] serde_json::Error),
@@ -75,9 +75,11 @@ pub(crate) enum Refused {
     Other { found: String, wanted: String },
     #[error("the manifest has unusable values: {0}")]
     Values(&'static str),
-    #[error("the manifest expired at {0}")]
+    #[error("the manifest expired at {0}: 'scripts/publish renew' signs it anew")]
     Expired(jiff::Timestamp),
-    #[error("what is signed is older than one seen before")]
+    #[error(
+        "what is signed is older than one seen before: the bucket has an old copy, publish or renew there"
+    )]
     Replayed,
     #[error(transparent)]
     Ahead(#[from] Ahead),
@@ -85,9 +87,11 @@ pub(crate) enum Refused {
     Gone(jiff::Timestamp),
     #[error("the release is not meant for the environment {0:?}")]
     Channel(String),
-    #[error("the release needs at least version {0} to update from")]
+    #[error("the release needs at least version {0} to update from: update to that one first")]
     Barrier(String),
-    #[error("version {offered} is older than {running} and not signed as a downgrade")]
+    #[error(
+        "version {offered} is older than {running} and not signed as a downgrade: 'scripts/publish renew --allow-downgrade' does that"
+    )]
     Downgrade { running: String, offered: String },
 }
 
