@@ -41,6 +41,10 @@ pub enum KeyError {
         #[source]
         source: io::Error,
     },
+    #[error(
+        "{path} is in the git working tree {tree}, from where keys get into commits and images: name a file outside of it"
+    )]
+    InTree { path: PathBuf, tree: PathBuf },
     #[error("no key pair can be made: {0}")]
     Generate(String),
     #[error("the content cannot be signed: {0}")]
@@ -198,9 +202,16 @@ fn is_vacant(text: &str) -> bool {
         .all(|line| line.starts_with("untrusted comment:") || line.trim().is_empty())
 }
 
-/// Makes a pair: the secret half for its owner alone, the public half for the repository. No key is ever overwritten.
+/// Makes a pair: the secret half for its owner alone and outside of every git working tree, the public half for the
+/// repository. No key is ever overwritten.
 pub fn generate(secret: &Path, public: &Path) -> Result<(), KeyError> {
     let failed = |error: minisign::PError| KeyError::Generate(error.to_string());
+    if let Some(tree) = working_tree(secret).map_err(cannot_make(secret))? {
+        return Err(KeyError::InTree {
+            path: secret.to_owned(),
+            tree,
+        });
+    }
     let pair = KeyPair::generate_unencrypted_keypair().map_err(failed)?;
     let secret_text = pair
         .sk
@@ -211,36 +222,47 @@ pub fn generate(secret: &Path, public: &Path) -> Result<(), KeyError> {
         .into_string();
     let public_text = pair.pk.to_box().map_err(failed)?.into_string();
     if fs::read_to_string(public).is_ok_and(|text| is_vacant(&text)) {
-        fs::remove_file(public).map_err(|source| KeyError::Create {
-            path: public.to_owned(),
-            source,
-        })?;
+        fs::remove_file(public).map_err(cannot_make(public))?;
     }
     if public.exists() {
-        return Err(KeyError::Create {
-            path: public.to_owned(),
-            source: io::ErrorKind::AlreadyExists.into(),
-        });
+        return Err(cannot_make(public)(io::ErrorKind::AlreadyExists.into()));
     }
     create(secret, 0o600, &secret_text)?;
     create(public, 0o644, &public_text)
 }
 
 fn create(path: &Path, mode: u32, text: &str) -> Result<(), KeyError> {
-    let failed = |source| KeyError::Create {
-        path: path.to_owned(),
-        source,
-    };
     let mut file = fs::OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(mode)
         .open(path)
-        .map_err(failed)?;
+        .map_err(cannot_make(path))?;
     file.write_all(text.trim_end().as_bytes())
         .and_then(|()| file.write_all(b"\n"))
         .and_then(|()| file.sync_all())
-        .map_err(failed)
+        .map_err(cannot_make(path))
+}
+
+fn cannot_make(path: &Path) -> impl FnOnce(io::Error) -> KeyError {
+    let path = path.to_owned();
+    move |source| KeyError::Create { path, source }
+}
+
+/// The directory of a file.
+fn directory(file: &Path) -> &Path {
+    match file.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// The git working tree in which a file is, or would be.
+fn working_tree(file: &Path) -> io::Result<Option<PathBuf>> {
+    let place = directory(file).canonicalize()?;
+    // A directory, or in a further tree of the same repository a file.
+    let tree = place.ancestors().find(|place| place.join(".git").exists());
+    Ok(tree.map(Path::to_owned))
 }
 
 #[cfg(test)]
@@ -307,5 +329,23 @@ mod tests {
             Signer::from_file(&path("a.key")),
             Err(KeyError::Open { .. })
         ));
+    }
+
+    #[test]
+    fn no_secret_key_is_made_in_a_git_working_tree() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::create_dir_all(path("tree/release")).unwrap();
+        // As in a tree that `git worktree` made.
+        fs::write(path("tree/.git"), "gitdir: elsewhere").unwrap();
+        std::os::unix::fs::symlink(path("tree/release"), path("outside")).unwrap();
+        let public = path("tree/release/current.pub");
+        for secret in ["tree/a.key", "tree/release/a.key", "outside/a.key"] {
+            let refused = generate(&path(secret), &public).unwrap_err();
+            assert!(matches!(refused, KeyError::InTree { .. }), "{refused}");
+            assert!(refused.to_string().contains("outside of it"), "{refused}");
+            assert!(!path(secret).exists() && !public.exists(), "{secret}");
+        }
+        generate(&path("a.key"), &public).unwrap();
     }
 }

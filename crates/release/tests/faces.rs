@@ -88,3 +88,15 @@ fn nothing_goes_live_by_make_rollout_that_is_not_committed_tagged_and_wanted() {
     rollout("0.1.0").ok();
     assert!(live());
 }
+
+#[test]
+fn a_secret_key_is_made_in_no_repository_whatever_make_is_told() {
+    let workshop = Workshop::new();
+    workshop.git(&["init", "--quiet"]);
+    let refused = workshop.make(&["keys", "SECRET=release/next.key", "PUBLIC=release/next.pub"]);
+    assert!(
+        refused.code != 0 && refused.stderr.contains("name a file outside of it"),
+        "{refused:?}"
+    );
+    assert!(!workshop.has("release/next.key") && !workshop.has("release/next.pub"));
+}
