@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{self, Cursor, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -94,7 +94,6 @@ impl Signer {
 
     /// The key in a file, which nobody else may be able to read.
     pub fn from_file(path: &Path) -> Result<Signer, KeyError> {
-        use std::os::unix::fs::PermissionsExt as _;
         let failed = |source| KeyError::File {
             path: path.to_owned(),
             source,
@@ -221,27 +220,50 @@ pub fn generate(secret: &Path, public: &Path) -> Result<(), KeyError> {
         .map_err(failed)?
         .into_string();
     let public_text = pair.pk.to_box().map_err(failed)?.into_string();
-    if fs::read_to_string(public).is_ok_and(|text| is_vacant(&text)) {
-        fs::remove_file(public).map_err(cannot_make(public))?;
-    }
-    if public.exists() {
+    let is_place = fs::read_to_string(public).is_ok_and(|text| is_vacant(&text));
+    if public.exists() && !is_place {
         return Err(cannot_make(public)(io::ErrorKind::AlreadyExists.into()));
     }
-    create(secret, 0o600, &secret_text)?;
-    create(public, 0o644, &public_text)
+    // A place without a key is what every build reads, so it goes last, and in one step.
+    let half = write_beside(public, &public_text).map_err(cannot_make(public))?;
+    create_secret(secret, &secret_text).map_err(cannot_make(secret))?;
+    let placed = match is_place {
+        true => half.persist(public),
+        false => half.persist_noclobber(public),
+    };
+    placed.map(drop).map_err(|failure| {
+        // Without its other half it is of no use, and in the way of the next attempt.
+        let _ = fs::remove_file(secret);
+        cannot_make(public)(failure.error)
+    })
 }
 
-fn create(path: &Path, mode: u32, text: &str) -> Result<(), KeyError> {
+/// A key on disk that has no name yet.
+fn write_beside(path: &Path, text: &str) -> io::Result<tempfile::NamedTempFile> {
+    let mut file = tempfile::Builder::new()
+        .prefix(".keys-")
+        .permissions(fs::Permissions::from_mode(0o644))
+        .tempfile_in(directory(path))?;
+    write(file.as_file_mut(), text)?;
+    Ok(file)
+}
+
+fn create_secret(path: &Path, text: &str) -> io::Result<()> {
     let mut file = fs::OpenOptions::new()
         .write(true)
         .create_new(true)
-        .mode(mode)
-        .open(path)
-        .map_err(cannot_make(path))?;
-    file.write_all(text.trim_end().as_bytes())
-        .and_then(|()| file.write_all(b"\n"))
-        .and_then(|()| file.sync_all())
-        .map_err(cannot_make(path))
+        .mode(0o600)
+        .open(path)?;
+    write(&mut file, text).inspect_err(|_| {
+        // Half of a key is none.
+        let _ = fs::remove_file(path);
+    })
+}
+
+fn write(file: &mut fs::File, text: &str) -> io::Result<()> {
+    file.write_all(text.trim_end().as_bytes())?;
+    file.write_all(b"\n")?;
+    file.sync_all()
 }
 
 fn cannot_make(path: &Path) -> impl FnOnce(io::Error) -> KeyError {
@@ -268,7 +290,6 @@ fn working_tree(file: &Path) -> io::Result<Option<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
     fn a_pair_signs_what_its_public_half_believes_and_nothing_else() {
@@ -347,5 +368,30 @@ mod tests {
             assert!(!path(secret).exists() && !public.exists(), "{secret}");
         }
         generate(&path("a.key"), &public).unwrap();
+    }
+
+    #[test]
+    fn a_pair_of_which_one_half_cannot_be_made_leaves_everything_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let place = "untrusted comment: not made yet\n";
+        fs::create_dir(path("release")).unwrap();
+        fs::write(path("release/next.pub"), place).unwrap();
+        fs::write(path("taken.key"), "somebody's").unwrap();
+        for secret in ["not-mounted/next.key", "taken.key"] {
+            let refused = generate(&path(secret), &path("release/next.pub")).unwrap_err();
+            assert!(refused.to_string().contains(secret), "{refused}");
+            assert_eq!(fs::read_to_string(path("release/next.pub")).unwrap(), place);
+        }
+        assert_eq!(fs::read_to_string(path("taken.key")).unwrap(), "somebody's");
+        for public in ["missing/next.pub", "release"] {
+            generate(&path("next.key"), &path(public)).unwrap_err();
+            assert!(!path("next.key").exists(), "{public}");
+        }
+        assert_eq!(fs::read_dir(path("release")).unwrap().count(), 1);
+        generate(&path("next.key"), &path("release/next.pub")).unwrap();
+        let signer = Signer::from_file(&path("next.key")).unwrap();
+        let keys = PublicKeys::in_directory(&path("release")).unwrap();
+        keys.require(&signer).unwrap();
     }
 }
