@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
+use protocol::rollout::MAX_SCHEDULE;
 use serde::de::DeserializeOwned;
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
@@ -20,7 +21,7 @@ use super::manifest::{self, Manifest, Refused, Wish};
 use super::memory::Memory;
 use super::order::{Cause, Ended, Order};
 use super::progress::Meter;
-use super::rollout::{self, Schedule, Turn};
+use super::rollout::{Schedule, Turn};
 use super::state::{Phase, State};
 use super::version::NotAVersion;
 use super::{
@@ -291,7 +292,7 @@ impl Installer {
     async fn turn(&self, wanted: &str) -> Result<Turn, InstallError> {
         let url = self.bucket().rollouts();
         let what = "the schedule of rollouts";
-        let content = match self.client.get(&url, rollout::MAX_SIZE).await {
+        let content = match self.client.get(&url, MAX_SCHEDULE).await {
             Ok(content) => content,
             Err(absence) if absence.is_absence() => {
                 // Whoever can take a file away must not let go of what a signed one holds.
@@ -304,7 +305,7 @@ impl Installer {
             }
             Err(source) => return Err(InstallError::Fetch { what, source }),
         };
-        let schedule: Schedule = self.open(what, &url, rollout::MAX_SIZE, Some(content)).await?;
+        let schedule: Schedule = self.open(what, &url, MAX_SCHEDULE, Some(content)).await?;
         let (issued, expires) = (schedule.issued, schedule.expires);
         let clock = Clock::read();
         clock

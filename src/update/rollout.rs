@@ -4,9 +4,6 @@
 use jiff::Timestamp;
 use serde::Deserialize;
 
-/// A schedule names a few versions.
-pub(crate) const MAX_SIZE: usize = 64 * 1024;
-
 /// The file, as signed.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub(crate) struct Schedule {

@@ -3,6 +3,10 @@
 
 use sha2::{Digest as _, Sha256};
 
+/// Bytes that the signed schedule of rollouts has at most. Agents fetch no larger one, and take nothing by themselves
+/// then.
+pub const MAX_SCHEDULE: usize = 64 * 1024;
+
 /// A device's place among all for a version: the same every time, evenly spread over all numbers, and another one for
 /// every version.
 pub fn place(serial: &str, version: &str) -> u32 {

@@ -91,6 +91,9 @@ enum Command {
         /// Begin a new schedule if the one there is not signed by a key that devices know; say its other versions again
         #[arg(long)]
         replace_unproven: bool,
+        /// Say nothing of this version any more, for no channel; may be repeated. Nothing holds it back then
+        #[arg(long = "forget", value_name = "X.Y.Z", value_parser = strict)]
+        forget: Vec<String>,
         #[command(flatten)]
         pace: PaceArgs,
         #[command(flatten)]
@@ -314,6 +317,7 @@ fn run(cli: Cli) -> Result<()> {
             version,
             channel,
             replace_unproven,
+            forget,
             pace,
             validity,
         } => {
@@ -340,8 +344,7 @@ fn run(cli: Cli) -> Result<()> {
                 && let Err(error) = schedule::read(&bucket, &public)
                 && let Some(text) = bucket.read(layout::ROLLOUTS)?
             {
-                // Whoever wrote it may have written it for a terminal.
-                let text = String::from_utf8_lossy(&text).replace(|c: char| c.is_control() && c != '\n', " ");
+                let text = legible(&text);
                 eprintln!("release: {error:#}\nrelease: what is replaced, for you to read:\n{text}");
             }
             let schedule = schedule::set(
@@ -349,6 +352,7 @@ fn run(cli: Cli) -> Result<()> {
                 &signer,
                 &public,
                 rollout,
+                &forget,
                 validity.days,
                 unproven(replace_unproven),
             )?;
@@ -363,6 +367,14 @@ fn unproven(replace: bool) -> Unproven {
         true => Unproven::Replace,
         false => Unproven::Refuse,
     }
+}
+
+/// What somebody else wrote, perhaps for a terminal.
+fn legible(text: &[u8]) -> String {
+    let lines = serde_json::from_slice::<serde_json::Value>(text)
+        .and_then(|value| serde_json::to_string_pretty(&value))
+        .unwrap_or_else(|_| String::from_utf8_lossy(text).into_owned());
+    lines.replace(|c: char| c.is_control() && c != '\n', " ")
 }
 
 fn report(published: &publish::Published) {

@@ -2,7 +2,11 @@
 //! device has a place between 0 and 1 for each version, from its serial number; agents that know nothing of the file
 //! take a version at once.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
+use protocol::rollout::MAX_SCHEDULE;
+use semver::Version;
 use serde::{Deserialize, Serialize};
 
 use crate::Unproven;
@@ -33,6 +37,12 @@ pub enum ScheduleError {
          refuse another one. Set the clock; if that date is wrong, say it again with --replace-unproven"
     )]
     Clock(Timestamp),
+    #[error(
+        "{ROLLOUTS} would have {size} bytes, and devices that find more than {MAX_SCHEDULE} take nothing by themselves any \
+         more: run this again with --forget VERSION for versions that no device can take any more because all run them or \
+         higher ones; the lowest there are {lowest}"
+    )]
+    TooLarge { size: usize, lowest: String },
     #[error("{ROLLOUTS} in the bucket cannot be read")]
     Malformed(#[source] serde_json::Error),
 }
@@ -88,13 +98,15 @@ fn proven(bucket: &Bucket, keys: &PublicKeys, content: &[u8]) -> Result<Schedule
     serde_json::from_slice(content).map_err(ScheduleError::Malformed)
 }
 
-/// Puts a rollout into the schedule, in place of one for the same version and channel. One that is signed by nobody is
-/// not added to.
+/// Puts a rollout into the schedule, in place of one for the same version and channel, and takes out whatever it says of
+/// the versions in `forget`. Nothing leaves it unasked: as long as a version is published, whoever can write into the
+/// bucket can offer it to devices that run a lower one. A schedule that is signed by nobody is not added to.
 pub fn set(
     bucket: &Bucket,
     signer: &Signer,
     keys: &PublicKeys,
     rollout: Rollout,
+    forget: &[String],
     days: u32,
     unproven: Unproven,
 ) -> Result<Schedule, ScheduleError> {
@@ -111,6 +123,7 @@ pub fn set(
             known => known.map_or_else(Vec::new, |schedule| schedule.rollouts),
         },
     };
+    rollouts.retain(|known| !forget.contains(&known.version));
     rollouts.retain(|known| (&known.version, &known.channel) != (&rollout.version, &rollout.channel));
     rollouts.push(rollout);
     write(bucket, signer, keys, before.as_deref(), rollouts, days)
@@ -132,8 +145,14 @@ fn write(
         expires: later(issued, days),
         rollouts,
     };
-    let mut content = serde_json::to_vec_pretty(&schedule).expect("plain members have a JSON form");
+    let mut content = serde_json::to_vec(&schedule).expect("plain members have a JSON form");
     content.push(b'\n');
+    if content.len() > MAX_SCHEDULE {
+        return Err(ScheduleError::TooLarge {
+            size: content.len(),
+            lowest: lowest(&schedule.rollouts),
+        });
+    }
     let signature = signer.sign(&content, "reagent rollouts")?;
     if !bucket.replace_unchanged(ROLLOUTS, before, &content)? {
         return Err(ScheduleError::Changed);
@@ -146,6 +165,16 @@ fn write(
         Ok(()) | Err(BucketError::ReadBack { .. }) if !is_there => Err(ScheduleError::Changed),
         signed => Ok(signed.map(|()| schedule)?),
     }
+}
+
+/// Some versions of which there is the least to say.
+fn lowest(rollouts: &[Rollout]) -> String {
+    let versions: BTreeSet<_> = rollouts
+        .iter()
+        .filter_map(|rollout| Version::parse(&rollout.version).ok())
+        .collect();
+    let few: Vec<_> = versions.iter().take(5).map(Version::to_string).collect();
+    few.join(", ")
 }
 
 #[cfg(test)]
@@ -215,7 +244,24 @@ mod tests {
         }
 
         fn set(&self, rollout: Rollout, unproven: Unproven) -> Result<Schedule, ScheduleError> {
-            super::set(&self.bucket, &self.signer, &self.keys, rollout, 30, unproven)
+            self.set_and_forget(rollout, &[], unproven)
+        }
+
+        fn set_and_forget(
+            &self,
+            rollout: Rollout,
+            forget: &[String],
+            unproven: Unproven,
+        ) -> Result<Schedule, ScheduleError> {
+            super::set(
+                &self.bucket,
+                &self.signer,
+                &self.keys,
+                rollout,
+                forget,
+                30,
+                unproven,
+            )
         }
     }
 
@@ -337,5 +383,53 @@ mod tests {
         let replaced = set("1.0.3", Unproven::Replace).unwrap();
         assert_eq!(replaced.rollouts, [rollout("1.0.3", Pace::Stopped {})]);
         assert_eq!(read(bucket, keys).unwrap(), replaced.rollouts);
+    }
+
+    #[test]
+    fn a_schedule_that_devices_would_not_fetch_is_not_written_until_versions_are_forgotten() {
+        let place = Place::new();
+        let (bucket, keys) = (&place.bucket, &place.keys);
+        // As many as there is room for.
+        let mut rollouts = Vec::new();
+        let room = MAX_SCHEDULE - 100;
+        let mut size = 0;
+        while size < room {
+            let one = rollout(&format!("1.{}.0", rollouts.len()), Pace::Stopped {});
+            size += serde_json::to_vec(&one).unwrap().len() + 1;
+            rollouts.push(one);
+        }
+        rollouts.pop();
+        rollouts.reverse();
+        write(bucket, &place.signer, keys, None, rollouts.clone(), 30).unwrap();
+        let full = bucket.read(ROLLOUTS).unwrap().unwrap();
+        assert!(
+            rollouts.len() > 900 && full.len() > MAX_SCHEDULE - 200,
+            "{} bytes for {}",
+            full.len(),
+            rollouts.len()
+        );
+
+        let more = |number: usize| rollout(&format!("2.{number}.0"), Pace::Percent(10));
+        let added = (0..10).find_map(|number| place.set(more(number), Unproven::Refuse).err());
+        let refused = added.unwrap();
+        let ScheduleError::TooLarge { size, lowest } = &refused else {
+            panic!("{refused}");
+        };
+        assert!(*size > MAX_SCHEDULE, "{size}");
+        assert_eq!(lowest, "1.0.0, 1.1.0, 1.2.0, 1.3.0, 1.4.0");
+        assert!(refused.to_string().contains("--forget"), "{refused}");
+        let there = read(bucket, keys).unwrap();
+        assert!(
+            there.starts_with(&rollouts) && bucket.read(ROLLOUTS).unwrap().unwrap().len() <= MAX_SCHEDULE
+        );
+
+        let forgotten: Vec<_> = ["1.0.0", "1.1.0", "0.0.1"].map(str::to_owned).into();
+        let schedule = place
+            .set_and_forget(more(10), &forgotten, Unproven::Refuse)
+            .unwrap();
+        let (said, others) = schedule.rollouts.split_last().unwrap();
+        assert_eq!(*said, more(10));
+        assert_eq!(others.len(), there.len() - 2);
+        assert!(others.iter().all(|known| !forgotten.contains(&known.version)));
     }
 }
