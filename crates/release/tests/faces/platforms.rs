@@ -1,5 +1,10 @@
-//! `make build-all`: what becomes of each line of the file `targets`. The scripts are the real ones; of the tools that
-//! take minutes there are stand-ins here.
+//! `make build-all`: what becomes of each line of the file `targets`; `make build-all-docker` when it is broken off. The
+//! scripts are the real ones; of the tools that take minutes there are stand-ins here.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+use testkit::process::Process;
 
 use super::workshop::Workshop;
 
@@ -101,4 +106,40 @@ fn what_this_machine_cannot_build_is_named_and_is_a_failure_only_when_there_is_n
     assert_ne!(done.code, 0, "{done:?}");
     assert_eq!(summary(&done.stdout), [missing], "{done:?}");
     assert!(done.stderr.contains("build-all: nothing was built"), "{done:?}");
+}
+
+/// Has a container in which nothing hears a signal: only its removal ends the client.
+const DOCKER: &str = r#"#!/bin/sh
+case $1 in
+  run)
+    trap '' INT TERM
+    echo $$ >"$0.container"
+    echo building
+    exec sleep 1000 ;;
+  rm)
+    [ -e "$0.container" ] || exit 0
+    kill -KILL "$(cat "$0.container")"
+    rm "$0.container" ;;
+esac
+"#;
+
+#[test]
+fn a_build_in_a_container_that_is_broken_off_ends_at_once_and_leaves_none() {
+    let workshop = Workshop::new();
+    workshop.bring(&["scripts/build-all-docker"]);
+    let tools = workshop.program("docker", DOCKER);
+    let path = format!("{tools}:{}", std::env::var("PATH").unwrap());
+    let workshop = workshop.with(vec![("PATH".to_owned(), path)]);
+    workshop.git(&["init", "--quiet"]);
+    workshop.git(&["commit", "--quiet", "--allow-empty", "--message", "a release"]);
+    let mut command = workshop.script("scripts/build-all-docker");
+    let mut build = Process::start("build-all-docker", &mut command);
+    build.wait_for_line("building", Duration::from_secs(20));
+    // Somebody has no patience.
+    for _ in 0..2 {
+        build.signal_all(Signal::INT);
+    }
+    assert_eq!(build.wait(Duration::from_secs(20)).code(), Some(130));
+    let container = std::path::Path::new(&tools).join("docker.container");
+    assert!(!container.exists(), "{:?}", build.output());
 }

@@ -132,9 +132,13 @@ impl Workshop {
 
     /// `scripts/publish …`
     pub(crate) fn publish(&self, words: &[&str]) -> Command {
-        let mut command = self.command(self.path("scripts/publish").to_str().unwrap());
+        let mut command = self.script("scripts/publish");
         command.args(words);
         command
+    }
+
+    pub(crate) fn script(&self, name: &str) -> Command {
+        self.command(self.path(name).to_str().unwrap())
     }
 
     pub(crate) fn git(&self, words: &[&str]) {
