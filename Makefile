@@ -60,9 +60,13 @@ publish-latestVersions:
 publish-latest-alias:
 	@scripts/publish latest "$(BUCKET)"
 
-release: publish-version publish-latestVersions
+# The gate first: when it refuses the list, nothing changes.
+release:
+	@scripts/publish versions "$(BUCKET)"
+	@scripts/publish version "$(BUCKET)"
 
 promote:
+	@scripts/publish versions "$(BUCKET)" --dry-run
 	@scripts/publish latest "$(BUCKET)"
 	@scripts/publish version "$(BUCKET)"
 	@scripts/publish versions "$(BUCKET)"

@@ -64,6 +64,36 @@ fn a_release_is_raised_published_and_made_live_by_make() {
 }
 
 #[test]
+fn what_the_list_may_not_name_is_not_promoted_by_half() {
+    let workshop = Workshop::new();
+    let bucket = format!("BUCKET={}", workshop.bucket().display());
+    workshop.build("0.1.0");
+    workshop.make(&["publish", "promote", &bucket]).ok();
+    // Another platform has the version that is live, too.
+    let other = workshop.bucket().join("linux/armv6/0.1.0");
+    std::fs::create_dir_all(&other).unwrap();
+    std::fs::write(other.join("reagent"), "an agent").unwrap();
+    workshop.make(&["bump-patch"]).ok();
+    workshop.build("0.1.1");
+    workshop.make(&["publish", &bucket]).ok();
+    for target in ["promote", "release"] {
+        let refused = workshop.make(&[target, &bucket]);
+        assert!(
+            refused.code != 0 && refused.stderr.contains("is not published for linux/armv6"),
+            "{refused:?}"
+        );
+        let live = |name: &str| workshop.read(&format!("bucket/{name}"));
+        assert!(!live("availableVersions.json").contains("0.1.1"), "{target}");
+        assert_eq!(live("version.txt").trim(), "0.1.0", "{target}");
+        assert_eq!(
+            live("linux/armv7/latest/reagent"),
+            live("linux/armv7/0.1.0/reagent"),
+            "{target}"
+        );
+    }
+}
+
+#[test]
 fn nothing_goes_live_by_make_rollout_that_is_not_committed_tagged_and_wanted() {
     let workshop = Workshop::new();
     let bucket = format!("BUCKET={}", workshop.bucket().display());
