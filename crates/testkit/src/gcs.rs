@@ -44,7 +44,7 @@ impl GcsServer {
             "boto.cfg",
             &format!(
                 "[Credentials]\ngs_json_host = localhost\ngs_json_port = {port}\n\
-                 [Boto]\nca_certificates_file = {}\nnum_retries = 2\n\
+                 [Boto]\nca_certificates_file = {}\n\
                  [GSUtil]\nprefer_api = json\nsoftware_update_check_period = 0\nstate_dir = {}\n",
                 certificate.display(),
                 home.path().join("state").display()

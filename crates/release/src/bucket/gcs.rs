@@ -10,6 +10,10 @@ const NOTHING: [&str; 2] = ["No URLs matched", "matched no objects"];
 /// What it says of an object that was to be of another generation; the second of one that is uploaded in parts.
 const ANOTHER: [&str; 2] = ["PreconditionException", "AbortException: 412"];
 
+/// How often it tries again: half a minute in all when nothing can be reached. Its own 23 times take many, and whoever
+/// waits sees nothing of them.
+const RETRIES: &str = "Boto:num_retries=5";
+
 /// `gs://bucket/prefix/`
 #[derive(Clone, Debug)]
 pub struct Gcs {
@@ -30,7 +34,7 @@ impl Gcs {
     pub(super) fn read(&self, name: &str) -> Result<Option<Vec<u8>>, BucketError> {
         let doing = "cannot read";
         let file = scratch(b"", name)?;
-        let mut command = Command::new("gsutil");
+        let mut command = gsutil();
         command
             .args(["-q", "cp"])
             .arg(format!("{}{name}", self.url))
@@ -50,7 +54,7 @@ impl Gcs {
     /// The generation is read first: content that came later fails when it is replaced.
     pub(super) fn look(&self, name: &str) -> Result<Found, BucketError> {
         let doing = "cannot read";
-        let mut command = Command::new("gsutil");
+        let mut command = gsutil();
         command.arg("stat").arg(format!("{}{name}", self.url));
         let output = run(&mut command, doing, name)?;
         if !output.status.success() {
@@ -76,7 +80,7 @@ impl Gcs {
 
     pub(super) fn list(&self, prefix: &str) -> Result<Vec<String>, BucketError> {
         let doing = "cannot list";
-        let mut command = Command::new("gsutil");
+        let mut command = gsutil();
         command.arg("ls").arg(format!("{}{prefix}**", self.url));
         let output = run(&mut command, doing, prefix)?;
         if !output.status.success() {
@@ -111,7 +115,7 @@ impl Gcs {
             }
             Existing::Replace => {}
         }
-        let mut command = Command::new("gsutil");
+        let mut command = gsutil();
         command.arg("-q");
         for header in &headers {
             command.args(["-h", header]);
@@ -129,4 +133,11 @@ impl Gcs {
             false => Err(refused(doing, name, &output)),
         }
     }
+}
+
+/// The command, whatever it is to do. What is said here counts more than what its files say.
+fn gsutil() -> Command {
+    let mut command = Command::new("gsutil");
+    command.args(["-o", RETRIES]);
+    command
 }

@@ -48,8 +48,7 @@ fn workshop(triples: &[&str]) -> Workshop {
     let version = "sed -n 's/^zigbuild_version=/cargo-zigbuild /p' scripts/setup";
     let zigbuild = workshop.program("cargo-zigbuild", &format!("#!/bin/sh\n{version}\n"));
     workshop.link("target/zig-venv/bin", &zigbuild);
-    let path = format!("{tools}:{}", std::env::var("PATH").unwrap());
-    workshop.with(vec![("PATH".to_owned(), path)])
+    workshop.with_tools(&tools)
 }
 
 /// The lines at the end, without who says them.
@@ -128,8 +127,7 @@ fn a_build_in_a_container_that_is_broken_off_ends_at_once_and_leaves_none() {
     let workshop = Workshop::new();
     workshop.bring(&["scripts/build-all-docker"]);
     let tools = workshop.program("docker", DOCKER);
-    let path = format!("{tools}:{}", std::env::var("PATH").unwrap());
-    let workshop = workshop.with(vec![("PATH".to_owned(), path)]);
+    let workshop = workshop.with_tools(&tools);
     workshop.git(&["init", "--quiet"]);
     workshop.git(&["commit", "--quiet", "--allow-empty", "--message", "a release"]);
     let mut command = workshop.script("scripts/build-all-docker");

@@ -48,6 +48,16 @@ impl Workshop {
         Workshop { environment, ..self }
     }
 
+    /// The same with the programs of this directory before all others.
+    pub(crate) fn with_tools(mut self, directory: &str) -> Workshop {
+        let known = self.environment.iter().find(|(name, _)| name == "PATH");
+        let path = known.map_or_else(|| std::env::var("PATH").unwrap(), |(_, path)| path.clone());
+        let path = format!("{directory}:{path}");
+        // The last one counts.
+        self.environment.push(("PATH".to_owned(), path));
+        self
+    }
+
     /// Copies these of the repository.
     pub(crate) fn bring(&self, names: &[&str]) {
         let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
