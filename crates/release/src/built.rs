@@ -29,6 +29,16 @@ pub enum BuiltError {
     #[error("{name} is not version {version}: build it again")]
     Version { name: String, version: String },
     #[error(
+        "{name} cannot be started in {directory} to look at its version: build it again; or name another directory in TMPDIR, \
+         if nothing can be started in that one (noexec)"
+    )]
+    Start {
+        name: String,
+        directory: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(
         "{name} carries none of the public keys: a device that runs it could never be updated again; build it \
          again"
     )]
@@ -148,10 +158,18 @@ impl Built {
         if !keys.are_in(&self.content) {
             return Err(BuiltError::Keyless { name: self.name() });
         }
-        if self.is_for_this_machine() && self.printed().is_none_or(|printed| printed.trim() != version) {
-            return Err(other());
+        if !self.is_for_this_machine() {
+            return Ok(());
         }
-        Ok(())
+        let printed = self.printed().map_err(|source| BuiltError::Start {
+            name: self.name(),
+            directory: std::env::temp_dir(),
+            source,
+        })?;
+        match printed.is_some_and(|printed| printed.trim() == version) {
+            true => Ok(()),
+            false => Err(other()),
+        }
     }
 
     fn is_for_this_machine(&self) -> bool {
@@ -163,18 +181,16 @@ impl Built {
         self.platform.os == std::env::consts::OS && self.platform.arch == arch
     }
 
-    /// What it prints when asked for its version.
-    fn printed(&self) -> Option<String> {
+    /// What it prints when asked for its version; `None`: it fails. `Err` only when it did not start.
+    fn printed(&self) -> io::Result<Option<String>> {
         use std::os::unix::fs::PermissionsExt as _;
-        let folder = tempfile::tempdir().ok()?;
+        let folder = tempfile::tempdir()?;
         let path = folder.path().join("reagent");
-        fs::write(&path, &self.content).ok()?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).ok()?;
-        let output = Command::new(&path).arg("-version").output().ok()?;
-        output
-            .status
-            .success()
-            .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+        fs::write(&path, &self.content)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+        let output = Command::new(&path).arg("-version").output()?;
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        Ok(output.status.success().then_some(printed))
     }
 }
 
@@ -286,5 +302,31 @@ mod tests {
             Err(BuiltError::Version { .. })
         ));
         assert!(matches!(check(b"1.0.0"), Err(BuiltError::Keyless { .. })));
+    }
+
+    #[test]
+    fn what_cannot_be_started_is_told_from_what_is_another_version() {
+        let folder = tempfile::tempdir().unwrap();
+        let (secret, public) = (folder.path().join("s.key"), folder.path().join("s.pub"));
+        crate::keys::generate(&secret, &public).unwrap();
+        let keys = PublicKeys::in_directory(folder.path()).unwrap();
+        let key = fs::read_to_string(&public).unwrap();
+        let check = |text: &str| {
+            let platforms = ["linux/amd64", "linux/arm64"].map(|target| Platform::of_target(target).unwrap());
+            let builds = platforms.map(|platform| Built {
+                platform,
+                content: format!("{text}\n# 1.0.0\n# {key}").into_bytes(),
+            });
+            let here = builds.iter().find(|built| built.is_for_this_machine());
+            here.unwrap().check("1.0.0", &keys)
+        };
+        let refused = check("#!/there/is/no/such/program").unwrap_err();
+        assert!(matches!(refused, BuiltError::Start { .. }), "{refused}");
+        assert!(refused.to_string().contains("TMPDIR"), "{refused}");
+        for script in ["echo 1.0.1", "exit 1"] {
+            let refused = check(&format!("#!/bin/sh\n{script}\nexit")).unwrap_err();
+            assert!(matches!(refused, BuiltError::Version { .. }), "{refused}");
+        }
+        check("#!/bin/sh\necho 1.0.0\nexit").unwrap();
     }
 }
