@@ -64,6 +64,42 @@ fn a_release_is_raised_published_and_made_live_by_make() {
 }
 
 #[test]
+fn a_version_is_raised_with_and_without_the_end_of_its_line_and_nothing_else_is() {
+    let workshop = Workshop::new();
+    for (before, kind, after) in [
+        ("0.1.9", "bump-patch", "0.1.10\n"),
+        ("0.1.9\n", "bump-minor", "0.2.0\n"),
+        ("0.1.9", "bump-major", "1.0.0\n"),
+    ] {
+        workshop.write("release/version.txt", before.as_bytes());
+        workshop.make(&[kind]).ok();
+        assert_eq!(workshop.read("release/version.txt"), after, "{kind}");
+    }
+    let list = workshop.read("release/availableVersions.json");
+    for odd in [
+        "",
+        "1.0",
+        "1.0.0.0",
+        "1.0.x",
+        "1.0.08",
+        "1.0.0\r\n",
+        "1.0.0\n1.0.1\n",
+    ] {
+        workshop.write("release/version.txt", odd.as_bytes());
+        let refused = workshop.make(&["bump-patch"]);
+        assert!(
+            refused.code != 0
+                && refused
+                    .stderr
+                    .contains("bump: release/version.txt holds no version"),
+            "{odd:?}: {refused:?}"
+        );
+        assert_eq!(workshop.read("release/version.txt"), odd);
+        assert_eq!(workshop.read("release/availableVersions.json"), list);
+    }
+}
+
+#[test]
 fn what_the_list_may_not_name_is_not_promoted_by_half() {
     let workshop = Workshop::new();
     let bucket = format!("BUCKET={}", workshop.bucket().display());
