@@ -1,7 +1,6 @@
 //! A server that speaks the JSON protocol of Google Cloud Storage and Google's `gsutil` command, from the virtual
 //! environment that `scripts/setup test` makes.
 
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -59,13 +58,7 @@ impl GcsServer {
                 .args([&certificate, &key])
                 .arg(bucket),
         );
-        let up = wait::until("the emulator answers", START, || {
-            if !process.is_running() {
-                return Some(false);
-            }
-            TcpStream::connect(("127.0.0.1", port)).ok().map(|_| true)
-        });
-        assert!(up, "the emulator did not start:\n{}", process.output().join("\n"));
+        process.wait_for_port(port, START);
         GcsServer {
             _process: process,
             home,

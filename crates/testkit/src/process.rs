@@ -1,6 +1,7 @@
 //! A program under test: its output collected, its end enforced.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read};
+use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -90,6 +91,18 @@ impl Process {
     pub fn end(&mut self, deadline: Duration) -> bool {
         self.signal(Signal::TERM);
         wait::poll(deadline, || self.child.try_wait().ok().flatten()).is_some()
+    }
+
+    /// Waits until somebody listens on this port of loopback. Panics with the output when it ends before, or is late.
+    pub fn wait_for_port(&mut self, port: u16, deadline: Duration) {
+        let what = format!("{} listens", self.name);
+        let up = wait::until(&what, deadline, || {
+            if !self.is_running() {
+                return Some(false);
+            }
+            TcpStream::connect(("127.0.0.1", port)).ok().map(|_| true)
+        });
+        assert!(up, "{} ended:\n{}", self.name, self.output().join("\n"));
     }
 
     /// SIGKILL to this process alone, as a power cut would; waits until it is gone.

@@ -38,13 +38,11 @@ impl Registry {
         let file = directory.path().join("config.yml");
         // JSON is YAML.
         std::fs::write(&file, config.to_string()).expect("a file in a directory of ours");
-        let process = Process::start(
+        let mut process = Process::start(
             "docker-registry",
             Command::new("docker-registry").arg("serve").arg(&file),
         );
-        wait::until("the registry listens", Duration::from_secs(20), || {
-            std::net::TcpStream::connect(("127.0.0.1", port)).ok()
-        });
+        process.wait_for_port(port, Duration::from_secs(20));
         Registry {
             port,
             _process: process,

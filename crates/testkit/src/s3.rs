@@ -1,7 +1,6 @@
 //! A server that speaks the S3 protocol (moto) and Amazon's `aws` command, from the virtual environment that
 //! `scripts/setup test` makes.
 
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -33,13 +32,7 @@ impl S3Server {
             "moto",
             Command::new(program).args(["-H", "127.0.0.1", "-p", &port.to_string()]),
         );
-        let up = wait::until("moto answers", START, || {
-            if !process.is_running() {
-                return Some(false);
-            }
-            TcpStream::connect(("127.0.0.1", port)).ok().map(|_| true)
-        });
-        assert!(up, "moto did not start:\n{}", process.output().join("\n"));
+        process.wait_for_port(port, START);
         S3Server {
             _process: process,
             port,
