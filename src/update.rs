@@ -298,6 +298,12 @@ impl Updater {
         serde_json::to_value(outcome).ok()
     }
 
+    /// The version that waits to prove itself, whether it runs yet or not.
+    pub fn on_trial(&self) -> Option<String> {
+        let state = self.installer.memory().current();
+        state.is_trial().then_some(state.new_version)
+    }
+
     /// The version that the list offers this device, if the list can be had.
     pub async fn newest(&self) -> Option<String> {
         let known = self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone();

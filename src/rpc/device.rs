@@ -45,6 +45,7 @@ pub(super) async fn get_agent_metadata(context: Context, _call: Call) -> Reply {
         "serialNumber": context.device.current().serial_number,
         "canUpdate": context.updates.is_possible(),
         "tunnelCapable": false,
+        "trialVersion": context.updates.on_trial().unwrap_or_default(),
     });
     if let Some(last) = context.updates.last() {
         metadata["lastUpdate"] = last;

@@ -57,6 +57,7 @@ pub(crate) async fn results_have_the_shapes_of_the_contract_on(plane: &Plane) {
             "canUpdate",
             "os",
             "serialNumber",
+            "trialVersion",
             "tunnelCapable",
             "variant",
             "version"
@@ -64,6 +65,7 @@ pub(crate) async fn results_have_the_shapes_of_the_contract_on(plane: &Plane) {
     );
     assert_eq!(metadata["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(metadata["serialNumber"], device.serial);
+    assert_eq!(metadata["trialVersion"], "");
     assert_eq!(metadata["os"], metadata["OSVersion"]);
     assert!(
         metadata["os"].as_str().unwrap().starts_with("linux"),

@@ -1,7 +1,9 @@
 //! How an update ended can be asked for, by whoever was away when it was told.
 
+use protocol::uri::backend::UPDATE_DEVICE_STATUS;
 use serde_json::json;
 
+use super::backend::Answer;
 use super::builds::{Build, NEW, OLD};
 use super::gateway::Gateway;
 
@@ -37,6 +39,32 @@ async fn an_outcome_can_be_asked_for_later_and_says_whose_question_led_to_it() {
         .await
         .unwrap();
     assert_eq!(gateway.outcome().await["id"], "8-2000");
+}
+
+#[tokio::test]
+async fn a_version_that_has_yet_to_prove_itself_is_named_to_whoever_asks() {
+    let mut gateway = Gateway::new().await;
+    gateway.set_up(json!({"proof": 600_000}));
+    gateway.release(NEW, Build::Good).await;
+    gateway.power();
+    gateway.runs(OLD).await;
+    gateway.backend.status("CONNECTED").await;
+    // It joins, and nobody accepts what it says of itself.
+    gateway
+        .backend
+        .does(UPDATE_DEVICE_STATUS, Answer::Error("wamp.error.runtime_error"));
+    gateway.takes_one().await;
+    gateway.runs(NEW).await;
+    let tried = gateway.call("get_agent_metadata", json!([])).await.unwrap();
+    assert_eq!(tried["trialVersion"], NEW);
+    assert_eq!(tried.get("lastUpdate"), None);
+    gateway.backend.does(UPDATE_DEVICE_STATUS, Answer::Empty);
+    gateway.told("updated", "").await;
+    let proven = gateway.call("get_agent_metadata", json!([])).await.unwrap();
+    assert_eq!(
+        (&proven["trialVersion"], &proven["lastUpdate"]["result"]),
+        (&json!(""), &json!("updated"))
+    );
 }
 
 #[tokio::test]
