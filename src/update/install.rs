@@ -151,24 +151,13 @@ impl Installer {
         offered: &mut Option<String>,
         meter: &mut Meter,
     ) -> Result<Ended, InstallError> {
-        let Order { cause, force, id } = order;
-        let nothing = |offered: &str, message: String| Ended::Nothing {
-            offered: Some(offered.to_owned()),
-            message,
-        };
+        let Order { cause, force, .. } = order;
         let remembered = self.memory.current();
         let isolated =
             remembered.new_version == VERSION && self.since.elapsed() >= self.context.footing.setup.isolation;
         let settled = isolated || self.is_ignored(&remembered);
         if remembered.is_trial() && !settled && is_complete(&remembered).await {
-            let waiting = &remembered.new_version;
-            if !id.is_empty() && cause.version().is_none_or(|wanted| wanted == waiting) {
-                self.adopt(waiting, id).await?;
-            }
-            return Ok(nothing(
-                waiting,
-                format!("version {waiting} waits to prove itself"),
-            ));
+            return self.wait(&remembered.new_version, order).await;
         }
         let explicit = cause.version().is_some();
         let wanted = match cause.version() {
@@ -176,32 +165,33 @@ impl Installer {
             None => self.offered().await?,
         };
         *offered = Some(wanted.clone());
+        if wanted == VERSION && remembered.is_trial() && remembered.new_version == VERSION {
+            // However long it has lasted.
+            return self.wait(VERSION, order).await;
+        }
         let newer = version::is_update(VERSION, &wanted).map_err(InstallError::Version)?;
         if wanted == VERSION || !(newer || explicit) {
-            return Ok(nothing(&wanted, format!("version {VERSION} is up to date")));
+            let message = format!("version {VERSION} is up to date");
+            return Ok(Ended::nothing(&wanted, message));
         }
         if self.context.footing.custody == Custody::Nobody {
             let message = "no other version is ever started here, so none is fetched; the service of Windows is updated";
-            return Ok(nothing(&wanted, message.to_owned()));
+            return Ok(Ended::nothing(&wanted, message.to_owned()));
         }
         if *cause == Cause::Automatic {
             if remembered.has_left(&wanted) {
                 let message = format!("somebody had this device leave version {}", remembered.left);
-                return Ok(nothing(&wanted, message));
+                return Ok(Ended::nothing(&wanted, message));
             }
             match self.turn(&wanted).await? {
                 Turn::Now => {}
                 Turn::Later => {
-                    return Ok(nothing(
-                        &wanted,
-                        format!("version {wanted} comes to this device later"),
-                    ));
+                    let message = format!("version {wanted} comes to this device later");
+                    return Ok(Ended::nothing(&wanted, message));
                 }
                 Turn::Stopped => {
-                    return Ok(nothing(
-                        &wanted,
-                        format!("the rollout of version {wanted} is stopped"),
-                    ));
+                    let message = format!("the rollout of version {wanted} is stopped");
+                    return Ok(Ended::nothing(&wanted, message));
                 }
             }
         }
@@ -255,16 +245,21 @@ impl Installer {
         })
     }
 
-    /// Somebody asks for a version that waits to prove itself: its outcome is theirs.
-    async fn adopt(&self, waiting: &str, id: &str) -> Result<(), InstallError> {
-        let (waiting, id) = (waiting.to_owned(), id.to_owned());
+    /// A version waits to prove itself. Its outcome belongs to whoever asks for it.
+    async fn wait(&self, waiting: &str, order: &Order) -> Result<Ended, InstallError> {
+        let is_wanted = order.cause.version().is_none_or(|wanted| wanted == waiting);
+        let (theirs, id) = (waiting.to_owned(), order.id.clone());
         let adopted = self.memory.change(move |state| {
             // It may have ended in the meantime.
-            if state.is_trial() && state.new_version == waiting {
+            if is_wanted && !id.is_empty() && state.is_trial() && state.new_version == theirs {
                 state.id = id;
             }
         });
-        adopted.await.map_err(disk_error("remembering who asked for it"))
+        adopted
+            .await
+            .map_err(disk_error("remembering who asked for it"))?;
+        let message = format!("version {waiting} waits to prove itself");
+        Ok(Ended::nothing(waiting, message))
     }
 
     /// Whether an update that nobody asked for would break off long work of the device (R4). Not for longer than an hour.

@@ -65,6 +65,13 @@ pub(crate) enum Ended {
 }
 
 impl Ended {
+    pub(crate) fn nothing(offered: &str, message: String) -> Ended {
+        Ended::Nothing {
+            offered: Some(offered.to_owned()),
+            message,
+        }
+    }
+
     /// The version that the bucket offers or that was asked for.
     pub(crate) fn offered(&self) -> Option<&str> {
         match self {

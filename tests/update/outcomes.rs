@@ -2,7 +2,9 @@
 
 use protocol::uri::backend::UPDATE_DEVICE_STATUS;
 use serde_json::json;
+use testkit::wait;
 
+use super::SOON;
 use super::backend::Answer;
 use super::builds::{Build, NEW, OLD};
 use super::gateway::Gateway;
@@ -64,6 +66,42 @@ async fn a_version_that_has_yet_to_prove_itself_is_named_to_whoever_asks() {
     assert_eq!(
         (&proven["trialVersion"], &proven["lastUpdate"]["result"]),
         (&json!(""), &json!("updated"))
+    );
+}
+
+#[tokio::test]
+async fn a_version_that_has_lasted_without_proof_is_not_up_to_date() {
+    let mut gateway = Gateway::new().await;
+    gateway.set_up(json!({"proof": 600_000, "isolation": 2000}));
+    gateway.release(NEW, Build::Good).await;
+    gateway.power();
+    gateway.runs(OLD).await;
+    gateway.backend.status("CONNECTED").await;
+    gateway
+        .backend
+        .does(UPDATE_DEVICE_STATUS, Answer::Error("wamp.error.runtime_error"));
+    gateway.takes_one().await;
+    gateway.runs(NEW).await;
+    // By then it looks for others.
+    gateway.bucket.offer(OLD);
+    wait::until_async("it takes others again", SOON, || async {
+        let answer = gateway.call("update_agent", json!([])).await?;
+        (answer["LatestVersion"] == OLD).then_some(())
+    })
+    .await;
+    let wanted = json!([{"version": NEW, "id": "7-1000"}]);
+    let answer = gateway.call("update_agent", wanted).await.unwrap();
+    assert_eq!(
+        (&answer["DidUpdate"], &answer["Message"]),
+        (
+            &json!(false),
+            &json!(format!("version {NEW} waits to prove itself"))
+        )
+    );
+    gateway.backend.does(UPDATE_DEVICE_STATUS, Answer::Empty);
+    assert_eq!(
+        gateway.outcome().await,
+        json!({"from": OLD, "to": NEW, "result": "updated", "reason": "", "id": "7-1000"})
     );
 }
 
