@@ -20,7 +20,7 @@ use wamp::client::{Event, RequestError, Session, Subscription};
 use crate::keys::DeviceKey;
 use crate::store::{Member, MemberState, Rollout, RolloutState, StoreError};
 use crate::studio::Studio;
-use ask::Answer;
+use ask::{Answer, Report};
 use plan::{Due, Looks, Silence, Verdict};
 
 /// Every device's final word about an update; the serial number is in the middle.
@@ -89,6 +89,7 @@ struct Words {
 struct Found {
     rollout: crate::keys::RolloutKey,
     device: DeviceKey,
+    report: Option<Report>,
     end: Option<(MemberState, String)>,
 }
 
@@ -105,18 +106,26 @@ impl Words {
             ..rollout.clone()
         };
         self.tasks.spawn(async move {
-            let report = ask::look(&session, &member.serial, rollout.account).await;
+            let report = ask::look(&session, &member.serial).await;
             Found {
                 rollout: rollout.key,
                 device: member.device,
-                end: report.and_then(|report| plan::found(&rollout, &member, &report)),
+                end: report
+                    .as_ref()
+                    .and_then(|report| plan::found(&rollout, &member, report)),
+                report,
             }
         });
     }
 
     async fn settle(&mut self, studio: &Studio, found: Found) -> Result<(), StoreError> {
-        let Found { rollout, device, end } = found;
-        self.looks.end(device);
+        let Found {
+            rollout,
+            device,
+            report,
+            end,
+        } = found;
+        self.looks.end(device, report);
         let Some((state, reason)) = end else {
             return Ok(());
         };
@@ -205,12 +214,12 @@ async fn advance(
     let mut rollout = rollout;
     for place in 0..rollout.members.len() {
         let member = &rollout.members[place];
-        let silence = words.silence.of(member, now);
-        let overdue =
-            silence.and_then(|silence| plan::overdue(member, &rollout.version, rollout.patience, silence));
-        match (words.looks.due(member, overdue.is_some()), overdue) {
-            (Due::Look, overdue) => words.look(session, &rollout, member, overdue.is_some()),
-            (Due::End, Some((state, reason))) => {
+        let overdue = plan::is_overdue(rollout.patience, words.silence.of(member, now));
+        match words.looks.due(member, overdue) {
+            Due::Look => words.look(session, &rollout, member, overdue),
+            Due::End => {
+                let report = words.looks.report(member.device);
+                let (state, reason) = plan::overdue(&rollout, member, report);
                 studio
                     .store
                     .settle_member(rollout.key, member.device, state, reason.clone())
@@ -218,7 +227,7 @@ async fn advance(
                 let member = &mut rollout.members[place];
                 (member.state, member.reason) = (state, reason);
             }
-            (Due::End | Due::Nothing, _) => {}
+            Due::Nothing => {}
         }
     }
     if rollout.state != RolloutState::Running {

@@ -158,11 +158,14 @@ impl Told {
     }
 }
 
-/// What runs on a device, and how its last update ended.
+/// What runs on a device, and what it says about updates.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Report {
     pub(super) version: String,
-    pub(super) last: Outcome,
+    /// The version that has yet to prove itself, empty: there is none. `None`: an agent that does not say so.
+    pub(super) trial: Option<String>,
+    /// How its last update ended, as far as it knows of one.
+    pub(super) last: Option<Outcome>,
 }
 
 /// What counts of `get_agent_metadata`.
@@ -170,24 +173,34 @@ pub(super) struct Report {
 #[serde(rename_all = "camelCase")]
 struct Metadata {
     version: String,
-    last_update: Told,
+    #[serde(default)]
+    trial_version: Option<String>,
+    #[serde(default)]
+    last_update: Option<Told>,
 }
 
-/// Asks a device how its last update ended. `None`: it does not answer, or is of an agent that does not remember.
-pub(super) async fn look(session: &Session, serial: &str, account: AccountKey) -> Option<Report> {
-    let kwargs = Dict::from([("requestor_account_key".to_owned(), account.0.into())]);
+impl Metadata {
+    fn of(self, serial: &str) -> Report {
+        Report {
+            version: plain(&self.version),
+            trial: self.trial_version,
+            last: self.last_update.map(|told| told.by(serial.to_owned(), None)),
+        }
+    }
+}
+
+/// Asks a device how its last update ended, on the studio's own behalf: an account that may update a device need not
+/// be one that may read there. `None`: it does not answer.
+pub(super) async fn look(session: &Session, serial: &str) -> Option<Report> {
     let procedure = protocol::uri::device(serial, "get_agent_metadata");
     let options = CallOptions::timeout(LOOK);
     let answer = session
-        .call(&procedure, Payload::from_kwargs(kwargs), options)
+        .call(&procedure, Payload::Empty, options)
         .await
         .inspect_err(|error| tracing::debug!(serial, %error, "how its update ended is not known"))
         .ok()?;
     let metadata: Metadata = serde_json::from_value(answer.payload.first::<Value>().ok()??).ok()?;
-    Some(Report {
-        version: metadata.version,
-        last: metadata.last_update.by(serial.to_owned(), None),
-    })
+    Some(metadata.of(serial))
 }
 
 /// Reads the event; what no device published is none.
@@ -284,6 +297,27 @@ mod tests {
             missed: 0,
         };
         seen(&outcome(&event).unwrap().reason);
+        let metadata: Metadata = serde_json::from_value(json!({"version": hostile})).unwrap();
+        seen(&metadata.of("f00d").version);
+    }
+
+    #[test]
+    fn every_agent_says_what_it_knows_about_updates() {
+        let report = |value: Value| serde_json::from_value::<Metadata>(value).unwrap().of("f00d");
+        let go = report(json!({"version": "0.20.20", "canUpdate": true, "latestVersion": "0.20.21"}));
+        assert_eq!(
+            go,
+            Report {
+                version: "0.20.20".to_owned(),
+                trial: None,
+                last: None,
+            }
+        );
+        let own = report(json!({"version": "1.0.1", "trialVersion": "", "lastUpdate": {
+            "from": "1.0.0", "to": "1.0.1", "result": "updated", "reason": "", "id": "1-1000",
+        }}));
+        assert_eq!(own.trial.as_deref(), Some(""));
+        assert_eq!(own.last.unwrap().id.as_deref(), Some("1-1000"));
     }
 
     #[test]

@@ -140,29 +140,38 @@ impl Silence {
     }
 }
 
-/// What becomes of a device that was asked and has said nothing for so long: the version it reported when it connected
-/// counts. `patience` is in seconds.
-pub(super) fn overdue(
-    member: &Member,
-    version: &str,
-    patience: u32,
-    silence: Duration,
-) -> Option<(MemberState, String)> {
-    if silence <= Duration::from_secs(u64::from(patience)) {
-        return None;
-    }
-    if member.agent_version == version && is_reachable(member) {
-        return Some((MemberState::Updated, String::new()));
-    }
-    let running = match (is_reachable(member), member.agent_version.as_str()) {
-        (true, "") => "it does not say which version runs".to_owned(),
-        (true, running) => format!("it runs version {running}"),
-        (false, _) => "it is away".to_owned(),
+/// Whether a device that was asked has said nothing for too long. `patience` is in seconds.
+pub(super) fn is_overdue(patience: u32, silence: Option<Duration>) -> bool {
+    silence.is_some_and(|silence| silence > Duration::from_secs(u64::from(patience)))
+}
+
+/// What becomes of a device that is overdue; `report` is what it answers when it is asked, and says nothing about the end
+/// of its update. The version alone counts only of agents that never say how an update ended.
+pub(super) fn overdue(rollout: &Rollout, member: &Member, report: Option<&Report>) -> (MemberState, String) {
+    let wanted = &rollout.version;
+    let known = match report {
+        _ if !is_reachable(member) => "it is away".to_owned(),
+        None if member.agent_version.is_empty() => "it does not answer".to_owned(),
+        None => format!(
+            "it does not answer, and ran version {} when it connected",
+            member.agent_version
+        ),
+        Some(Report { version, .. }) if version != wanted => format!("it runs version {version}"),
+        Some(Report {
+            trial: None,
+            last: None,
+            ..
+        }) => return (MemberState::Updated, String::new()),
+        Some(report) if report.trial.as_ref() == Some(wanted) => {
+            format!("version {wanted} has yet to prove itself there")
+        }
+        Some(_) => format!("it runs version {wanted}, and has not said that it has proven itself"),
     };
-    Some((
+    let patience = rollout.patience;
+    (
         MemberState::Failed,
-        format!("no word within {patience} s; {running}"),
-    ))
+        format!("no word within {patience} s; {known}"),
+    )
 }
 
 /// What a device calls the outcome of the update that it is asked for. Another rollout, or another try, has another.
@@ -190,13 +199,22 @@ pub(super) fn ended(rollout: &Rollout, member: &Member, outcome: &Outcome) -> Op
     Some((MemberState::Failed, reason))
 }
 
-/// What follows from what a device remembers, which may be long ago.
+/// What follows from what a device says of itself; what it remembers may be long ago.
 pub(super) fn found(rollout: &Rollout, member: &Member, report: &Report) -> Option<(MemberState, String)> {
-    let is_answer = report.last.id.is_some() && report.last.id == id_of(rollout, member);
-    let is_there = report.last.result == "updated" && report.version == rollout.version;
-    match is_answer || is_there {
-        true => ended(rollout, member, &report.last),
-        false => None,
+    let wanted = &rollout.version;
+    let has_it = report.version == *wanted;
+    match (&report.trial, &report.last) {
+        // It has not ended.
+        (Some(trial), _) if trial == wanted => None,
+        (_, Some(last)) if last.id.is_some() && last.id == id_of(rollout, member) => {
+            ended(rollout, member, last)
+        }
+        // One that failed and could not be taken out of use runs, too.
+        (_, Some(last)) if has_it && last.to == *wanted => {
+            ended(rollout, member, last).filter(|(state, _)| *state == MemberState::Updated)
+        }
+        (Some(_), _) if has_it => Some((MemberState::Updated, String::new())),
+        _ => None,
     }
 }
 
@@ -207,6 +225,8 @@ pub(super) struct Looks(HashMap<DeviceKey, Look>);
 #[derive(Debug, Default)]
 struct Look {
     open: bool,
+    /// What it answered.
+    report: Option<Report>,
     /// Asked, or heard, since it came.
     since_it_came: bool,
     /// Asked when its time was up.
@@ -249,6 +269,7 @@ impl Looks {
     pub(super) fn begin(&mut self, device: DeviceKey, overdue: bool) {
         let look = Look {
             open: true,
+            report: None,
             since_it_came: true,
             at_the_end: overdue,
         };
@@ -256,10 +277,15 @@ impl Looks {
     }
 
     /// It has answered, or has not.
-    pub(super) fn end(&mut self, device: DeviceKey) {
+    pub(super) fn end(&mut self, device: DeviceKey, report: Option<Report>) {
         if let Some(look) = self.0.get_mut(&device) {
-            look.open = false;
+            (look.open, look.report) = (false, report);
         }
+    }
+
+    /// What it answered when it was asked last.
+    pub(super) fn report(&self, device: DeviceKey) -> Option<&Report> {
+        self.0.get(&device)?.report.as_ref()
     }
 
     /// It said itself how far it is.

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use protocol::flock::Flock;
-use serde_json::json;
+use serde_json::{Value, json};
 use wamp::Payload;
 use wamp::client::{RegisterOptions, WampError, handler};
 
@@ -102,9 +102,8 @@ async fn a_device_that_answers_with_an_error_has_refused() {
     let registered = device.session.register(&uri, RegisterOptions::default(), answer);
     within("register", registered).await.unwrap();
     studio.ok(&["rollout", "start", "1.0.0"]).await;
-    let paused = eventually("the rollout pauses itself", || async {
-        let status = studio.ok(&["rollout", "status"]).await;
-        (status["state"] == "paused").then_some(status)
+    let paused = shown(&studio, "the rollout pauses itself", |status| {
+        status["state"] == "paused"
     })
     .await;
     assert_eq!(paused["devices"][0]["state"], "failed", "{paused}");
@@ -122,9 +121,8 @@ async fn a_rollout_whose_canary_is_removed_asks_somebody_before_it_goes_on() {
     }
     studio.ok(&["rollout", "start", "1.0.0", "--canary", "one"]).await;
     studio.ok(&["device", "rm", "one"]).await;
-    let paused = eventually("the rollout pauses itself", || async {
-        let status = studio.ok(&["rollout", "status"]).await;
-        (status["state"] == "paused").then_some(status)
+    let paused = shown(&studio, "the rollout pauses itself", |status| {
+        status["state"] == "paused"
     })
     .await;
     assert_eq!(
@@ -132,52 +130,126 @@ async fn a_rollout_whose_canary_is_removed_asks_somebody_before_it_goes_on() {
         "no device of wave 0 is left, so it has proven nothing"
     );
     studio.ok(&["rollout", "resume"]).await;
-    eventually("the next wave begins", || async {
-        (studio.ok(&["rollout", "status"]).await["wave"] == 1).then_some(())
-    })
-    .await;
+    shown(&studio, "the next wave begins", |status| status["wave"] == 1).await;
 }
 
-/// A device on which the version is staged when it is asked, and which remembers that it rolled back.
-async fn rolled_back(flock: Flock) -> Device {
-    let device = Device::connect(flock).await;
-    let asked = Arc::new(Mutex::new(String::new()));
-    let heard = Arc::clone(&asked);
-    device
-        .offer("update_agent", move |payload| {
-            let id = payload.kwargs().unwrap()["id"].as_str().unwrap().to_owned();
-            *heard.lock().unwrap() = id;
-            Payload::one(
-                &json!({"CurrentVersion": "0.9.0", "LatestVersion": "1.0.0", "DidAgentUpdate": true}),
-            )
-            .unwrap()
+/// A device on which the version is staged when it is asked.
+struct Staging {
+    device: Device,
+    /// What the question was called.
+    asked: Arc<Mutex<String>>,
+}
+
+impl Staging {
+    /// `metadata` is what it says of itself, given what the question was called.
+    async fn connect(
+        flock: Flock,
+        metadata: impl Fn(&str) -> Value + Clone + Send + Sync + 'static,
+    ) -> Staging {
+        let device = Device::connect(flock).await;
+        let asked = Arc::new(Mutex::new(String::new()));
+        let heard = Arc::clone(&asked);
+        device
+            .offer("update_agent", move |payload| {
+                let id = payload.kwargs().unwrap()["id"].as_str().unwrap().to_owned();
+                *heard.lock().unwrap() = id;
+                Payload::one(
+                    &json!({"CurrentVersion": "0.9.0", "LatestVersion": "1.0.0", "DidAgentUpdate": true}),
+                )
+                .unwrap()
+            })
+            .await;
+        let known = Arc::clone(&asked);
+        device
+            .offer("get_agent_metadata", move |_| {
+                Payload::one(&metadata(&known.lock().unwrap())).unwrap()
+            })
+            .await;
+        Staging { device, asked }
+    }
+
+    /// One that remembers that it rolled back.
+    async fn rolled_back(flock: Flock) -> Staging {
+        Staging::connect(flock, |id| {
+            json!({"version": "0.9.0", "lastUpdate": {
+                "from": "0.9.0", "to": "1.0.0", "result": "rolledback", "reason": "it crashed", "id": id,
+            }})
         })
-        .await;
-    device
-        .offer("get_agent_metadata", move |_| {
-            Payload::one(&json!({"version": "0.9.0", "lastUpdate": {
-                "from": "0.9.0", "to": "1.0.0", "result": "rolledback", "reason": "it crashed",
-                "id": *asked.lock().unwrap(),
-            }}))
-            .unwrap()
-        })
-        .await;
-    device
+        .await
+    }
+
+    /// It has started the version, which reports itself.
+    async fn runs_it(&self) {
+        let report = json!({"architecture": "amd64", "os": "linux", "agent_version": "1.0.0"});
+        self.device
+            .call("reswarm.devices.update_device_architecture", &[report])
+            .await
+            .unwrap();
+    }
+
+    /// Tells how the update that it was asked for ended.
+    async fn tells(&self, result: &str, reason: &str) {
+        let topic = protocol::uri::device(&self.device.flock.serial_number, "agent_update_result");
+        let id = self.asked.lock().unwrap().clone();
+        let outcome = json!({"from": "0.9.0", "to": "1.0.0", "result": result, "reason": reason, "id": id});
+        self.device.publish(&topic, outcome).await;
+    }
+}
+
+/// Waits until the newest rollout is as it should be.
+async fn shown(studio: &Studio, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+    eventually(what, || async {
+        Some(studio.ok(&["rollout", "status"]).await).filter(|status| fits(status))
+    })
+    .await
 }
 
 async fn pauses_because(studio: &Studio, reason: &str) {
-    let paused = eventually("the rollout pauses itself", || async {
-        let status = studio.ok(&["rollout", "status"]).await;
-        (status["state"] == "paused").then_some(status)
+    let paused = shown(studio, "the rollout pauses itself", |status| {
+        status["state"] == "paused"
     })
     .await;
     assert_eq!(paused["devices"][0]["reason"], reason, "{paused}");
 }
 
 #[tokio::test]
+async fn a_version_on_trial_when_the_patience_ends_has_failed_unless_it_proves_itself_later() {
+    let studio = Studio::start().await;
+    studio.add_device("lathe").await;
+    let press = Staging::connect(studio.add_device("press").await, |_| {
+        json!({"version": "1.0.0", "trialVersion": "1.0.0", "lastUpdate": {
+            "from": "0.8.0", "to": "0.9.0", "result": "updated", "reason": "",
+        }})
+    })
+    .await;
+    press.runs_it().await;
+    studio
+        .ok(&[
+            "rollout",
+            "start",
+            "1.0.0",
+            "--canary",
+            "press",
+            "--patience",
+            "1",
+        ])
+        .await;
+    pauses_because(
+        &studio,
+        "no word within 1 s; version 1.0.0 has yet to prove itself there",
+    )
+    .await;
+    press.tells("updated", "").await;
+    shown(&studio, "the device has ended well", |status| {
+        status["devices"][0]["state"] == "updated"
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_outcome_that_nobody_heard_is_asked_for_before_the_device_has_failed() {
     let studio = Studio::start().await;
-    let _device = rolled_back(studio.add_device("press").await).await;
+    let _press = Staging::rolled_back(studio.add_device("press").await).await;
     studio.ok(&["rollout", "start", "1.0.0", "--patience", "1"]).await;
     pauses_because(&studio, "rolledback: it crashed").await;
 }
@@ -185,12 +257,11 @@ async fn an_outcome_that_nobody_heard_is_asked_for_before_the_device_has_failed(
 #[tokio::test]
 async fn an_outcome_that_nobody_heard_is_asked_for_when_the_device_comes_back() {
     let studio = Studio::start().await;
-    let device = rolled_back(studio.add_device("press").await).await;
+    let Staging { device, .. } = Staging::rolled_back(studio.add_device("press").await).await;
     let topic = protocol::uri::device(&device.flock.serial_number, "agent_update_result");
     studio.ok(&["rollout", "start", "1.0.0"]).await;
-    eventually("the version is staged", || async {
-        let status = studio.ok(&["rollout", "status"]).await;
-        (status["devices"][0]["state"] == "staged").then_some(())
+    shown(&studio, "the version is staged", |status| {
+        status["devices"][0]["state"] == "staged"
     })
     .await;
     // Of another rollout of that version.

@@ -200,18 +200,58 @@ fn devices_that_are_away_hold_nothing_up_but_their_own_update() {
 }
 
 #[test]
-fn a_device_that_says_nothing_is_judged_by_the_version_it_connected_with() {
-    let silent = member(1, 0, MemberState::Staged);
-    let overdue = |member: &Member, seconds| overdue(member, "1.0.1", 100, Duration::from_secs(seconds));
-    assert_eq!(overdue(&silent, 100), None);
-    let (state, reason) = overdue(&silent, 101).unwrap();
-    assert_eq!(state, MemberState::Failed);
-    assert!(reason.contains("runs version 1.0.0"), "{reason}");
-    let mut there = silent.clone();
-    there.agent_version = "1.0.1".to_owned();
-    assert_eq!(overdue(&there, 101).unwrap().0, MemberState::Updated);
-    there.status = "DISCONNECTED".to_owned();
-    assert_eq!(overdue(&there, 101).unwrap().0, MemberState::Failed);
+fn a_device_that_says_nothing_has_failed_unless_its_version_is_all_it_ever_says() {
+    assert!(!is_overdue(100, None));
+    assert!(!is_overdue(100, Some(Duration::from_secs(100))));
+    assert!(is_overdue(100, Some(Duration::from_secs(101))));
+
+    let rollout = rollout(0, 1, vec![member(1, 0, MemberState::Staged)]);
+    let silent = &rollout.members[0];
+    let failed = |member: &Member, report: Option<&Report>, why: &str| {
+        let (state, reason) = overdue(&rollout, member, report);
+        assert_eq!(state, MemberState::Failed, "{report:?}");
+        assert_eq!(reason, format!("no word within 100 s; {why}"));
+    };
+    let before = || Outcome {
+        to: "1.0.0".to_owned(),
+        ..outcome("updated", None)
+    };
+    failed(
+        silent,
+        Some(&report("1.0.0", None, None)),
+        "it runs version 1.0.0",
+    );
+    // An agent of the reference.
+    let there = report("1.0.1", None, None);
+    assert_eq!(overdue(&rollout, silent, Some(&there)).0, MemberState::Updated);
+    // One that says how updates end has not said it of this one.
+    for (trial, last, why) in [
+        (
+            None,
+            Some(before()),
+            "it runs version 1.0.1, and has not said that it has proven itself",
+        ),
+        (Some("1.0.1"), None, "version 1.0.1 has yet to prove itself there"),
+        (
+            Some("1.0.1"),
+            Some(before()),
+            "version 1.0.1 has yet to prove itself there",
+        ),
+    ] {
+        failed(silent, Some(&report("1.0.1", trial, last)), why);
+    }
+    // What it said when it connected counts no more.
+    let mut gone = silent.clone();
+    gone.agent_version = "1.0.1".to_owned();
+    failed(
+        &gone,
+        None,
+        "it does not answer, and ran version 1.0.1 when it connected",
+    );
+    gone.agent_version.clear();
+    failed(&gone, None, "it does not answer");
+    gone.status = "DISCONNECTED".to_owned();
+    failed(&gone, Some(&there), "it is away");
 }
 
 #[test]
@@ -246,6 +286,14 @@ fn outcome(result: &str, id: Option<&str>) -> Outcome {
     }
 }
 
+fn report(version: &str, trial: Option<&str>, last: Option<Outcome>) -> Report {
+    Report {
+        version: version.to_owned(),
+        trial: trial.map(str::to_owned),
+        last,
+    }
+}
+
 #[test]
 fn the_end_of_another_try_fails_no_device() {
     let rollout = rollout(0, 1, vec![member(1, 0, MemberState::Staged)]);
@@ -259,13 +307,7 @@ fn the_end_of_another_try_fails_no_device() {
     let updated = Some((MemberState::Updated, String::new()));
     assert_eq!(told("updated", Some("7-1000")), updated);
 
-    let found = |version: &str, last| {
-        let report = Report {
-            version: version.to_owned(),
-            last,
-        };
-        found(&rollout, member, &report)
-    };
+    let found = |version: &str, last| found(&rollout, member, &report(version, None, Some(last)));
     assert_eq!(found("1.0.0", outcome("rolledback", Some("1-1000"))), failed);
     assert_eq!(
         found("1.0.0", outcome("rolledback", None)),
@@ -281,6 +323,30 @@ fn the_end_of_another_try_fails_no_device() {
 }
 
 #[test]
+fn a_device_that_names_what_is_on_trial_runs_everything_else_for_good() {
+    let rollout = rollout(0, 1, vec![member(1, 0, MemberState::Staged)]);
+    let found = |version: &str, trial, last| {
+        found(&rollout, &rollout.members[0], &report(version, Some(trial), last))
+    };
+    let updated = Some((MemberState::Updated, String::new()));
+    assert_eq!(found("1.0.1", "", None), updated);
+    assert_eq!(found("1.0.1", "1.0.2", None), updated);
+    assert_eq!(found("1.0.0", "", None), None);
+    // What it remembers is the end of an earlier try.
+    let before = || outcome("failed", Some("1-1000"));
+    for version in ["1.0.0", "1.0.1"] {
+        assert_eq!(found(version, "1.0.1", None), None);
+        assert_eq!(found(version, "1.0.1", Some(before())), None);
+    }
+    // It failed and could not be taken out of use.
+    assert_eq!(
+        found("1.0.1", "", Some(before())).map(|(state, _)| state),
+        Some(MemberState::Failed)
+    );
+    assert_eq!(found("1.0.1", "", Some(outcome("failed", Some("7-1000")))), None);
+}
+
+#[test]
 fn a_device_is_asked_when_it_comes_back_and_before_it_has_failed() {
     let mut looks = Looks::default();
     let mut staged = member(1, 0, MemberState::Staged);
@@ -293,12 +359,14 @@ fn a_device_is_asked_when_it_comes_back_and_before_it_has_failed() {
     assert_eq!(looks.due(&staged, false), Due::Look, "all calls were taken");
     looks.begin(staged.device, false);
     assert_eq!(looks.due(&staged, true), Due::Nothing, "it may answer");
-    looks.end(staged.device);
+    looks.end(staged.device, None);
     assert_eq!(looks.due(&staged, false), Due::Nothing);
     assert_eq!(looks.due(&staged, true), Due::Look);
     looks.begin(staged.device, true);
-    looks.end(staged.device);
+    assert_eq!(looks.report(staged.device), None);
+    looks.end(staged.device, Some(report("1.0.1", None, None)));
     assert_eq!(looks.due(&staged, true), Due::End);
+    assert_eq!(looks.report(staged.device), Some(&report("1.0.1", None, None)));
     // A studio that was away knows nothing of what was said.
     assert_eq!(Looks::default().due(&staged, false), Due::Look);
     let asked = member(1, 0, MemberState::Asked);
