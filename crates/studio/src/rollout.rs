@@ -331,10 +331,13 @@ pub(crate) async fn ended(studio: &Studio, event: &Event) {
         let Some((state, reason)) = plan::ended(&rollout, member, &outcome) else {
             return Ok(());
         };
-        studio
-            .store
-            .settle_member(rollout.key, member.device, state, reason)
-            .await
+        let (store, device) = (&studio.store, member.device);
+        match member.asked {
+            Some(asked) if state == MemberState::Failed && plan::is_answer(&rollout, member, &outcome) => {
+                store.fail_member(rollout.key, device, asked, reason).await
+            }
+            _ => store.settle_member(rollout.key, device, state, reason).await,
+        }
     };
     if let Err(error) = stored.await as Result<(), StoreError> {
         tracing::error!(%error, "the outcome of an update could not be stored");

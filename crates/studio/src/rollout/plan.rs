@@ -183,6 +183,11 @@ fn id_of(rollout: &Rollout, member: &Member) -> Option<String> {
     member.asked.map(|asked| id(rollout.key, asked))
 }
 
+/// Whether `outcome` is the end of the very update that `member` was asked for.
+pub(super) fn is_answer(rollout: &Rollout, member: &Member, outcome: &Outcome) -> bool {
+    outcome.id.is_some() && outcome.id == id_of(rollout, member)
+}
+
 /// What follows from how an update of `member` ended. Of another question's end, told late, only the good one counts.
 pub(super) fn ended(rollout: &Rollout, member: &Member, outcome: &Outcome) -> Option<(MemberState, String)> {
     if outcome.to != rollout.version {
@@ -192,7 +197,7 @@ pub(super) fn ended(rollout: &Rollout, member: &Member, outcome: &Outcome) -> Op
         return Some((MemberState::Updated, String::new()));
     }
     // Agents that are older give it no name.
-    if outcome.id.is_some() && outcome.id != id_of(rollout, member) {
+    if outcome.id.is_some() && !is_answer(rollout, member, outcome) {
         return None;
     }
     let reason = format!("{}: {}", outcome.result, outcome.reason);
@@ -206,9 +211,7 @@ pub(super) fn found(rollout: &Rollout, member: &Member, report: &Report) -> Opti
     match (&report.trial, &report.last) {
         // It has not ended.
         (Some(trial), _) if trial == wanted => None,
-        (_, Some(last)) if last.id.is_some() && last.id == id_of(rollout, member) => {
-            ended(rollout, member, last)
-        }
+        (_, Some(last)) if is_answer(rollout, member, last) => ended(rollout, member, last),
         // One that failed and could not be taken out of use runs, too.
         (_, Some(last)) if has_it && last.to == *wanted => {
             ended(rollout, member, last).filter(|(state, _)| *state == MemberState::Updated)

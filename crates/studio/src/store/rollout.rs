@@ -311,6 +311,27 @@ impl Store {
         })
         .await
     }
+
+    /// The device says of the very question at `asked` that the version failed there, also after it counted as updated.
+    /// Nobody has looked at that failure.
+    pub async fn fail_member(
+        &self,
+        key: RolloutKey,
+        device: DeviceKey,
+        asked: i64,
+        reason: String,
+    ) -> Result<(), StoreError> {
+        self.ask(move |sql| {
+            sql.execute(
+                "UPDATE rollout_devices SET state = 'failed', reason = :reason, excused = 0
+                 WHERE rollout_key = :key AND device_key = :device AND asked = :asked
+                   AND state IN ('asked', 'staged', 'updated')",
+                named_params! {":key": key, ":device": device, ":asked": asked, ":reason": reason},
+            )?;
+            Ok(())
+        })
+        .await
+    }
 }
 
 #[cfg(test)]

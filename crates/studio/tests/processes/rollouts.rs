@@ -247,6 +247,29 @@ async fn a_version_on_trial_when_the_patience_ends_has_failed_unless_it_proves_i
 }
 
 #[tokio::test]
+async fn a_device_that_leaves_the_version_again_has_failed_after_all() {
+    let studio = Studio::start().await;
+    studio.add_device("lathe").await;
+    // Of an agent that says nothing about updates, the version is all that is known.
+    let press = Staging::connect(studio.add_device("press").await, |_| json!({"version": "1.0.0"})).await;
+    press.runs_it().await;
+    studio
+        .ok(&[
+            "rollout",
+            "start",
+            "1.0.0",
+            "--canary",
+            "press",
+            "--patience",
+            "1",
+        ])
+        .await;
+    shown(&studio, "the next wave begins", |status| status["wave"] == 1).await;
+    press.tells("rolledback", "it crashed").await;
+    pauses_because(&studio, "rolledback: it crashed").await;
+}
+
+#[tokio::test]
 async fn an_outcome_that_nobody_heard_is_asked_for_before_the_device_has_failed() {
     let studio = Studio::start().await;
     let _press = Staging::rolled_back(studio.add_device("press").await).await;

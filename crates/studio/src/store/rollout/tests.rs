@@ -46,6 +46,10 @@ impl Fleet {
             .settle_member(self.rollout, device, state, reason.to_owned())
             .await
             .unwrap();
+        self.member(device).await
+    }
+
+    async fn member(&self, device: DeviceKey) -> Member {
         let rollout = self.store.rollout().await.unwrap().unwrap();
         let found = rollout.members.into_iter().find(|member| member.device == device);
         found.unwrap()
@@ -68,6 +72,27 @@ async fn a_device_that_runs_the_version_after_all_has_not_failed() {
         .settle(device, MemberState::Failed, "rolledback: it crashed")
         .await;
     assert_eq!((more.state, more.reason.as_str()), (MemberState::Updated, ""));
+}
+
+#[tokio::test]
+async fn a_device_may_take_back_that_it_runs_the_version_that_it_was_asked_for() {
+    let fleet = Fleet::new().await;
+    let device = fleet.devices[0];
+    fleet.ask(device).await;
+    // It failed once, and somebody went on.
+    fleet.settle(device, MemberState::Failed, "it is away").await;
+    fleet.store.resume_rollout(fleet.rollout, false).await.unwrap();
+    fleet.settle(device, MemberState::Updated, "").await;
+    let fail = async |asked| {
+        let reason = "rolledback: it crashed".to_owned();
+        let failed = fleet.store.fail_member(fleet.rollout, device, asked, reason);
+        failed.await.unwrap();
+        fleet.member(device).await
+    };
+    assert_eq!(fail(999).await.state, MemberState::Updated, "another question");
+    let failed = fail(1000).await;
+    assert_eq!((failed.state, failed.excused), (MemberState::Failed, false));
+    assert_eq!(failed.reason, "rolledback: it crashed");
 }
 
 #[tokio::test]
