@@ -409,7 +409,7 @@ pub enum RolloutCommand {
     /// Ask no further device for now
     #[command(after_help = example("studio rollout pause"))]
     Pause,
-    /// Go on with a paused rollout; its failures so far do not count any more
+    /// Go on with a paused rollout; the failures that it shows do not count any more
     #[command(after_help = example("studio rollout resume --retry"))]
     Resume {
         /// Ask the devices that failed again

@@ -248,7 +248,7 @@ async fn advance(
             tracing::warn!(version = rollout.version, reason, "the rollout pauses itself");
             return studio
                 .store
-                .set_rollout(rollout.key, RolloutState::Paused, reason)
+                .pause_rollout(rollout.key, reason, rollout.failures())
                 .await;
         }
         Verdict::Done => {

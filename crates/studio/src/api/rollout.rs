@@ -45,7 +45,8 @@ pub fn default_patience() -> u32 {
 /// How to go on.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ResumeRollout {
-    /// Ask the devices that failed again; else they stay as they are and count no more.
+    /// Ask the devices that failed again; else they stay as they are, and those that the reason of the pause tells of
+    /// count no more. Refused while that does not tell of too many failures that came since: it does from then on.
     #[serde(default)]
     pub retry: bool,
 }
@@ -57,7 +58,7 @@ pub struct RolloutView {
     pub version: String,
     /// `running`, `paused`, `done`, `aborted`
     pub state: String,
-    /// Why it is paused or aborted.
+    /// Why it is paused or aborted, and that too many devices failed since.
     pub reason: String,
     /// From 0, the canary group.
     pub wave: u32,

@@ -15,6 +15,8 @@ use crate::studio::{Request, Studio, reply};
 
 /// No agent answers later than this.
 const LONGEST_PATIENCE: u32 = 24 * 3600;
+/// Why it is paused or aborted, when it did not do that by itself.
+const ASKED: &str = "somebody asked for it";
 
 pub(super) async fn start(studio: Arc<Studio>, request: Request) -> Result<Payload, Fault> {
     let account = request.caller.account()?;
@@ -183,10 +185,13 @@ pub(super) async fn pause(studio: Arc<Studio>, request: Request) -> Result<Paylo
     if rollout.state != RolloutState::Running {
         return Err(wrong_state(&rollout, "paused"));
     }
-    let reason = "somebody asked for it".to_owned();
+    let reason = match plan::too_many_failed(&rollout) {
+        Some(failures) => format!("{ASKED}; {failures}"),
+        None => ASKED.to_owned(),
+    };
     studio
         .store
-        .set_rollout(rollout.key, RolloutState::Paused, reason)
+        .pause_rollout(rollout.key, reason, rollout.failures())
         .await?;
     changed(&studio, &request, "paused").await
 }
@@ -197,6 +202,19 @@ pub(super) async fn resume(studio: Arc<Studio>, request: Request) -> Result<Payl
     if rollout.state != RolloutState::Paused {
         return Err(wrong_state(&rollout, "resumed"));
     }
+    // Nobody goes on past failures that nobody was told of.
+    if let Some(failures) = plan::too_many_failed(&rollout) {
+        let refusal = Fault::Conflict(format!(
+            "since the rollout of version {} paused, {failures}: look at 'studio rollout status', and resume it once more \
+             to go on all the same",
+            rollout.version
+        ));
+        studio
+            .store
+            .pause_rollout(rollout.key, failures, rollout.failures())
+            .await?;
+        return Err(refusal);
+    }
     studio.store.resume_rollout(rollout.key, retry).await?;
     changed(&studio, &request, "resumed").await
 }
@@ -206,10 +224,9 @@ pub(super) async fn abort(studio: Arc<Studio>, request: Request) -> Result<Paylo
     if !rollout.state.is_open() {
         return Err(wrong_state(&rollout, "aborted"));
     }
-    let reason = "somebody asked for it".to_owned();
     studio
         .store
-        .set_rollout(rollout.key, RolloutState::Aborted, reason)
+        .set_rollout(rollout.key, RolloutState::Aborted, ASKED.to_owned())
         .await?;
     changed(&studio, &request, "aborted").await
 }
@@ -247,7 +264,12 @@ fn view(rollout: &Rollout) -> RolloutView {
         rollout_key: rollout.key,
         version: rollout.version.clone(),
         state: rollout.state.as_str().to_owned(),
-        reason: rollout.reason.clone(),
+        reason: match plan::too_many_failed(rollout) {
+            Some(failures) if rollout.state == RolloutState::Paused => {
+                format!("{}; since then {failures}", rollout.reason)
+            }
+            _ => rollout.reason.clone(),
+        },
         wave: rollout.wave,
         waves: rollout.waves,
         threshold: rollout.threshold,

@@ -58,29 +58,35 @@ pub(crate) fn first(devices: &[(DeviceKey, String)], version: &str, count: usize
     all.into_iter().take(count).map(|(_, key)| key).collect()
 }
 
+fn begun(rollout: &Rollout) -> Vec<&Member> {
+    let is_begun = |member: &&Member| member.wave <= rollout.wave;
+    rollout.members.iter().filter(is_begun).collect()
+}
+
+/// Whether more devices failed than may, those aside that somebody was told of.
+pub(crate) fn too_many_failed(rollout: &Rollout) -> Option<String> {
+    // Devices that nobody called yet say nothing about the version: neither the rest of a large wave nor those away.
+    let mut asked = begun(rollout);
+    asked.retain(|member| member.asked.is_some());
+    let is_news = |member: &&&Member| member.state == MemberState::Failed && !member.excused;
+    let failed: Vec<_> = asked.iter().filter(is_news).collect();
+    let allowed = asked.len() * usize::from(100 - rollout.threshold.min(100)) / 100;
+    let first = failed.first().filter(|_| failed.len() > allowed)?;
+    Some(format!(
+        "{} of {} devices failed, {allowed} may; {}: {}",
+        failed.len(),
+        asked.len(),
+        first.name,
+        first.reason
+    ))
+}
+
 /// What follows for a running rollout.
 pub(super) fn judge(rollout: &Rollout) -> Verdict {
-    let begun: Vec<&Member> = rollout
-        .members
-        .iter()
-        .filter(|member| member.wave <= rollout.wave)
-        .collect();
-    // Devices that nobody called yet say nothing about the version: neither the rest of a large wave nor those away.
-    let asked = || begun.iter().filter(|member| member.asked.is_some());
-    let failed: Vec<&&Member> = asked()
-        .filter(|member| member.state == MemberState::Failed && !member.excused)
-        .collect();
-    let allowed = asked().count() * usize::from(100 - rollout.threshold.min(100)) / 100;
-    if failed.len() > allowed {
-        let first = failed[0];
-        return Verdict::Pause(format!(
-            "{} of {} devices failed, {allowed} may; {}: {}",
-            failed.len(),
-            asked().count(),
-            first.name,
-            first.reason
-        ));
+    if let Some(reason) = too_many_failed(rollout) {
+        return Verdict::Pause(reason);
     }
+    let begun = begun(rollout);
     let undecided = begun.iter().any(|member| match member.state {
         MemberState::Asked | MemberState::Staged => true,
         MemberState::Waiting => is_reachable(member),

@@ -119,6 +119,17 @@ pub struct Rollout {
     pub members: Vec<Member>,
 }
 
+impl Rollout {
+    /// Devices that failed, whether somebody has looked at that or not.
+    pub fn failures(&self) -> Vec<DeviceKey> {
+        let failed = self
+            .members
+            .iter()
+            .filter(|member| member.state == MemberState::Failed);
+        failed.map(|member| member.device).collect()
+    }
+}
+
 /// What a new rollout consists of.
 #[derive(Clone, Debug)]
 pub struct NewRollout {
@@ -239,17 +250,42 @@ impl Store {
         .await
     }
 
-    /// Goes on with a paused rollout: its failures so far do not count any more, or are tried again. A wave that has no
-    /// device left proves nothing, and somebody knows that now.
+    /// Pauses an open rollout. Who reads `reason` is told of the failures of `told` with it: they count no more.
+    pub async fn pause_rollout(
+        &self,
+        key: RolloutKey,
+        reason: String,
+        told: Vec<DeviceKey>,
+    ) -> Result<(), StoreError> {
+        self.ask(move |sql| {
+            let paused = sql.execute(
+                "UPDATE rollouts SET state = 'paused', reason = :reason, updated = :now
+                 WHERE rollout_key = :key AND state IN ('running', 'paused')",
+                named_params! {":reason": reason, ":now": now(), ":key": key},
+            )?;
+            for device in told.iter().filter(|_| paused > 0) {
+                sql.execute(
+                    "UPDATE rollout_devices SET excused = 1
+                     WHERE rollout_key = ?1 AND device_key = ?2 AND state = 'failed'",
+                    (key, device),
+                )?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Goes on with a paused rollout. With `retry` its failures are tried again; else those that it told when it paused
+    /// count no more. A wave that has no device left proves nothing, and somebody knows that now.
     pub async fn resume_rollout(&self, key: RolloutKey, retry: bool) -> Result<(), StoreError> {
         self.ask(move |sql| {
-            let failed = if retry {
-                "UPDATE rollout_devices SET state = 'waiting', reason = '', asked = NULL, excused = 0, retried = 1
-                 WHERE rollout_key = ?1 AND state = 'failed'"
-            } else {
-                "UPDATE rollout_devices SET excused = 1 WHERE rollout_key = ?1 AND state = 'failed'"
-            };
-            sql.execute(failed, [key])?;
+            if retry {
+                sql.execute(
+                    "UPDATE rollout_devices SET state = 'waiting', reason = '', asked = NULL, excused = 0, retried = 1
+                     WHERE rollout_key = ?1 AND state = 'failed'",
+                    [key],
+                )?;
+            }
             sql.execute(
                 "UPDATE rollouts SET state = 'running', reason = '', updated = ?2,
                    may_be_empty = CASE WHEN EXISTS

@@ -270,6 +270,38 @@ async fn a_device_that_leaves_the_version_again_has_failed_after_all() {
 }
 
 #[tokio::test]
+async fn failures_that_came_during_a_pause_are_told_before_somebody_goes_on() {
+    let studio = Studio::start().await;
+    studio.add_device("lathe").await;
+    let press = Staging::connect(studio.add_device("press").await, |_| json!({"version": "0.9.0"})).await;
+    studio
+        .ok(&["rollout", "start", "1.0.0", "--canary", "press"])
+        .await;
+    shown(&studio, "the version is staged", |status| {
+        status["devices"][0]["state"] == "staged"
+    })
+    .await;
+    let paused = studio.ok(&["rollout", "pause"]).await;
+    assert_eq!(paused["reason"], "somebody asked for it");
+    press.tells("rolledback", "it crashed").await;
+    let failures = "1 of 1 devices failed, 0 may; press: rolledback: it crashed";
+    let told = format!("somebody asked for it; since then {failures}");
+    shown(&studio, "the failure", |status| status["reason"] == told).await;
+
+    let refused = studio.run(&["rollout", "resume"]).await;
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(refused.stderr.contains(failures), "{refused:?}");
+    let status = studio.ok(&["rollout", "status"]).await;
+    assert_eq!(
+        (&status["state"], &status["reason"], &status["wave"]),
+        (&json!("paused"), &json!(failures), &json!(0))
+    );
+    // Somebody knows now.
+    studio.ok(&["rollout", "resume"]).await;
+    shown(&studio, "the next wave begins", |status| status["wave"] == 1).await;
+}
+
+#[tokio::test]
 async fn an_outcome_that_nobody_heard_is_asked_for_before_the_device_has_failed() {
     let studio = Studio::start().await;
     let _press = Staging::rolled_back(studio.add_device("press").await).await;

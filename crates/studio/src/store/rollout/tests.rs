@@ -40,6 +40,12 @@ impl Fleet {
         assert!(self.store.ask_member(self.rollout, device, 1000).await.unwrap());
     }
 
+    async fn pause(&self, told: &[DeviceKey]) {
+        let reason = "too many failed".to_owned();
+        let paused = self.store.pause_rollout(self.rollout, reason, told.to_vec());
+        paused.await.unwrap();
+    }
+
     /// What the device has become after `state` came in.
     async fn settle(&self, device: DeviceKey, state: MemberState, reason: &str) -> Member {
         self.store
@@ -81,6 +87,7 @@ async fn a_device_may_take_back_that_it_runs_the_version_that_it_was_asked_for()
     fleet.ask(device).await;
     // It failed once, and somebody went on.
     fleet.settle(device, MemberState::Failed, "it is away").await;
+    fleet.pause(&[device]).await;
     fleet.store.resume_rollout(fleet.rollout, false).await.unwrap();
     fleet.settle(device, MemberState::Updated, "").await;
     let fail = async |asked| {
@@ -93,6 +100,44 @@ async fn a_device_may_take_back_that_it_runs_the_version_that_it_was_asked_for()
     let failed = fail(1000).await;
     assert_eq!((failed.state, failed.excused), (MemberState::Failed, false));
     assert_eq!(failed.reason, "rolledback: it crashed");
+}
+
+#[tokio::test]
+async fn only_failures_that_somebody_was_told_of_are_excused() {
+    let fleet = Fleet::new().await;
+    let [told, later, other] = fleet.devices[..] else {
+        unreachable!()
+    };
+    for device in [told, later, other] {
+        fleet.ask(device).await;
+    }
+    fleet.settle(told, MemberState::Failed, "it crashed").await;
+    fleet.pause(&[told, other]).await;
+    for device in [later, other] {
+        fleet.settle(device, MemberState::Failed, "it crashed").await;
+    }
+    let excused = async || {
+        let rollout = fleet.store.rollout().await.unwrap().unwrap();
+        let excused = rollout.members.iter().filter(|member| member.excused);
+        excused.map(|member| member.device).collect::<Vec<_>>()
+    };
+    assert_eq!(excused().await, [told], "another one had not failed yet");
+    fleet.store.resume_rollout(fleet.rollout, false).await.unwrap();
+    assert_eq!(excused().await, [told]);
+    // Whoever tries again shall see how that ends.
+    fleet.pause(&[told, later, other]).await;
+    fleet.store.resume_rollout(fleet.rollout, true).await.unwrap();
+    assert_eq!(excused().await, []);
+    assert_eq!(fleet.member(told).await.state, MemberState::Waiting);
+    // What is over stays over.
+    fleet.ask(told).await;
+    fleet.settle(told, MemberState::Failed, "it crashed").await;
+    let done = fleet
+        .store
+        .set_rollout(fleet.rollout, RolloutState::Done, String::new());
+    done.await.unwrap();
+    fleet.pause(&[told]).await;
+    assert_eq!(excused().await, []);
 }
 
 #[tokio::test]
@@ -113,11 +158,7 @@ async fn a_device_that_nobody_asked_cannot_fail() {
 async fn a_wave_without_devices_is_known_to_whoever_goes_on() {
     let fleet = Fleet::new().await;
     let pause = async || {
-        fleet
-            .store
-            .set_rollout(fleet.rollout, RolloutState::Paused, String::new())
-            .await
-            .unwrap();
+        fleet.pause(&[]).await;
         fleet.store.resume_rollout(fleet.rollout, false).await.unwrap();
         fleet.store.rollout().await.unwrap().unwrap().may_be_empty
     };
