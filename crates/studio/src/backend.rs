@@ -5,6 +5,7 @@
 
 mod apps;
 mod device;
+mod presence;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -52,7 +53,7 @@ pub(crate) const PROCEDURES: &[Procedure] = &[
 ];
 
 pub(crate) use apps::registry_user;
-pub(crate) use device::disconnected;
+pub(crate) use presence::{disconnected, roll_call};
 
 /// The calling device and the first argument, whose keys must be those of the caller.
 async fn device_and_payload(

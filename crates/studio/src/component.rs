@@ -86,8 +86,8 @@ struct Heard {
     outcomes: Subscription,
 }
 
-/// Joins, subscribes to what devices say, registers everything. A device is told that it is connected by one of the
-/// procedures, so nothing that it says afterwards is missed.
+/// Joins, subscribes to what devices say, finds out who is still connected, registers everything. A device is told that
+/// it is connected by one of the procedures, so nothing that it says afterwards is missed.
 async fn attach(studio: &Arc<Studio>, place: &Place) -> Result<(Session, Heard), ComponentError> {
     let session = place.door.join().await?;
     let refused = |uri| move |source| ComponentError::Refused { uri, source };
@@ -101,6 +101,13 @@ async fn attach(studio: &Arc<Studio>, place: &Place) -> Result<(Session, Heard),
             .await
             .map_err(refused(rollout::RESULTS))?,
     };
+    if let Err(error) = backend::roll_call(studio, &session).await {
+        // Those that are there say so within half a minute.
+        tracing::warn!(%error, "nobody counts as connected before the next report");
+        if let Err(error) = studio.store.disconnect_all().await {
+            tracing::error!(%error, "some devices may wrongly show as connected");
+        }
+    }
     let options = RegisterOptions {
         force_reregister: true,
         ..RegisterOptions::default()
@@ -152,7 +159,10 @@ async fn listen(studio: &Studio, session: &Session, heard: &mut Heard) -> String
             event = heard.testaments.events.recv() => match event {
                 Some(event) => {
                     if event.missed > 0 {
-                        tracing::warn!(event.missed, "testaments were lost: some devices may wrongly show as connected");
+                        tracing::warn!(event.missed, "testaments were lost: the router is asked who is connected");
+                        if let Err(error) = backend::roll_call(studio, session).await {
+                            tracing::warn!(%error, "some devices may wrongly show as connected");
+                        }
                     }
                     if !event.is_notice() {
                         backend::disconnected(studio, session, &event).await;

@@ -152,8 +152,10 @@ pub async fn serve(
     raise_file_limit();
     let store = Store::open(&config.data.join("studio.db")).await?;
     let owner = store.ensure_first_account(FIRST_ACCOUNT).await?;
-    // No session of an earlier run can still exist at a router that starts now.
-    store.disconnect_all().await?;
+    if config.router.is_none() {
+        // No session of an earlier run can still exist at a router that starts now.
+        store.disconnect_all().await?;
+    }
     let mut plane = match config.router {
         Some(router) => Plane::external(router),
         None => Plane::embedded(config.listen, config.tls.as_ref(), &store).await?,

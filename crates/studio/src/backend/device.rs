@@ -3,15 +3,14 @@
 use std::sync::Arc;
 
 use protocol::Privilege;
-use protocol::report::{ArchitectureUpdate, HostStats, Testament};
+use protocol::report::{ArchitectureUpdate, HostStats};
 use serde_json::{Value, json};
 use wamp::Payload;
-use wamp::client::{Event, Session};
 
 use super::{device_and_payload, text, whole};
 use crate::api::{DeviceEvent, uri};
 use crate::fault::Fault;
-use crate::keys::{AccountKey, DeviceAuthid, DeviceKey};
+use crate::keys::{AccountKey, DeviceKey};
 use crate::store::StatusChange;
 use crate::studio::{Request, Studio, reply};
 
@@ -137,45 +136,4 @@ pub(super) async fn check_privilege(studio: Arc<Studio>, request: Request) -> Re
             .is_allowed(AccountKey(account), device.key, privilege)
             .await?,
     )
-}
-
-/// A testament of a device's session was published. Only the device's current session ends it: one that a newer
-/// session has replaced says nothing, and neither does one that another device left.
-pub(crate) async fn disconnected(studio: &Studio, session: &Session, event: &Event) {
-    let testament = match event.payload.first::<Testament>() {
-        Ok(Some(testament)) => testament,
-        Ok(None) => return tracing::warn!("a testament without content was ignored"),
-        Err(error) => return tracing::warn!(%error, "an unreadable testament was ignored"),
-    };
-    let key = DeviceKey(testament.device_key);
-    // A router that discloses no publishers is believed: the testament has to name the session, which is no secret
-    // but hard to guess.
-    if let Some(author) = event.details.get("publisher_authid")
-        && author
-            .as_str()
-            .and_then(DeviceAuthid::parse)
-            .map(|author| author.device)
-            != Some(key)
-    {
-        return tracing::warn!(device = %key, "a testament that somebody else left was ignored");
-    }
-    match studio
-        .store
-        .disconnect(key, testament.serial_number, testament.wamp_session_id)
-        .await
-    {
-        Ok(Some(device)) => {
-            tracing::info!(device = device.name, "device disconnected");
-            let event = DeviceEvent {
-                device_key: device.key,
-                device: device.name,
-                status: device.status,
-            };
-            studio
-                .publish(session, device.key, uri::DEVICE_EVENTS, &event)
-                .await;
-        }
-        Ok(None) => tracing::debug!(device = %key, "the testament of an older session was ignored"),
-        Err(error) => tracing::error!(%error, "a testament could not be stored"),
-    }
 }

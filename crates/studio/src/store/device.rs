@@ -283,6 +283,42 @@ impl Store {
         .await
     }
 
+    /// The session of each device that has one.
+    pub async fn sessions(&self) -> Result<Vec<(DeviceKey, u64)>, StoreError> {
+        self.ask(|sql| {
+            let mut query =
+                sql.prepare("SELECT device_key, session_id FROM devices WHERE session_id IS NOT NULL")?;
+            let rows = query.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?)))?;
+            rows.map(|row| {
+                let (device, session) = row?;
+                Ok((device, u64::try_from(session).unwrap_or_default()))
+            })
+            .collect()
+        })
+        .await
+    }
+
+    /// Marks the devices disconnected whose current session is the one named; answers those that changed. When they went
+    /// is not known.
+    pub async fn disconnect_gone(&self, gone: Vec<(DeviceKey, u64)>) -> Result<Vec<Device>, StoreError> {
+        self.ask(move |sql| {
+            let mut devices = Vec::new();
+            for (key, session) in gone {
+                let changed = sql.execute(
+                    "UPDATE devices SET status = 'DISCONNECTED', session_id = NULL
+                     WHERE device_key = ?1 AND session_id = ?2",
+                    (key, session_column(session)),
+                )?;
+                if changed > 0 {
+                    let row = sql.query_row(&format!("{SELECT} WHERE device_key = ?1"), [key], read)?;
+                    devices.push(finish(row)?);
+                }
+            }
+            Ok(devices)
+        })
+        .await
+    }
+
     /// Marks every device disconnected: when the router starts, no session of an earlier run exists.
     pub async fn disconnect_all(&self) -> Result<(), StoreError> {
         self.ask(|sql| {

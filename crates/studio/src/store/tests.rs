@@ -178,6 +178,15 @@ async fn a_testament_ends_only_the_session_it_names() {
     assert_eq!((device.session, device.stats), (Some(1 << 53), Some(stats)));
     let ended = store.disconnect(key, serial, 1 << 53).await.unwrap().unwrap();
     assert_eq!((ended.status.as_str(), ended.session), ("DISCONNECTED", None));
+    assert_eq!(store.sessions().await.unwrap(), []);
+
+    store.set_status(key, change(8)).await.unwrap();
+    assert_eq!(store.sessions().await.unwrap(), [(key, 8)]);
+    assert_eq!(store.disconnect_gone(vec![(key, 7)]).await.unwrap(), []);
+    let [gone] = &store.disconnect_gone(vec![(key, 8), (key, 8)]).await.unwrap()[..] else {
+        panic!("one device had that session")
+    };
+    assert_eq!((gone.status.as_str(), gone.session), ("DISCONNECTED", None));
 }
 
 #[tokio::test]

@@ -38,6 +38,18 @@ struct Attached {
     node: Crossbar,
 }
 
+/// How a studio is attached to the node.
+fn flags(node: &Crossbar) -> [String; 6] {
+    [
+        "--router".to_owned(),
+        node.url(),
+        "--router-secret-file".to_owned(),
+        "studio.secret".to_owned(),
+        "--public-url".to_owned(),
+        node.dynamic_url(),
+    ]
+}
+
 async fn attach(adapt: impl Fn(&str, &mut Vec<Value>)) -> Attached {
     let (config, port, dynamic_port) = documented(adapt);
     let node = tokio::task::spawn_blocking(move || Crossbar::start_with(&config, port, dynamic_port))
@@ -46,14 +58,8 @@ async fn attach(adapt: impl Fn(&str, &mut Vec<Value>)) -> Attached {
         .unwrap_or_else(|error| panic!("{error}"));
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("studio.secret"), SECRET).unwrap();
-    let flags = [
-        "--router",
-        &node.url(),
-        "--router-secret-file",
-        "studio.secret",
-        "--public-url",
-        &node.dynamic_url(),
-    ];
+    let flags = flags(&node);
+    let flags: Vec<_> = flags.iter().map(String::as_str).collect();
     let studio = Studio::start_with(folder, &flags).await;
     assert_eq!(studio.url, node.dynamic_url());
     let flock = studio.add_device("press").await;
@@ -142,6 +148,60 @@ async fn the_documented_node_carries_a_fleet_and_gives_no_secret_away() {
         (studio.run(&["device", "list"]).await.code == 0).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn who_is_connected_is_known_although_testaments_were_lost() {
+    let Attached {
+        studio,
+        device,
+        operator,
+        mut node,
+    } = attach(|_, _| {}).await;
+    let lathe = Device::connect(studio.add_device("lathe").await).await;
+    // Both are there all along, and report nothing meanwhile.
+    let (code, folder) = studio.stop().await;
+    assert_eq!(code, 0);
+    // Nobody hears of that one.
+    device.session.leave().await;
+    let flags = flags(&node);
+    let flags: Vec<_> = flags.iter().map(String::as_str).collect();
+    let studio = Studio::start_with(folder, &flags).await;
+    assert_eq!(studio.status("press").await, "DISCONNECTED");
+    assert_eq!(studio.status("lathe").await, "CONNECTED");
+
+    // No testament survives the node.
+    let node = tokio::task::spawn_blocking(move || node.restart(|| {}).map(|()| node));
+    let _node = node.await.unwrap().unwrap_or_else(|error| panic!("{error}"));
+    crate::harness::eventually("the studio answers again", async || {
+        (studio.run(&["device", "list"]).await.code == 0).then_some(())
+    })
+    .await;
+    assert_eq!(studio.status("lathe").await, "DISCONNECTED");
+    drop((lathe, operator));
+    let _lathe = Device::connect(studio.flock("lathe")).await;
+    assert_eq!(studio.status("lathe").await, "CONNECTED");
+}
+
+#[tokio::test]
+async fn a_node_that_names_no_sessions_has_devices_connected_when_they_say_so() {
+    let Attached {
+        studio, device, node, ..
+    } = attach(|role, permissions| {
+        if role == "system" {
+            permissions.push(json!({
+                "uri": "wamp.session.list", "match": "exact", "allow": {"call": false}, "cache": true,
+            }));
+        }
+    })
+    .await;
+    let (_, folder) = studio.stop().await;
+    let flags = flags(&node);
+    let flags: Vec<_> = flags.iter().map(String::as_str).collect();
+    let studio = Studio::start_with(folder, &flags).await;
+    assert_eq!(studio.status("press").await, "DISCONNECTED");
+    device.report_status("CONNECTED").await.unwrap();
+    assert_eq!(studio.status("press").await, "CONNECTED");
 }
 
 /// Everybody may call everything below `reswarm.`; `disclosed`: and says who it is.
