@@ -7,7 +7,7 @@
 mod ask;
 pub(crate) mod plan;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use wamp::Dict;
 use wamp::client::{Event, RequestError, Session, Subscription};
 
+use crate::backend;
 use crate::keys::DeviceKey;
 use crate::store::{Member, MemberState, Rollout, RolloutState, StoreError};
 use crate::studio::Studio;
@@ -147,6 +148,10 @@ struct Calls {
     tasks: JoinSet<Answered>,
     /// When each device was called last.
     called: HashMap<DeviceKey, Call>,
+    /// Devices that are asked and that no call with the present question can have reached.
+    unreached: HashSet<DeviceKey>,
+    /// A call found nobody, although the device counts as connected.
+    missed: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -166,6 +171,11 @@ impl Calls {
                 Some(Call::Open(_)) => false,
                 Some(Call::Over(since)) => since.elapsed() >= TICK,
             }
+    }
+
+    /// Whether the device was asked and is known not to have heard it.
+    fn is_unreached(&self, device: DeviceKey) -> bool {
+        self.unreached.contains(&device) && matches!(self.called.get(&device), Some(Call::Over(_)))
     }
 
     async fn settle(
@@ -189,9 +199,16 @@ impl Calls {
             Answer::Refused(reason) => (MemberState::Failed, reason),
             Answer::Later(reason) => {
                 tracing::debug!(%device, reason, "asked again later");
+                self.unreached.remove(&device);
+                return Ok(());
+            }
+            Answer::Absent => {
+                tracing::debug!(%device, "not there when it was asked");
+                self.missed = true;
                 return Ok(());
             }
         };
+        self.unreached.remove(&device);
         tracing::info!(%device, state = state.as_str(), reason, "rollout");
         studio.store.settle_member(rollout, device, state, reason).await
     }
@@ -204,6 +221,11 @@ async fn advance(
     calls: &mut Calls,
     words: &mut Words,
 ) -> Result<(), StoreError> {
+    if std::mem::take(&mut calls.missed)
+        && let Err(error) = backend::roll_call(studio, session).await
+    {
+        tracing::debug!(%error, "some devices may wrongly show as connected");
+    }
     let Some(rollout) = studio.store.rollout().await? else {
         return Ok(());
     };
@@ -214,6 +236,13 @@ async fn advance(
     let mut rollout = rollout;
     for place in 0..rollout.members.len() {
         let member = &rollout.members[place];
+        if plan::is_gone(member) && calls.is_unreached(member.device) {
+            // It owes no word, and holds up nobody.
+            studio.store.unask_member(rollout.key, member.device).await?;
+            let member = &mut rollout.members[place];
+            (member.state, member.asked) = (MemberState::Waiting, None);
+            continue;
+        }
         let overdue = plan::is_overdue(rollout.patience, words.silence.of(member, now));
         match words.looks.due(member, overdue) {
             Due::Look => words.look(session, &rollout, member, overdue),
@@ -274,6 +303,9 @@ async fn advance(
 
 fn call(session: &Session, rollout: &Rollout, member: &Member, at: i64, calls: &mut Calls) {
     calls.called.insert(member.device, Call::Open(Instant::now()));
+    if member.state == MemberState::Waiting {
+        calls.unreached.insert(member.device);
+    }
     let (rollout_key, device) = (rollout.key, member.device);
     let question = ask::Question {
         serial: member.serial.clone(),

@@ -36,6 +36,8 @@ pub(super) enum Answer {
     Refused(String),
     /// Nothing is decided: busy, or gone.
     Later(String),
+    /// The call did not reach the device: it is not there, or not quite yet.
+    Absent,
 }
 
 /// The reply of the contract; an agent of the reference leaves most of it empty.
@@ -82,9 +84,8 @@ fn no(answer: &WampError) -> Answer {
     let told = |name: &str| args.first()?.get(name)?.as_str();
     match (answer.uri.as_str(), told("error")) {
         (error::CANCELED, Some(text)) if told("code") != Some("unavailable") => Answer::Refused(plain(text)),
-        (error::NO_SUCH_PROCEDURE | error::CANCELED | error::TIMEOUT | error::NETWORK_FAILURE, _) => {
-            Answer::Later(answer.to_string())
-        }
+        (error::NO_SUCH_PROCEDURE, _) => Answer::Absent,
+        (error::CANCELED | error::TIMEOUT | error::NETWORK_FAILURE, _) => Answer::Later(answer.to_string()),
         _ => Answer::Refused(plain(&answer.to_string())),
     }
 }
@@ -343,7 +344,6 @@ mod tests {
             ),
             // The router's own.
             (error::CANCELED, json!("the callee left")),
-            (error::NO_SUCH_PROCEDURE, json!("no callee")),
             // Crossbar.io's, when the call has lasted too long.
             (error::TIMEOUT, json!("the call timed out")),
             (error::NETWORK_FAILURE, json!({})),
@@ -351,6 +351,8 @@ mod tests {
             let answer = error(uri, told);
             assert!(matches!(answer, Answer::Later(_)), "{uri}: {answer:?}");
         }
+        let answer = error(error::NO_SUCH_PROCEDURE, json!("no callee"));
+        assert_eq!(answer, Answer::Absent);
         let answer = error(error::NOT_AUTHORIZED, json!({}));
         assert!(matches!(answer, Answer::Refused(_)), "{answer:?}");
     }

@@ -123,6 +123,11 @@ fn is_reachable(member: &Member) -> bool {
     member.status == "CONNECTED"
 }
 
+/// Whether the device went after it was asked, and before it answered.
+pub(super) fn is_gone(member: &Member) -> bool {
+    member.state == MemberState::Asked && !is_reachable(member)
+}
+
 /// Whether the device is to be called now. One that was asked is called again when the call was lost.
 pub(super) fn is_due(member: &Member, wave: u32) -> bool {
     let open = matches!(member.state, MemberState::Waiting | MemberState::Asked);

@@ -327,6 +327,19 @@ impl Store {
         .await
     }
 
+    /// The device went before it could be asked: it is asked when it comes.
+    pub async fn unask_member(&self, key: RolloutKey, device: DeviceKey) -> Result<(), StoreError> {
+        self.ask(move |sql| {
+            sql.execute(
+                "UPDATE rollout_devices SET state = 'waiting', asked = NULL, from_version = ''
+                 WHERE rollout_key = ?1 AND device_key = ?2 AND state = 'asked'",
+                (key, device),
+            )?;
+            Ok(())
+        })
+        .await
+    }
+
     /// What came of a device that was asked and has no outcome yet. One that was not asked, or had failed, for example
     /// because its word was lost, may turn out to run the version; it cannot fail.
     pub async fn settle_member(

@@ -270,6 +270,49 @@ async fn a_device_that_leaves_the_version_again_has_failed_after_all() {
 }
 
 #[tokio::test]
+async fn a_device_that_goes_before_it_could_be_asked_is_asked_when_it_comes() {
+    let studio = Studio::start().await;
+    studio.add_device("lathe").await;
+    // It is about to go: its procedures went first.
+    let press = Device::connect(studio.add_device("press").await).await;
+    studio
+        .ok(&["rollout", "start", "1.0.0", "--canary", "press"])
+        .await;
+    shown(&studio, "the device is called", |status| {
+        status["devices"][0]["state"] == "asked"
+    })
+    .await;
+    press.session.leave().await;
+    shown(&studio, "the device is waited for", |status| {
+        status["devices"][0]["state"] == "waiting"
+    })
+    .await;
+    let _press = Staging::connect(press.flock, |_| json!({"version": "0.9.0"})).await;
+    shown(&studio, "the version is staged", |status| {
+        status["devices"][0]["state"] == "staged"
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_device_that_goes_while_it_is_asked_owes_its_word() {
+    let studio = Studio::start().await;
+    let press = Device::connect(studio.add_device("press").await).await;
+    let (reached, mut reaches) = tokio::sync::mpsc::unbounded_channel();
+    let silent = handler(move |_| {
+        reached.send(()).unwrap();
+        std::future::pending()
+    });
+    let uri = protocol::uri::device(&press.flock.serial_number, "update_agent");
+    let registered = press.session.register(&uri, RegisterOptions::default(), silent);
+    within("register", registered).await.unwrap();
+    studio.ok(&["rollout", "start", "1.0.0", "--patience", "5"]).await;
+    within("the call", reaches.recv()).await.unwrap();
+    press.session.leave().await;
+    pauses_because(&studio, "no word within 5 s; it is away").await;
+}
+
+#[tokio::test]
 async fn failures_that_came_during_a_pause_are_told_before_somebody_goes_on() {
     let studio = Studio::start().await;
     studio.add_device("lathe").await;
