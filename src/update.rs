@@ -266,8 +266,9 @@ impl Updater {
     }
 
     /// Checks and installs what is offered, or `version`; with `force` also what failed here before. Its outcome has
-    /// `id`. Answers when it is done; when another update is under way, at once.
-    pub async fn update(&self, version: Option<String>, force: bool, id: String) -> Report {
+    /// `id`. Answers when it is done; when another update is under way, at once. `None`: the agent is stopping, and
+    /// nothing is decided.
+    pub async fn update(&self, version: Option<String>, force: bool, id: String) -> Option<Report> {
         let in_progress = Report {
             message: "another update is in progress".to_owned(),
             in_progress: true,
@@ -275,7 +276,7 @@ impl Updater {
         };
         // Whoever comes second does not wait for the end of the first update.
         if self.busy.swap(true, Ordering::AcqRel) {
-            return in_progress;
+            return Some(in_progress);
         }
         let (answer, answered) = oneshot::channel();
         let request = Request {
@@ -286,10 +287,7 @@ impl Updater {
         };
         // There is room for the one that may come; else nobody takes requests any more, and drops the answer.
         let _ = self.requests.try_send(request);
-        answered.await.unwrap_or_else(|_| Report {
-            message: "the agent is stopping".to_owned(),
-            ..Report::default()
-        })
+        answered.await.ok()
     }
 
     /// How the last update ended, as it is told in `agent_update_result`; `None`: there was none.
@@ -438,7 +436,39 @@ fn binary_is_complete(agent_dir: &Path, binary: &Binary) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use protocol::flock::FlockDocument;
+    use tokio::sync::watch;
+
     use super::*;
+
+    #[tokio::test]
+    async fn whoever_asks_an_agent_that_stops_gets_no_report() {
+        let home = tempfile::tempdir().unwrap();
+        let path = |name: &str| home.path().join(name).display().to_string();
+        let words = [
+            "-config",
+            &path("device.flock"),
+            "-agentDir",
+            &path("agent"),
+            "-update=false",
+        ];
+        let settings = crate::cli::settings(words.map(str::to_owned)).unwrap();
+        let identity = r#"{"name": "gate", "secret": "s", "swarm_key": 2, "device_key": 3, "serial_number": "abc",
+            "device_endpoint_url": "ws://127.0.0.1:9/ws"}"#;
+        let (_session, session) = watch::channel(None);
+        let context = UpdateContext {
+            footing: Footing::take(&settings, Custody::Managed, Setup::default()),
+            device: DeviceFile::in_memory(FlockDocument::parse(identity).unwrap().flock()),
+            engine: Engine::at("unix:///nowhere").unwrap(),
+            settings,
+            session,
+        };
+        let stop = CancellationToken::new();
+        let updater = Updater::start(context, stop.clone());
+        stop.cancel();
+        let report = updater.update(None, false, String::new()).await;
+        assert_eq!(report, None);
+    }
 
     #[test]
     fn devices_are_spread_evenly_and_each_keeps_its_place() {

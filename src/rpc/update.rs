@@ -9,10 +9,12 @@ use crate::cli::VERSION;
 const ID: usize = 64;
 
 /// Checks and installs what is offered, or the version that the caller names; with `force` also a build that failed here
-/// before. The `id` that the caller may give comes back with the outcome. Answers when it is finished; a failure is no error of the call, its reason is the message.
+/// before. The `id` that the caller may give comes back with the outcome. Answers when it is finished; a failure is no
+/// error of the call, its reason is the message. That the agent ends is no failure of the update: it is to be asked again.
 pub(super) async fn update_agent(context: Context, call: Call) -> Reply {
     let (version, force, id) = (version(&call)?, force(&call)?, id(&call)?);
     let report = context.updates.update(version, force, id).await;
+    let report = report.ok_or_else(|| Failure::unavailable("the agent is stopping"))?;
     one(&json!({
         "CurrentVersion": VERSION,
         "LatestVersion": report.latest,
