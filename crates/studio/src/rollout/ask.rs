@@ -26,6 +26,8 @@ pub(super) struct Question {
 const LOOK: Duration = Duration::from_secs(15);
 /// Of a text in which a device gives its reasons, so many characters count.
 const REASON: usize = 500;
+/// The answer of agents that were ending, before they said that by an error.
+const STOPPING: &str = "the agent is stopping";
 
 /// What came of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,6 +104,9 @@ fn read(reply: &Reply, wanted: &str) -> Answer {
     }
     if reply.in_progress {
         return Answer::Later("another update is in progress there".to_owned());
+    }
+    if reply.message == STOPPING {
+        return Answer::Later(STOPPING.to_owned());
     }
     // It waits to prove itself, or does so already: the final word comes later.
     if reply.message.ends_with("waits to prove itself") {
@@ -269,6 +274,11 @@ mod tests {
             with(json!({"Message": "the release was refused"})),
             Answer::Refused("the release was refused".to_owned())
         );
+        // It was asked as it ended.
+        assert!(matches!(
+            with(json!({"Message": "the agent is stopping"})),
+            Answer::Later(_)
+        ));
         // A Go agent says nothing.
         assert!(matches!(
             with(json!({"CurrentVersion": "", "LatestVersion": ""})),
@@ -341,6 +351,10 @@ mod tests {
             (
                 error::CANCELED,
                 json!({"error": "not finished within 9 s", "code": "unavailable"}),
+            ),
+            (
+                error::CANCELED,
+                json!({"error": "the agent is stopping", "code": "unavailable"}),
             ),
             // The router's own.
             (error::CANCELED, json!("the callee left")),
