@@ -451,7 +451,7 @@ impl Device {
         let before = Usage::of(agent.pid());
         tokio::time::sleep(IDLE).await;
         let after = Usage::of(agent.pid());
-        let cpu = (after.cpu - before.cpu).as_secs_f64() / IDLE.as_secs_f64() * 100.0;
+        let cpu = after.cpu_since(&before).as_secs_f64() / IDLE.as_secs_f64() * 100.0;
         promise("agent_idle_cpu", cpu, "%", 0.1);
         promise(
             "agent_idle_written",

@@ -167,7 +167,7 @@ async fn live(name: &str, containers: u64, lines: u64) {
     drop(callee);
     at_least(&format!("log_lines_{name}"), rate, floor);
     promise(&format!("log_lines_{name}_missing"), all.missing as f64, "1", 0.0);
-    let cpu = Usage::of(agent.pid()).cpu - before.cpu;
+    let cpu = Usage::of(agent.pid()).cpu_since(&before);
     println!(
         "log_cpu_per_million_lines_{name} {:.2} s measured",
         cpu.as_secs_f64() * 1e6 / (containers * lines) as f64

@@ -1,5 +1,7 @@
 //! What a process uses: memory and time from `/proc`, system calls from strace.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -27,8 +29,8 @@ pub(crate) fn peak(pid: u32) -> f64 {
 /// What a process has used up so far.
 #[derive(Debug)]
 pub(crate) struct Usage {
-    /// Of all threads that still run.
-    pub(crate) cpu: Duration,
+    /// Nanoseconds of each thread that still runs.
+    threads: BTreeMap<OsString, u64>,
     /// Bytes that went to the disk.
     pub(crate) written: u64,
 }
@@ -37,14 +39,23 @@ impl Usage {
     pub(crate) fn of(pid: u32) -> Usage {
         let threads = std::fs::read_dir(proc(pid, "task")).expect("the process runs");
         // A thread may end meanwhile.
-        let nanoseconds = threads.flatten().filter_map(|thread| {
+        let threads = threads.flatten().filter_map(|thread| {
             let schedstat = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
-            schedstat.split(' ').next()?.parse::<u64>().ok()
+            let nanoseconds = schedstat.split(' ').next()?.parse().ok()?;
+            Some((thread.file_name(), nanoseconds))
         });
         Usage {
-            cpu: Duration::from_nanos(nanoseconds.sum()),
+            threads: threads.collect(),
             written: number(&read(pid, "io"), "write_bytes:"),
         }
+    }
+
+    /// Time used up after `before`, without that of threads that have ended since.
+    pub(crate) fn cpu_since(&self, before: &Usage) -> Duration {
+        let spent = self.threads.iter().map(|(thread, nanoseconds)| {
+            nanoseconds.saturating_sub(before.threads.get(thread).copied().unwrap_or_default())
+        });
+        Duration::from_nanos(spent.sum())
     }
 }
 
