@@ -239,7 +239,7 @@ pub struct DevelopmentEvent {
     pub device_key: DeviceKey,
     pub app_key: AppKey,
     pub state: AppState,
-    /// Counts the reports about all apps in development, for as long as the studio runs.
+    /// Later reports about apps in development have higher ones.
     pub number: u64,
 }
 

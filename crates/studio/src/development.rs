@@ -1,5 +1,5 @@
 //! What devices report of apps in development: the last few states of each, for whoever waits for one and has missed the
-//! event. In memory only: who waits loses its session together with us.
+//! event. In memory only: a state that was reported to a studio that has ended since is reported no more.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
@@ -15,14 +15,25 @@ const KEPT: usize = 32;
 /// Apps on devices that are remembered; beyond, those that were quiet for longest are forgotten.
 const APPS: usize = 4096;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Reports(Mutex<Book>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Book {
-    /// Of the newest report of all.
+    /// Of the newest report of all. Begins with the clock's microseconds: with a router of its own, who waits for a state
+    /// sees the studio start again, and what is reported then has to come after what it knows.
     number: u64,
     apps: HashMap<(DeviceKey, AppKey), VecDeque<DevelopmentEvent>>,
+}
+
+impl Default for Reports {
+    fn default() -> Reports {
+        let now = jiff::Timestamp::now().as_microsecond();
+        Reports(Mutex::new(Book {
+            number: u64::try_from(now).unwrap_or_default(),
+            apps: HashMap::new(),
+        }))
+    }
 }
 
 impl Reports {
@@ -92,14 +103,27 @@ mod tests {
     }
 
     #[test]
+    fn a_studio_that_starts_again_goes_on_counting() {
+        let reports = Reports::default();
+        let known = reports.add(DEVICE, AppKey(1), AppState::Building).number;
+        testkit::wait::until("the clock goes on", std::time::Duration::from_secs(10), || {
+            (Reports::default().newest() > known).then_some(())
+        });
+        let again = Reports::default();
+        again.add(DEVICE, AppKey(1), AppState::Built);
+        assert_eq!(states(&again.after(DEVICE, AppKey(1), known)), [AppState::Built]);
+    }
+
+    #[test]
     fn the_oldest_are_forgotten() {
         let reports = Reports::default();
+        let before = reports.newest();
         for _ in 0..KEPT {
             reports.add(DEVICE, AppKey(1), AppState::Present);
         }
         reports.add(DEVICE, AppKey(1), AppState::Running);
         let told = reports.after(DEVICE, AppKey(1), 0);
-        assert_eq!((told.len(), told[0].number), (KEPT, 2));
+        assert_eq!((told.len(), told[0].number), (KEPT, before + 2));
         for app in 2..=APPS as u64 + 1 {
             reports.add(DEVICE, AppKey(app), AppState::Present);
         }

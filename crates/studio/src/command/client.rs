@@ -76,6 +76,15 @@ impl Client {
     }
 }
 
+/// What a look at how things stand has found. `None`: whoever answers could not now, because it starts again behind its
+/// router for example, and may be able to soon.
+pub(super) fn unless_away<T>(found: Result<T, Failure>) -> Result<Option<T>, Failure> {
+    match found {
+        Err(failure) if failure.exit == Exit::Failed => Ok(None),
+        found => found.map(Some),
+    }
+}
+
 fn unreadable(error: &dyn std::fmt::Display) -> Failure {
     Failure::new(
         Exit::Failed,

@@ -12,7 +12,7 @@ use wamp::Dict;
 use wamp::client::{EVENT_QUEUE, Event, Subscription};
 
 use super::app::document;
-use super::client::{Client, nothing};
+use super::client::{Client, nothing, unless_away};
 use super::logs;
 use super::{Out, with_client};
 use crate::api::{
@@ -183,7 +183,8 @@ impl<'a> Dev<'a> {
                 continue;
             }
             look_again = Instant::now() + LOOK_AGAIN;
-            for report in self.reported(known).await? {
+            let reports = unless_away(self.reported(known).await)?;
+            for report in reports.into_iter().flatten() {
                 known = report.number;
                 // What led to a state is shown before it.
                 for subscription in &mut said {

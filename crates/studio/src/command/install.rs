@@ -8,7 +8,7 @@ use wamp::Dict;
 use wamp::client::{Event, Subscription};
 
 use super::app::port;
-use super::client::Client;
+use super::client::{Client, unless_away};
 use super::logs;
 use super::progress::{Download, percent};
 use super::{Out, or_dash, pairs, with_client};
@@ -193,9 +193,10 @@ async fn wait(
             _ = &mut interrupted => {
                 return Err(Failure::new(Exit::Interrupted, "interrupted").hint(STANDS));
             }
-            () = tokio::time::sleep_until(pause) => match current(client, &asked).await? {
-                Some(install) => now = install,
-                None => gone = true,
+            () = tokio::time::sleep_until(pause) => match unless_away(current(client, &asked).await)? {
+                Some(Some(install)) => now = install,
+                Some(None) => gone = true,
+                None => {}
             },
         }
         if Instant::now() >= deadline && !gone && look(&now, asked.reports) == Look::NotYet {
