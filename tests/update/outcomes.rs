@@ -43,20 +43,24 @@ async fn an_outcome_can_be_asked_for_later_and_says_whose_question_led_to_it() {
     assert_eq!(gateway.outcome().await["id"], "8-2000");
 }
 
-#[tokio::test]
-async fn a_version_that_has_yet_to_prove_itself_is_named_to_whoever_asks() {
-    let mut gateway = Gateway::new().await;
-    gateway.set_up(json!({"proof": 600_000}));
+/// A new version joins, and nobody accepts what it says of itself.
+async fn stays_on_trial(gateway: &mut Gateway) {
     gateway.release(NEW, Build::Good).await;
     gateway.power();
     gateway.runs(OLD).await;
     gateway.backend.status("CONNECTED").await;
-    // It joins, and nobody accepts what it says of itself.
     gateway
         .backend
         .does(UPDATE_DEVICE_STATUS, Answer::Error("wamp.error.runtime_error"));
     gateway.takes_one().await;
     gateway.runs(NEW).await;
+}
+
+#[tokio::test]
+async fn a_version_that_has_yet_to_prove_itself_is_named_to_whoever_asks() {
+    let mut gateway = Gateway::new().await;
+    gateway.set_up(json!({"proof": 600_000}));
+    stays_on_trial(&mut gateway).await;
     let tried = gateway.call("get_agent_metadata", json!([])).await.unwrap();
     assert_eq!(tried["trialVersion"], NEW);
     assert_eq!(tried.get("lastUpdate"), None);
@@ -73,15 +77,7 @@ async fn a_version_that_has_yet_to_prove_itself_is_named_to_whoever_asks() {
 async fn a_version_that_has_lasted_without_proof_is_not_up_to_date() {
     let mut gateway = Gateway::new().await;
     gateway.set_up(json!({"proof": 600_000, "isolation": 2000}));
-    gateway.release(NEW, Build::Good).await;
-    gateway.power();
-    gateway.runs(OLD).await;
-    gateway.backend.status("CONNECTED").await;
-    gateway
-        .backend
-        .does(UPDATE_DEVICE_STATUS, Answer::Error("wamp.error.runtime_error"));
-    gateway.takes_one().await;
-    gateway.runs(NEW).await;
+    stays_on_trial(&mut gateway).await;
     // By then it looks for others.
     gateway.bucket.offer(OLD);
     wait::until_async("it takes others again", SOON, || async {

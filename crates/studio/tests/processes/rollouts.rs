@@ -204,6 +204,10 @@ async fn shown(studio: &Studio, what: &str, fits: impl Fn(&Value) -> bool) -> Va
     .await
 }
 
+async fn begins(studio: &Studio, words: &[&str]) {
+    studio.ok(&[&["rollout", "start", "1.0.0"], words].concat()).await;
+}
+
 async fn pauses_because(studio: &Studio, reason: &str) {
     let paused = shown(studio, "the rollout pauses itself", |status| {
         status["state"] == "paused"
@@ -223,17 +227,7 @@ async fn a_version_on_trial_when_the_patience_ends_has_failed_unless_it_proves_i
     })
     .await;
     press.runs_it().await;
-    studio
-        .ok(&[
-            "rollout",
-            "start",
-            "1.0.0",
-            "--canary",
-            "press",
-            "--patience",
-            "1",
-        ])
-        .await;
+    begins(&studio, &["--canary", "press", "--patience", "1"]).await;
     pauses_because(
         &studio,
         "no word within 1 s; version 1.0.0 has yet to prove itself there",
@@ -253,17 +247,7 @@ async fn a_device_that_leaves_the_version_again_has_failed_after_all() {
     // Of an agent that says nothing about updates, the version is all that is known.
     let press = Staging::connect(studio.add_device("press").await, |_| json!({"version": "1.0.0"})).await;
     press.runs_it().await;
-    studio
-        .ok(&[
-            "rollout",
-            "start",
-            "1.0.0",
-            "--canary",
-            "press",
-            "--patience",
-            "1",
-        ])
-        .await;
+    begins(&studio, &["--canary", "press", "--patience", "1"]).await;
     shown(&studio, "the next wave begins", |status| status["wave"] == 1).await;
     press.tells("rolledback", "it crashed").await;
     pauses_because(&studio, "rolledback: it crashed").await;
