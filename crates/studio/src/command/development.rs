@@ -24,6 +24,11 @@ use crate::exit::{Exit, Failure};
 /// Events may get lost, above all beside a flood of output; looking this often repairs it.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
+/// What ends a line: programs show how far they are by writing over it.
+const ENDS: [char; 2] = ['\n', '\r'];
+/// Bytes after which a line that has no end is shown all the same.
+const LONGEST: usize = 64 << 10;
+
 pub(super) async fn run(place: &Place, out: Out, command: DevCommand) -> Result<(), Failure> {
     with_client(place, async |client: &Client| match &command {
         DevCommand::Build { on, directory, run } => {
@@ -307,9 +312,13 @@ impl Talk {
         let member = |name: &str| record.get(name).and_then(Value::as_str);
         if let Some(text) = member("stream") {
             self.begun.push_str(text);
-            let end = self.begun.rfind('\n').map_or(0, |end| end + 1);
+            let end = match self.begun.rfind(ENDS) {
+                Some(end) => end + 1,
+                None if self.begun.len() > LONGEST => self.begun.len(),
+                None => 0,
+            };
             let whole: String = self.begun.drain(..end).collect();
-            let lines = whole.lines().filter(|line| !line.trim().is_empty());
+            let lines = whole.split(ENDS).filter(|line| !line.trim().is_empty());
             return lines.map(str::to_owned).collect();
         }
         let own = match (
@@ -377,7 +386,10 @@ mod tests {
             (r#"{"stream":"\n"}"#, &[]),
             (r#"{"stream":"a\nb\nbegun, "}"#, &["a", "b"]),
             (r#"{"aux":{"ID":"sha256:1"}}"#, &[]),
-            (r#"{"stream":"ended\nand"}"#, &["begun, ended"]),
+            (
+                r#"{"stream":"ended\r\n10 %\r20 %\rand"}"#,
+                &["begun, ended", "10 %", "20 %"],
+            ),
             (r#"{"aux":{"ID":"sha256:1"}}"#, &[]),
             (r#"{"errorDetail":{"message":"no"},"error":"no"}"#, &["and", "no"]),
             (
@@ -389,6 +401,9 @@ mod tests {
         ] {
             assert_eq!(talk.readable(line), expected, "{line}");
         }
+        let endless = json!({"stream": "x".repeat(LONGEST)}).to_string();
+        assert_eq!(talk.readable(&endless), [""; 0]);
+        assert_eq!(talk.readable(r#"{"stream":"x"}"#), ["x".repeat(LONGEST + 1)]);
         talk.readable(r#"{"stream":"no end"}"#);
         assert_eq!(talk.rest().as_deref(), Some("no end"));
         assert_eq!(talk.rest(), None);
